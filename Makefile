@@ -1,0 +1,68 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both set up .venv first, and only once.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check format lock clean prerequisites
+
+help: ## list these targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: .venv/.package .venv/.horovod .venv/.delta ## .venv with locked dependencies, Horovod and the Delta jars
+
+demo: setup ## the whole pipeline on a generated log
+	$(BIN)/sparkrec demo
+
+test: setup ## lint, types, import rules, every test
+	$(static_checks)
+	$(BIN)/pytest
+
+check: .venv/.package ## lint, types, import rules, the tests that need neither Spark nor Horovod
+	$(static_checks)
+	$(BIN)/pytest -m "not spark and not horovod and not slow"
+
+format: .venv/.package ## rewrite the code in its one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## requirements.lock from pyproject.toml, keeping its pins where they still hold (needs uv)
+	uv pip compile pyproject.toml --output-file requirements.lock --all-extras --generate-hashes \
+		--universal --python-version 3.10 --no-emit-package sparkrec --no-emit-package horovod \
+		--no-emit-index-url --custom-compile-command "make lock" --quiet
+
+clean: ## remove .venv and every cache in this checkout
+	rm -rf .venv build *.egg-info .*_cache spark-warehouse metastore_db derby.log
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+define static_checks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+endef
+
+# Each step of the set-up leaves a stamp in .venv when it is done, so that it runs again only if what it reads changed.
+
+problem = $(shell setup/prerequisites.sh '$(PYTHON)')
+prerequisites:
+	@$(if $(problem),$(error $(problem)))
+
+.venv/.locked: requirements.lock | prerequisites
+	@echo "Installing the locked dependencies into .venv: about two minutes, 7 GB"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+.venv/.package: pyproject.toml .venv/.locked
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.horovod: $(wildcard setup/horovod*) .venv/.locked
+	@setup/horovod.sh $@
+
+.venv/.delta: setup/delta.py .venv/.package
+	@echo "Fetching the Delta jars and trying them"
+	@$(BIN)/python setup/delta.py >.venv/delta.log 2>&1 || { cat .venv/delta.log; exit 1; }
+	@touch $@

@@ -1,0 +1,91 @@
+"""`sparkrec STAGE --config FILE key.sub=value ...`"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+import yaml
+
+from sparkrec import __version__
+from sparkrec.configfile import load
+from sparkrec.errors import SparkrecError
+
+log = logging.getLogger("sparkrec")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def sparkrec() -> None:
+    """Distributed training of recommender systems on Spark and Delta Lake."""
+
+
+def _add(name: str, summary: str) -> None:
+    @sparkrec.command(name, help=summary, short_help=summary)
+    @click.option("--config", type=click.Path(), help="YAML file of settings.")
+    @click.option(
+        "--dry-run", is_flag=True, help="Print the resolved settings and input versions, and do nothing."
+    )
+    @click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
+    def command(config: str | None, dry_run: bool, overrides: tuple[str, ...]) -> None:
+        _run_stage(name, config, overrides, dry_run)
+
+
+for _name, _summary in {
+    "ingest": "Take a batch of an interaction log into a Delta table.",
+    "prepare": "Turn interactions into a dataset: integer ids, values, splits.",
+    "train": "Fit one model to one dataset.",
+    "tune": "Try settings of a model by cross-validation or on the validation split.",
+    "evaluate": "Measure a model on a held-out split.",
+    "recommend": "Write the best k items of every user.",
+    "run": "All stages in order, from one config.",
+}.items():
+    _add(_name, _summary)
+
+
+@sparkrec.command(short_help="The whole pipeline on a generated log.")
+@click.option("--lake", default=".demo", show_default=True, help="Folder for the log and the lake.")
+def demo(lake: str) -> None:
+    """Generate an interaction log and run the whole pipeline on it, start to end."""
+    from sparkrec.stages.demo import demo as run_demo
+
+    run_demo(lake)
+
+
+def _run_stage(name: str, config: str | None, overrides: tuple[str, ...], dry_run: bool) -> None:
+    from sparkrec.spark.lake import Lake
+    from sparkrec.spark.session import open_session
+    from sparkrec.stages.catalog import STAGES
+
+    stage = STAGES[name]
+    settings = load(stage.settings, config, overrides)  # before Spark starts: a typo costs no minute
+    lake = Lake(open_session(settings.spark), settings.lake)
+    if dry_run:
+        resolved = {"settings": settings.model_dump(mode="json"), "inputs": stage.inputs(settings, lake)}
+        click.echo(yaml.safe_dump(resolved, sort_keys=False).rstrip())
+        return
+    click.echo(yaml.safe_dump(stage.run(settings, lake).report(), sort_keys=False).rstrip())
+
+
+def main(stage: str | None = None) -> None:
+    """Run the command line; `stage` is given by a job, whose arguments are those of its stage.
+
+    Exit codes: 0 done, 1 the input or the run is at fault, 2 the settings are, 130 interrupted.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("py4j").setLevel(logging.ERROR)
+    arguments = [stage, *sys.argv[1:]] if stage else sys.argv[1:]
+    try:
+        sparkrec.main(arguments, prog_name="sparkrec", standalone_mode=False)
+    except SparkrecError as error:
+        _leave(str(error), error.exit_code)
+    except click.ClickException as error:
+        _leave(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _leave("interrupted. What was finished is kept; run the same command to go on.", 130)
+
+
+def _leave(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,41 @@
+"""What a user can do wrong, and what to do about it.
+
+Every message says what was found, what was expected and what to do next. The command line prints the message alone
+and exits with `exit_code`; a traceback means a defect of sparkrec, never of its input.
+"""
+
+
+class SparkrecError(Exception):
+    """Base of every error that its reader can mend."""
+
+    exit_code = 1
+
+
+class ConfigError(SparkrecError):
+    """A setting is unknown, of the wrong type or outside its range."""
+
+    exit_code = 2
+
+
+class InputError(SparkrecError):
+    """What a stage reads is missing, empty, or not what it was said to be."""
+
+
+class IngestError(InputError):
+    """A batch cannot be taken into the interactions table."""
+
+
+class PrepareError(InputError):
+    """The interactions cannot be turned into the dataset that was asked for."""
+
+
+class TrainError(SparkrecError):
+    """A model cannot be fitted to this dataset with these settings."""
+
+
+class EvaluateError(InputError):
+    """The model cannot be measured in the way that was asked for."""
+
+
+class EnvironmentMismatch(SparkrecError):
+    """Spark, Delta, Java or Python do not fit together."""

@@ -1,0 +1,1 @@
+"""The distributed half: DataFrames in, DataFrames out."""

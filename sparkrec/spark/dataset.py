@@ -1,0 +1,59 @@
+"""A prepared dataset: splits over integer ids, read from a finished `prepare` run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import DataFrame
+
+from sparkrec.errors import InputError
+from sparkrec.spark import storage
+from sparkrec.spark.lake import Lake
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Tables of one dataset; columns as `tables.SPLIT`, `DATASET_USERS`, `DATASET_ITEMS` and `CANDIDATES`."""
+
+    reference: str
+    """`name@id`."""
+    manifest: dict[str, Any]
+    train: DataFrame
+    validation: DataFrame
+    test: DataFrame
+    users: DataFrame
+    items: DataFrame
+    candidates: DataFrame | None = None
+    """Items to rank for each test user; None when the dataset came without."""
+
+    @classmethod
+    def open(cls, lake: Lake, reference: str) -> Dataset:
+        """The dataset of a reference, once its id tables are known to be the ones it was made with."""
+        run = lake.finished_run("prepare", reference)
+        assert run.manifest is not None
+        for side in ("users", "items"):
+            pinned = run.manifest["ids"][side]
+            if not lake.has_table(pinned["table"]) or lake.table_id(pinned["table"]) != pinned["id"]:
+                raise InputError(
+                    f"the id table {pinned['table']!r} in {lake.root} is not the one that dataset {run.reference} "
+                    "was made with: its integers would name other users or items. Restore that table, or run "
+                    "`sparkrec prepare` again."
+                )
+        names = ["train", "validation", "test", "users", "items"]
+        if storage.exists(f"{run.path}/candidates"):
+            names.append("candidates")
+        tables = {name: lake.spark.read.parquet(f"{run.path}/{name}") for name in names}
+        return cls(reference=run.reference, manifest=run.manifest, **tables)
+
+    @property
+    def name(self) -> str:
+        return self.reference.partition("@")[0]
+
+    @property
+    def explicit(self) -> bool:
+        return bool(self.manifest["settings"]["feedback"]["kind"] == "explicit")
+
+    def observed(self, include_validation: bool) -> DataFrame:
+        """What a model is fitted to."""
+        return self.train.unionByName(self.validation) if include_validation else self.train

@@ -1,0 +1,207 @@
+"""The lake: Delta tables, and runs whose output exists once their manifest does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+
+from sparkrec import __version__
+from sparkrec.config import Settings
+from sparkrec.errors import InputError
+from sparkrec.spark import storage
+
+FOLDERS = {
+    "prepare": "datasets",
+    "train": "models",
+    "recommend": "recommend_runs",
+    "evaluate": "evaluations",
+    "tune": "tunings",
+}
+"""Folder of a stage's runs: `<lake>/<folder>/<name>/<run id>`."""
+
+_ATTEMPTS = 8
+_PLACES = ("lake", "spark")  # where a run happens does not change what it computes
+
+
+def is_conflict(error: Exception) -> bool:
+    """Whether Delta refused a commit because another was made at the same moment."""
+    return bool(
+        re.search(r"DELTA_(CONCURRENT|METADATA_CHANGED|PROTOCOL_CHANGED)|Concurrent\w*Exception", str(error))
+    )
+
+
+@cache
+def code_version() -> str:
+    """Version of sparkrec and a digest of its sources: other code is another run."""
+    digest = hashlib.sha256()
+
+    def add(folder: Any) -> None:
+        for entry in sorted(folder.iterdir(), key=lambda each: each.name):
+            if entry.is_dir():
+                add(entry)
+            elif entry.name.endswith(".py"):
+                digest.update(entry.name.encode() + entry.read_bytes())
+
+    add(resources.files("sparkrec"))
+    return f"{__version__}+{digest.hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a stage, named by what determines its result."""
+
+    stage: str
+    name: str
+    id: str
+    path: str
+    settings: dict[str, Any]
+    inputs: dict[str, Any]
+    manifest: dict[str, Any] | None = None
+    started: float = field(default_factory=time.time)
+
+    @property
+    def finished(self) -> bool:
+        return self.manifest is not None
+
+    @property
+    def reference(self) -> str:
+        """`name@id`, which pins this run in a config."""
+        return f"{self.name}@{self.id}"
+
+    def report(self) -> dict[str, Any]:
+        """For people: where the run is, and what its manifest tells beyond settings and inputs."""
+        facts = {
+            key: value for key, value in (self.manifest or {}).items() if key not in ("settings", "inputs")
+        }
+        return {"run": self.reference, "path": self.path, **facts}
+
+    def publish(self, **facts: Any) -> Run:
+        """Write the manifest, last: from now on the output exists. Returns the finished run."""
+        now = time.time()
+        manifest = {
+            "stage": self.stage,
+            "name": self.name,
+            "id": self.id,
+            "settings": self.settings,
+            "inputs": self.inputs,
+            "code": code_version(),
+            "finished": now,
+            "seconds": round(now - self.started, 3),
+            **facts,
+        }
+        storage.write_json(f"{self.path}/manifest.json", manifest)
+        return Run(self.stage, self.name, self.id, self.path, self.settings, self.inputs, manifest)
+
+
+class Lake:
+    """Tables and runs under one root folder."""
+
+    def __init__(self, spark: SparkSession, root: str):
+        if "`" in root:
+            raise InputError(f"the lake's path {root!r} holds a backtick. Choose another folder.")
+        self.spark = spark
+        self.root = root.rstrip("/")
+
+    def path(self, *parts: str) -> str:
+        return "/".join((self.root, *parts))
+
+    # --- Delta tables ---
+
+    def has_table(self, name: str) -> bool:
+        return storage.exists(self.path(name, "_delta_log"))
+
+    def table(self, name: str, version: int | None = None) -> DataFrame:
+        """A Delta table, at a version if one is given."""
+        if not self.has_table(name):
+            raise InputError(
+                f"there is no table {name!r} in the lake {self.root}. Run `sparkrec ingest` first."
+            )
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        try:
+            frame = reader.load(self.path(name))
+            _ = frame.schema  # Connect analyses lazily
+        except AnalysisException:
+            raise InputError(
+                f"table {name!r} has no version {version} to read: the latest is {self.table_version(name)}, and "
+                "old ones go when the table is vacuumed. Choose a later version, or none for the latest."
+            ) from None
+        return frame
+
+    def table_version(self, name: str) -> int:
+        """Latest version of a Delta table."""
+        if not self.has_table(name):
+            raise InputError(
+                f"there is no table {name!r} in the lake {self.root}. Run `sparkrec ingest` first."
+            )
+        history = self.spark.sql(f"DESCRIBE HISTORY delta.`{self.path(name)}` LIMIT 1")
+        return int(history.head()["version"])  # type: ignore[index]
+
+    def table_id(self, name: str) -> str:
+        """Identity of a Delta table: another one at the same path has another."""
+        return str(self.spark.sql(f"DESCRIBE DETAIL delta.`{self.path(name)}`").head()["id"])  # type: ignore[index]
+
+    def append(
+        self,
+        name: str,
+        frame: DataFrame,
+        transaction: str,
+        partition_by: tuple[str, ...] = (),
+        new_columns: bool = False,
+    ) -> None:
+        """Append in one commit, at most once for each transaction id: a repeated call does nothing.
+
+        Another job's commit at the same moment makes it try again, on a table that may be there by now.
+        """
+        writer = frame.write.format("delta").mode("append").partitionBy(*partition_by)
+        writer = writer.option("txnAppId", transaction).option("txnVersion", 1)
+        if new_columns:
+            writer = writer.option("mergeSchema", "true")
+        for attempt in range(_ATTEMPTS):
+            try:
+                return writer.save(self.path(name))
+            except Exception as error:
+                if attempt == _ATTEMPTS - 1 or not is_conflict(error):
+                    raise
+                time.sleep(random.uniform(0.1, 0.5) * (attempt + 1))
+
+    # --- runs ---
+
+    def open_run(self, stage: str, name: str, settings: Settings, inputs: Mapping[str, Any]) -> Run:
+        """The run that these settings, input versions and code determine; finished when its manifest is there."""
+        values = settings.model_dump(mode="json", exclude=set(_PLACES))
+        key = json.dumps([stage, name, values, dict(inputs), code_version()], sort_keys=True, default=str)
+        run_id = hashlib.sha256(key.encode()).hexdigest()[:12]
+        path = self.path(FOLDERS[stage], name, run_id)
+        manifest = storage.read_json(f"{path}/manifest.json")
+        return Run(stage, name, run_id, path, values, dict(inputs), manifest)
+
+    def finished_run(self, stage: str, reference: str) -> Run:
+        """The finished run of a reference: `name@id`, or the latest of `name`."""
+        name, _, run_id = reference.partition("@")
+        folder = self.path(FOLDERS[stage], name)
+        ids = [run_id] if run_id else storage.folders(folder)
+        manifests = [storage.read_json(f"{folder}/{each}/manifest.json") for each in ids]
+        found = [manifest for manifest in manifests if manifest is not None]
+        if not found:
+            others = [n for n in storage.folders(self.path(FOLDERS[stage])) if n != name]
+            hint = f" It has {', '.join(others)}." if others else ""
+            raise InputError(
+                f"there is no finished {stage} run {reference!r} in the lake {self.root}. "
+                f"Run `sparkrec {stage}` first.{hint}"
+            )
+        manifest = max(found, key=lambda each: each["finished"])
+        path = f"{folder}/{manifest['id']}"
+        return Run(stage, name, manifest["id"], path, manifest["settings"], manifest["inputs"], manifest)

@@ -1,0 +1,93 @@
+"""The Spark session: the active one when there is one, else a local one with Delta on board."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+
+import delta
+import pyspark
+from pyspark.sql import SparkSession
+
+from sparkrec.config import SparkSettings
+from sparkrec.errors import EnvironmentMismatch
+
+DELTA_FOR_SPARK = {"4.2": "4.4.0"}
+"""Pairs of Spark and Delta that this version was tested with."""
+
+_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
+
+
+def delta_coordinate(spark_version: str = pyspark.__version__) -> str:
+    """Maven coordinate of Delta for a version of Spark."""
+    minor = ".".join(spark_version.split(".")[:2])
+    if minor not in DELTA_FOR_SPARK:
+        raise EnvironmentMismatch(
+            f"Spark {spark_version} was found; sparkrec is tested with {', '.join(DELTA_FOR_SPARK)}. "
+            "Install the pyspark of requirements.lock, or choose that runtime on the cluster."
+        )
+    return f"io.delta:delta-spark_{minor}_2.13:{DELTA_FOR_SPARK[minor]}"
+
+
+def check_versions(spark_version: str, delta_version: str) -> None:
+    """Refuse a pair of Spark and Delta that fails deep inside the JVM otherwise."""
+    expected = delta_coordinate(spark_version).rsplit(":", 1)[1]
+    if delta_version != expected:
+        raise EnvironmentMismatch(
+            f"Delta {delta_version} was found with Spark {spark_version}, which needs Delta {expected}. "
+            f"Install delta-spark=={expected} and pass --packages {delta_coordinate(spark_version)}."
+        )
+
+
+def open_session(settings: SparkSettings = SparkSettings()) -> SparkSession:
+    """The active session, or a new one with these settings; either way checked and fit for sparkrec."""
+    # Workers must run the driver's Python: another minor version fails at the first task.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    spark = SparkSession.getActiveSession() or _new_session(settings)
+    _check_delta(spark)
+    # A block of factors is one row: a batch of 10,000 of them (Spark's default) would not fit in memory.
+    spark.conf.set("spark.sql.execution.arrow.maxBytesPerBatch", str(64 << 20))
+    spark.conf.set("spark.sql.session.timeZone", "UTC")
+    return spark
+
+
+def _new_session(settings: SparkSettings) -> SparkSession:
+    if "SPARK_REMOTE" in os.environ or "PYSPARK_GATEWAY_PORT" in os.environ:
+        return SparkSession.builder.getOrCreate()  # Connect, or spark-submit: its JVM runs, its settings hold
+    check_versions(pyspark.__version__, _delta_package_version())
+    defaults = {
+        "spark.master": settings.master,
+        "spark.driver.memory": settings.memory,
+        "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
+        "spark.jars.packages": delta_coordinate(),
+        "spark.sql.extensions": _EXTENSION,
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        # Replaying the log of a small table otherwise takes 50 tasks.
+        "spark.databricks.delta.snapshotPartitions": "2",
+        "spark.sql.warehouse.dir": f"{tempfile.gettempdir()}/sparkrec-warehouse",  # never used, made all the same
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "ERROR",
+    }
+    builder = SparkSession.builder.appName("sparkrec")
+    for key, value in (defaults | settings.conf).items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
+
+
+def _delta_package_version() -> str:
+    from importlib.metadata import version
+
+    return version(delta.__name__ + "-spark")
+
+
+def _check_delta(spark: SparkSession) -> None:
+    check_versions(spark.version, _delta_package_version())
+    if _EXTENSION not in (spark.conf.get("spark.sql.extensions", "") or ""):
+        raise EnvironmentMismatch(
+            "the Spark session has no Delta. Submit with "
+            f"--properties-file conf/spark/local.conf, or with --packages {delta_coordinate(spark.version)} "
+            f"--conf spark.sql.extensions={_EXTENSION} "
+            "--conf spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog"
+        )

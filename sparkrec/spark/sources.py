@@ -1,0 +1,49 @@
+"""Reading what a user points at: files or a Delta table, with errors that name the path."""
+
+from __future__ import annotations
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+
+from sparkrec.config import IdSource, SourceSettings
+from sparkrec.errors import InputError
+
+
+def read_source(spark: SparkSession, source: SourceSettings) -> DataFrame:
+    """The rows of a source, lazily.
+
+    CSV columns are strings unless `inferSchema` is among the options. Raises InputError when nothing is there.
+    """
+    reader = spark.read.format(source.format)
+    if source.format == "csv":
+        reader = reader.option("header", "true")
+    for key, value in source.options.items():
+        reader = reader.option(key, value)
+    try:
+        frame = reader.load(source.path)
+        _ = frame.schema  # Connect analyses lazily
+    except AnalysisException as error:
+        reason = {
+            "PATH_NOT_FOUND": "there is no such file or folder",
+            "UNABLE_TO_INFER_SCHEMA": "there is no data in it",
+        }.get(error.getCondition() or "", f"it is not readable as {source.format}")
+        raise InputError(
+            f"cannot read {source.path}: {reason}. Correct source.path (a file, folder or glob) or source.format."
+        ) from None
+    return frame
+
+
+def require_columns(frame: DataFrame, wanted: list[str], label: str) -> None:
+    """Raise InputError naming the columns of `wanted` that `frame` lacks, and those it has."""
+    missing = [name for name in wanted if name not in frame.columns]
+    if missing:
+        raise InputError(
+            f"{label} has no column {', '.join(map(repr, missing))}. It has {', '.join(map(repr, frame.columns))}."
+        )
+
+
+def read_ids(spark: SparkSession, ids: IdSource) -> DataFrame:
+    """The distinct, non-null ids of a list, in a column `id`."""
+    frame = read_source(spark, ids.source)
+    require_columns(frame, [ids.column], ids.source.path)
+    return frame.select(frame[ids.column].alias("id")).dropna().distinct()

@@ -1,0 +1,67 @@
+"""Small files of the lake (manifests, reports): written whole or not at all, on any filesystem that pyarrow knows."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from sparkrec.errors import InputError
+
+
+def _resolve(path: str) -> tuple[pafs.FileSystem, str]:
+    if "://" in path or path.startswith("file:"):
+        try:
+            return pafs.FileSystem.from_uri(path.replace("s3a://", "s3://", 1))
+        except (pafs.pa.ArrowInvalid, OSError) as error:
+            raise InputError(
+                f"cannot open {path}: {error}. Use a local path (on Databricks /Volumes/... or /dbfs/...) or a URI "
+                "of s3, gs, abfs or hdfs."
+            ) from None
+    return pafs.LocalFileSystem(), path
+
+
+def read_json(path: str) -> Any | None:
+    """The value in a JSON file, or None when there is no such file."""
+    filesystem, name = _resolve(path)
+    if filesystem.get_file_info(name).type != pafs.FileType.File:
+        return None
+    with filesystem.open_input_stream(name) as stream:
+        return json.loads(stream.read())
+
+
+def write_json(path: str, value: Any) -> None:
+    """Write a JSON file so that a reader sees all of it or nothing."""
+    filesystem, name = _resolve(path)
+    filesystem.create_dir(name.rsplit("/", 1)[0], recursive=True)
+    # An object store shows an object when it is whole; elsewhere a rename does that.
+    direct = filesystem.type_name in ("s3", "gcs", "abfs")
+    target = name if direct else f"{name}.{uuid.uuid4().hex}.tmp"
+    with filesystem.open_output_stream(target) as stream:
+        stream.write(json.dumps(value, indent=2, default=str).encode())
+    if not direct:
+        filesystem.move(target, name)
+
+
+def exists(path: str) -> bool:
+    """Whether a file or folder is there."""
+    filesystem, name = _resolve(path)
+    return bool(filesystem.get_file_info(name).type != pafs.FileType.NotFound)
+
+
+def delete(path: str) -> None:
+    """Remove a folder and all in it, if it is there."""
+    filesystem, name = _resolve(path)
+    if filesystem.get_file_info(name).type == pafs.FileType.Directory:
+        filesystem.delete_dir(name)
+
+
+def folders(path: str) -> list[str]:
+    """Names of the folders in a folder; none when it is not there."""
+    filesystem, name = _resolve(path)
+    selector = pafs.FileSelector(name, allow_not_found=True)
+    return sorted(
+        info.base_name for info in filesystem.get_file_info(selector) if info.type == pafs.FileType.Directory
+    )

@@ -1,0 +1,1 @@
+"""One function a stage: reads tables, calls the layers below, writes tables."""

@@ -1,0 +1,192 @@
+"""Take one batch of an interaction log into the lake: good rows to one table, the others to another with the reason."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from sparkrec import tables
+from sparkrec.config import IngestSettings
+from sparkrec.errors import IngestError
+from sparkrec.spark.cleaning import clean
+from sparkrec.spark.lake import Lake
+from sparkrec.spark.sources import read_source
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What became of a batch."""
+
+    id: str
+    rows: int
+    """Good rows, now in the table."""
+    rejected: dict[str, int]
+    """Other rows by reason."""
+    repeated: bool = False
+    """The batch was there already and nothing was written."""
+
+    def report(self) -> dict[str, Any]:
+        """For people."""
+        return {"batch": self.id, "rows": self.rows, "rejected": self.rejected, "repeated": self.repeated}
+
+
+def inputs(settings: IngestSettings, lake: Lake) -> dict[str, Any]:
+    """Version of the target before the batch."""
+    known = lake.has_table(settings.table)
+    return {"table": settings.table, "version": lake.table_version(settings.table) if known else None}
+
+
+def ingest(settings: IngestSettings, lake: Lake) -> Batch:
+    """Append a batch, once: the same batch again does nothing, its id with other content is an IngestError.
+
+    The batch is announced with its content hash before the first row is written and closed after the last, and each
+    write is one commit that Delta refuses to repeat. So a run killed anywhere is completed by running it again.
+    """
+    source = read_source(lake.spark, settings.source)
+    rows = clean(source, settings).persist()
+    try:
+        content, counts = _digest(rows, settings)
+        batch = settings.batch or content[:16]
+        known = _known(lake, settings, batch)
+        if known and known["content_hash"] != content:
+            raise IngestError(
+                f"batch {batch!r} of table {settings.table!r} was ingested with other content on {known['at']}. "
+                "Give changed data a batch id of its own; rows that are in the table are never replaced."
+            )
+        rejected = {reason: count for reason, count in counts.items() if reason}
+        if known and known["state"] == "closed":
+            log.info("batch %s is in table %s already: nothing to do", batch, settings.table)
+            return Batch(batch, known["rows"], rejected, repeated=True)
+        _refuse_bad_batch(counts, settings)
+        good = (
+            rows.where("reason IS NULL")
+            .drop("reason", "source_file", "row", "digest")
+            .withColumn("batch", F.lit(batch))
+        )
+        _check_drift(lake, settings, source, good)
+        _write(lake, settings, batch, content, rows, good, counts)
+    finally:
+        rows.unpersist()
+    log.info(
+        "batch %s: %s rows into %s, %s rejected",
+        batch,
+        counts.get(None, 0),
+        settings.table,
+        rejected or "none",
+    )
+    return Batch(batch, counts.get(None, 0), rejected)
+
+
+def _digest(rows: DataFrame, settings: IngestSettings) -> tuple[str, dict[str | None, int]]:
+    """A hash of the rows, whatever their order, and their number by reason."""
+    # Sums, not xor, under which equal rows cancel out; two of them, since one sum of 64 bits is easily made to collide.
+    parts = (
+        rows.groupBy("reason")
+        .agg(
+            F.count("*").alias("n"),
+            F.sum(F.col("digest").cast("decimal(38,0)")).alias("a"),
+            F.sum(F.hash("digest").cast("decimal(38,0)")).alias("b"),
+        )
+        .collect()
+    )
+    text = "\n".join(sorted(f"{part.reason} {part.n} {part.a} {part.b}" for part in parts))
+    text += str(settings.columns)
+    return hashlib.sha256(text.encode()).hexdigest(), {part.reason: part.n for part in parts}
+
+
+def _known(lake: Lake, settings: IngestSettings, batch: str) -> Any:
+    name = tables.named(tables.BATCHES, settings.table)
+    if not lake.has_table(name):
+        return None
+    found = (
+        lake.table(name).where(F.col("batch") == batch).orderBy(F.col("state") == "open").limit(1).collect()
+    )
+    return found[0] if found else None
+
+
+def _refuse_bad_batch(counts: dict[str | None, int], settings: IngestSettings) -> None:
+    total, good = sum(counts.values()), counts.get(None, 0)
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items(), key=str) if reason)
+    if total == 0:
+        raise IngestError(f"{settings.source.path} holds no rows. Check the path and the format.")
+    if good == 0:
+        raise IngestError(
+            f"all {total:,} rows of {settings.source.path} are rejected ({reasons}). "
+            "Check `columns` and `timestamp_format` against the source."
+        )
+    if total - good > settings.max_rejected * total:
+        raise IngestError(
+            f"{total - good:,} of {total:,} rows of {settings.source.path} are rejected ({reasons}): more than "
+            f"max_rejected = {settings.max_rejected:g} of them. Nothing was written. Mend the source, or raise it."
+        )
+
+
+def _check_drift(lake: Lake, settings: IngestSettings, source: DataFrame, good: DataFrame) -> None:
+    """Note a column nobody mapped; refuse one that is missing or has another type than in the table."""
+    columns = settings.columns
+    mapped = {columns.user, columns.item, columns.rating, columns.timestamp, columns.event, *columns.context}
+    extra = [name for name in source.columns if name not in mapped]
+    if extra:
+        log.warning(
+            "columns of the source that are not kept: %s (name them in columns.context to keep them)", extra
+        )
+    if not lake.has_table(settings.table):
+        return
+    old = {field.name: field.dataType for field in lake.table(settings.table).schema}
+    new = {field.name: field.dataType for field in good.schema}
+    for name, kind in old.items():
+        if name not in new:
+            raise IngestError(
+                f"table {settings.table!r} has a column {name!r} that this batch lacks. "
+                "Add it to columns.context, or ingest into another table."
+            )
+        if new[name].simpleString() != kind.simpleString():
+            raise IngestError(
+                f"column {name!r} is {new[name].simpleString()} in this batch, but {kind.simpleString()} in table "
+                f"{settings.table!r}. Cast it where it is written (for ids see id_type), or ingest into another table."
+            )
+    added = [name for name in new if name not in old]
+    if added:
+        log.warning("new columns in table %s: %s (null in older batches)", settings.table, added)
+
+
+def _write(
+    lake: Lake,
+    settings: IngestSettings,
+    batch: str,
+    content: str,
+    rows: DataFrame,
+    good: DataFrame,
+    counts: dict[str | None, int],
+) -> None:
+    rejected_counts = {reason: count for reason, count in counts.items() if reason}
+    batches = tables.named(tables.BATCHES, settings.table)
+
+    def note(state: str) -> None:
+        now = dt.datetime.now(dt.timezone.utc)
+        row = (batch, content, state, counts.get(None, 0), rejected_counts, now)
+        lake.append(
+            batches, lake.spark.createDataFrame([row], tables.BATCHES.columns), f"batch:{batch}:{state}"
+        )
+
+    note("open")  # of two jobs that announce one id at once, Delta lets one through
+    other = _known(lake, settings, batch)
+    if other["content_hash"] != content:
+        raise IngestError(
+            f"batch {batch!r} is being ingested with other content by another job. Give it another id."
+        )
+    if rejected_counts:
+        bad = rows.where("reason IS NOT NULL").select(
+            "reason", "source_file", "row", F.lit(batch).alias("batch")
+        )
+        lake.append(tables.named(tables.REJECTED, settings.table), bad, f"ingest:{batch}")
+    lake.append(settings.table, good, f"ingest:{batch}", new_columns=True)
+    note("closed")

@@ -1,0 +1,140 @@
+"""Blockwise ALS: right, whatever the blocks; resumable; honest about what it cannot solve."""
+
+import numpy as np
+import pytest
+
+from sparkrec.config import AlsSettings
+from sparkrec.errors import TrainError
+from sparkrec.kernels.random import normal_rows
+from sparkrec.spark.als import factorize
+from sparkrec.spark.als_layout import partition_keys
+
+pytestmark = pytest.mark.spark
+
+
+def ratings_of(spark, matrix, confidence=None):
+    """DataFrame of the nonzero cells of a dense matrix; ids are spread out."""
+    users, items = np.nonzero(matrix)
+    weights = np.ones_like(matrix) if confidence is None else confidence
+    rows = [
+        (int(u) * 7, int(i) * 3 + 10_000_000_000, float(matrix[u, i]), float(weights[u, i]))
+        for u, i in zip(users, items, strict=True)
+    ]
+    return spark.createDataFrame(rows, "user long, item long, value float, confidence float")
+
+
+def dense_als(matrix, confidence, settings, seed):
+    """Hu et al. 2008 on dense float64 matrices, an equation a line."""
+    observed, w0, d = matrix != 0, settings.unobserved_weight, settings.rank
+    weights = np.where(observed, confidence, w0)
+    ids = np.arange(matrix.shape[1]) * 3 + 10_000_000_000
+    y = settings.init_scale / np.sqrt(d) * normal_rows(seed, ids, d).astype(np.float64)
+
+    def solve(weights, targets, seen, src):
+        reg = settings.regularization * (seen.sum(1) + w0 * len(src)) ** settings.regularization_exponent
+        return np.stack([
+            np.linalg.solve((src.T * c) @ src + r * np.eye(d), (src.T * c) @ t)
+            for c, t, r in zip(weights, targets, reg, strict=True)
+        ])  # fmt: skip
+
+    for _ in range(settings.iterations):
+        x = solve(weights, matrix, observed, y)
+        y = solve(weights.T, matrix.T, observed.T, x)
+    return x, y
+
+
+def collected(frame):
+    rows = sorted(frame.collect(), key=lambda row: row.id)
+    return np.array([row.id for row in rows]), np.array([row.value for row in rows])
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    rng = np.random.default_rng(0)
+    dense = np.where(rng.random((30, 20)) < 0.3, rng.integers(1, 6, (30, 20)), 0).astype(float)
+    dense[:, 0] = 3.0  # everyone's item
+    dense[np.arange(20), np.arange(20)] = 2.0  # nobody and nothing is empty
+    return dense
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        AlsSettings(rank=4, iterations=3, regularization=0.1, user_blocks=3, item_blocks=2),
+        AlsSettings(rank=4, iterations=3, regularization=0.5, unobserved_weight=0.3, regularization_exponent=0.5),
+        AlsSettings(rank=4, iterations=2, regularization=0.2, unobserved_weight=1.0, regularization_exponent=0.0),
+    ],
+    ids=["explicit", "ials", "hu"],
+)
+def test_factors_are_those_of_dense_closed_form_updates(spark, tmp_path, matrix, settings):
+    confidence = 1.0 + np.random.default_rng(1).random(matrix.shape)
+    users, items, history = factorize(
+        ratings_of(spark, matrix, confidence.astype(np.float32)), settings, seed=3, scratch=str(tmp_path)
+    )
+    x, y = dense_als(matrix, confidence, settings, seed=3)
+    ids, factors = collected(users)
+    np.testing.assert_array_equal(ids, np.arange(30) * 7)
+    np.testing.assert_allclose(factors, x, atol=1e-4)
+    np.testing.assert_allclose(collected(items)[1], y, atol=1e-4)
+    w0, nu = settings.unobserved_weight, settings.regularization_exponent
+    seen = matrix != 0
+    error = np.where(seen, confidence, w0) * (matrix - x @ y.T) ** 2
+    reg_users = settings.regularization * (seen.sum(1) + w0 * 20) ** nu
+    reg_items = settings.regularization * (seen.sum(0) + w0 * 30) ** nu
+    loss = error.sum() + reg_users @ (x**2).sum(1) + reg_items @ (y**2).sum(1)
+    assert history[-1]["loss"] == pytest.approx(loss, rel=1e-4)
+    losses = [entry["loss"] for entry in history]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_the_number_of_blocks_and_the_order_of_rows_change_nothing(spark, tmp_path, matrix):
+    def fit(blocks, rows):
+        settings = AlsSettings(rank=4, iterations=3, unobserved_weight=0.1, user_blocks=blocks, item_blocks=blocks)
+        users, items, _ = factorize(rows, settings, seed=0, scratch=str(tmp_path / str(blocks)))
+        return collected(users)[1] @ collected(items)[1].T
+
+    rows = ratings_of(spark, matrix)
+    np.testing.assert_allclose(fit(5, rows.orderBy("value").repartition(4)), fit(1, rows), atol=1e-4)
+
+
+def test_an_interrupted_fit_ends_where_an_uninterrupted_one_does(spark, tmp_path, matrix, monkeypatch, caplog):
+    rows = ratings_of(spark, matrix)
+    settings = AlsSettings(rank=4, iterations=5, unobserved_weight=0.1, snapshot_every=2, user_blocks=2, item_blocks=3)
+    users, items, history = factorize(rows, settings, seed=0, scratch=str(tmp_path / "whole"))
+
+    from sparkrec.spark import als
+
+    half_step, calls = als._half_step, []
+
+    def dies(*args):
+        calls.append(args)
+        if len(calls) == 8:  # in the middle of the fourth iteration
+            raise KeyboardInterrupt
+        return half_step(*args)
+
+    monkeypatch.setattr(als, "_half_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        factorize(rows, settings, seed=0, scratch=str(tmp_path / "broken"))
+    monkeypatch.setattr(als, "_half_step", half_step)
+    caplog.set_level("INFO")
+    resumed_users, resumed_items, resumed_history = factorize(rows, settings, seed=0, scratch=str(tmp_path / "broken"))
+    assert "resuming after iteration 2" in caplog.text
+    np.testing.assert_allclose(collected(resumed_users)[1], collected(users)[1], atol=1e-6)
+    np.testing.assert_allclose(collected(resumed_items)[1], collected(items)[1], atol=1e-6)
+    assert [entry["loss"] for entry in resumed_history] == pytest.approx([entry["loss"] for entry in history])
+
+
+def test_a_system_without_solution_names_the_user_or_item(spark, tmp_path):
+    matrix = np.array([[1.0, 0.0], [0.0, 2.0]])
+    settings = AlsSettings(rank=3, iterations=1, regularization=0.0)
+    with pytest.raises(TrainError, match=r"the system of id \d+ with 1 ratings has no finite solution"):
+        factorize(ratings_of(spark, matrix), settings, seed=0, scratch=str(tmp_path))
+
+
+def test_every_block_has_a_partition_of_its_own(spark):
+    from pyspark.sql import functions as F
+
+    for n in (1, 2, 7, 40):
+        keys = partition_keys(spark, n)
+        frame = spark.createDataFrame([(key,) for key in keys], "block long").repartition(n, "block")
+        assert frame.select(F.spark_partition_id()).distinct().count() == len(keys) == n

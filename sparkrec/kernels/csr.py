@@ -1,0 +1,116 @@
+"""Sparse rows: the one sparse format of the kernels."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from sparkrec.kernels.arrays import F32, I32, I64, check_indptr, check_range, frozen
+
+
+class Csr(NamedTuple):
+    """Compressed sparse rows: row r has columns `indices[indptr[r]:indptr[r + 1]]`, `values` beside them.
+
+    indptr   (n_rows + 1,) int64, from 0 to nnz
+    indices  (nnz,) int32
+    values   (nnz,) float32
+
+    The rows {0: 5., 2: 1.}, {}, {1: 3.} are indptr [0, 2, 2, 3], indices [0, 2, 1], values [5., 1., 3.].
+    The number of columns is not part of it: who reads a Csr knows what its columns point to.
+    """
+
+    indptr: I64
+    indices: I32
+    values: F32
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def nnz(self) -> int:
+        return len(self.indices)
+
+    @classmethod
+    def from_pairs(
+        cls, rows: NDArray[Any], columns: NDArray[Any], values: NDArray[Any], n_rows: int
+    ) -> "Csr":
+        """Entries (row, column, value), sorted by row, then column. Repeated cells stay, in their order.
+
+        rows, columns  (nnz,) integers; rows in [0, n_rows), columns in [0, 2**31)
+        values         (nnz,), rounded to float32
+        Raises ValueError where lengths differ or an index is out of range. Costs two counting sorts: time and
+        memory grow with nnz + n_rows + max(columns).
+        """
+        if not len(rows) == len(columns) == len(values):
+            raise ValueError(
+                f"rows, columns and values: found {len(rows)}, {len(columns)} and {len(values)} entries, "
+                "expected as many of each"
+            )
+        frozen_rows = frozen(rows, np.int64, "rows")
+        wide_columns = frozen(columns, np.int64, "columns")
+        check_range(frozen_rows, n_rows, "rows")
+        check_range(wide_columns, 2**31, "columns")
+        frozen_columns = frozen(wide_columns.astype(np.int32), np.int32, "columns")
+        by_column = _counting_order(frozen_columns, int(columns.max()) + 1 if len(columns) else 0)
+        # Grouping by row what is already in column order leaves the columns ascending inside each row.
+        rounded = frozen(values.astype(np.float32, copy=False), np.float32, "values")
+        return cls(*_group(by_column, frozen_rows, frozen_columns, rounded, n_rows))
+
+    def rows(self, start: int, stop: int) -> "Csr":
+        """Rows [start, stop) as a Csr of their own; indices and values are views."""
+        if not 0 <= start <= stop <= self.n_rows:
+            raise ValueError(f"rows [{start}, {stop}): expected a range inside [0, {self.n_rows})")
+        first, last = self.indptr[start], self.indptr[stop]
+        return Csr(self.indptr[start : stop + 1] - first, self.indices[first:last], self.values[first:last])
+
+    def checked(self, n_columns: int, name: str) -> "Csr":
+        """This Csr frozen for numba, its parts sure to fit together and its columns to be in [0, n_columns).
+
+        Raises ValueError or TypeError with `name`, what was found and what was expected.
+        """
+        indptr = frozen(self.indptr, np.int64, f"{name} indptr")
+        indices = frozen(self.indices, np.int32, f"{name} indices")
+        values = frozen(self.values, np.float32, f"{name} values")
+        check_indptr(indptr, len(indices), name)
+        if len(values) != len(indices):
+            raise ValueError(
+                f"{name}: found {len(values)} values, expected one for each of {len(indices)} indices"
+            )
+        check_range(indices, n_columns, f"{name} indices")
+        return Csr(indptr, indices, values)
+
+
+@njit(cache=True, nogil=True)
+def _counting_order(keys: I32, n_keys: int) -> I64:
+    """The positions of `keys`, sorted by key, equal keys in their order."""
+    place = np.zeros(n_keys + 1, np.int64)
+    for key in keys:
+        place[key + 1] += 1
+    for key in range(n_keys):
+        place[key + 1] += place[key]
+    order = np.empty(len(keys), np.int64)
+    for entry in range(len(keys)):
+        order[place[keys[entry]]] = entry
+        place[keys[entry]] += 1
+    return order
+
+
+@njit(cache=True, nogil=True)
+def _group(order: I64, rows: I64, columns: I32, values: F32, n_rows: int) -> tuple[I64, I32, F32]:
+    """The entries, taken in `order`, put into their rows."""
+    indptr = np.zeros(n_rows + 1, np.int64)
+    for row in rows:
+        indptr[row + 1] += 1
+    for row in range(n_rows):
+        indptr[row + 1] += indptr[row]
+    place = indptr[:-1].copy()
+    indices = np.empty(len(rows), np.int32)
+    grouped = np.empty(len(rows), np.float32)
+    for entry in order:
+        at = place[rows[entry]]
+        place[rows[entry]] += 1
+        indices[at] = columns[entry]
+        grouped[at] = values[entry]
+    return indptr, indices, grouped

@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check format lock clean prerequisites
+.PHONY: help setup demo test check pack format lock clean prerequisites
 
 help: ## list these targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -22,6 +22,9 @@ test: setup ## lint, types, import rules, every test
 check: .venv/.package ## lint, types, import rules, the tests that need neither Spark nor Horovod
 	$(static_checks)
 	$(BIN)/pytest -m "not spark and not horovod and not slow"
+
+pack: setup ## dist/sparkrec.tar.gz, the environment that spark-submit ships to a cluster
+	$(BIN)/python setup/pack.py dist/sparkrec.tar.gz
 
 format: .venv/.package ## rewrite the code in its one format
 	$(BIN)/ruff check --fix .
@@ -62,7 +65,7 @@ prerequisites:
 .venv/.horovod: $(wildcard setup/horovod*) .venv/.locked
 	@setup/horovod.sh $@
 
-.venv/.delta: setup/delta.py .venv/.package
+.venv/.delta: setup/delta_jars.py .venv/.locked | .venv/.package
 	@echo "Fetching the Delta jars and trying them"
-	@$(BIN)/python setup/delta.py >.venv/delta.log 2>&1 || { cat .venv/delta.log; exit 1; }
+	@$(BIN)/python setup/delta_jars.py >.venv/delta.log 2>&1 || { cat .venv/delta.log; exit 1; }
 	@touch $@

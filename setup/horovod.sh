@@ -59,8 +59,8 @@ on_exit() {
     rm -rf "$work"
     if ((status)); then
         remove
-        tail -n 40 "$log" >&3
-        echo "Horovod is not installed: see the end of ${log#"$PWD"/} above; nothing of it was kept." >&3
+        { grep -E -m 5 -A 5 "CMake Error|error:" "$log" || tail -n 20 "$log"; } >&3
+        echo "Horovod was not installed, and nothing of it was kept: the whole story is in ${log#"$PWD"/}" >&3
     fi
 }
 trap on_exit EXIT

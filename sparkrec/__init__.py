@@ -1,1 +1,29 @@
+"""Distributed training of recommender systems on Spark, Delta Lake and Horovod."""
+
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from sparkrec.frames import Recommender, fit
+    from sparkrec.spark.lake import Lake
+    from sparkrec.spark.session import open_session as session
+
+__all__ = ["Lake", "Recommender", "__version__", "fit", "session"]
+
+_PLACES = {
+    "Lake": ("sparkrec.spark.lake", "Lake"),
+    "Recommender": ("sparkrec.frames", "Recommender"),
+    "fit": ("sparkrec.frames", "fit"),
+    "session": ("sparkrec.spark.session", "open_session"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when they are first used: a kernel or a config needs no Spark."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'sparkrec' has no attribute {name!r}")
+    from importlib import import_module
+
+    module, attribute = _PLACES[name]
+    return getattr(import_module(module), attribute)

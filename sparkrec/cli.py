@@ -24,9 +24,7 @@ def sparkrec() -> None:
 def _add(name: str, summary: str) -> None:
     @sparkrec.command(name, help=summary, short_help=summary)
     @click.option("--config", type=click.Path(), help="YAML file of settings.")
-    @click.option(
-        "--dry-run", is_flag=True, help="Print the resolved settings and input versions, and do nothing."
-    )
+    @click.option("--dry-run", is_flag=True, help="Print the resolved settings and input versions, and do nothing.")
     @click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
     def command(config: str | None, dry_run: bool, overrides: tuple[str, ...]) -> None:
         _run_stage(name, config, overrides, dry_run)

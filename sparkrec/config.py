@@ -157,7 +157,7 @@ def instant(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
-        raise ValueError(f"{text!r} is not an ISO 8601 timestamp such as 2024-01-31 or 2024-01-31T18:00:00") from None
+        raise ValueError(f"{text!r} is not an ISO 8601 timestamp, such as 2024-01-31T18:00:00") from None
     return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
@@ -173,7 +173,7 @@ class TimeSplit(Settings):
     def _in_order(self) -> TimeSplit:
         test_from = instant(self.test_from)
         if self.validation_from is not None and instant(self.validation_from) >= test_from:
-            raise ValueError(f"validation_from {self.validation_from} is not before test_from {self.test_from}")
+            raise ValueError(f"{self.validation_from} is not before test_from, {self.test_from}")
         return self
 
 
@@ -340,20 +340,12 @@ class AlsSettings(Settings):
     @model_validator(mode="after")
     def _biases_are_explicit(self) -> AlsSettings:
         if self.biases and self.unobserved_weight > 0:
-            raise ValueError(
-                "biases are for explicit feedback: set unobserved_weight to 0 or biases to false"
-            )
+            raise ValueError("biases are for explicit feedback: set unobserved_weight to 0 or biases to false")
         return self
 
 
 ModelSettings: TypeAlias = Annotated[
-    PopularitySettings
-    | BiasSettings
-    | LinearSettings
-    | ItemKnnSettings
-    | UserKnnSettings
-    | EaseSettings
-    | AlsSettings,
+    PopularitySettings | BiasSettings | LinearSettings | ItemKnnSettings | UserKnnSettings | EaseSettings | AlsSettings,
     Field(discriminator="kind"),
 ]
 

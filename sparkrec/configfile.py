@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,22 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     value = parse_yaml(text, str(path))
     if not isinstance(value, dict):
         raise ConfigError(f"{path} holds {type(value).__name__}, expected a mapping of settings.")
-    return value
+    return _with_environment(value, str(path))  # type: ignore[no-any-return]
+
+
+def _with_environment(value: Any, label: str) -> Any:
+    """`${NAME}` in a string becomes that environment variable: for paths that differ from machine to machine."""
+
+    def variable(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise ConfigError(f"{label} needs the environment variable {match[1]}, which is not set. Export it.")
+        return os.environ[match[1]]
+
+    if isinstance(value, dict):
+        return {key: _with_environment(each, label) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_environment(each, label) for each in value]
+    return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", variable, value) if isinstance(value, str) else value
 
 
 def override(raw: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

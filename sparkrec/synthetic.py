@@ -53,18 +53,17 @@ def draw_events(shape: LogShape) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
         for position, genre in enumerate(genres):
             shelf = in_genre[genre]
             if position and rng.random() < shape.follow:
-                chosen[position] = (
-                    chosen[position - 1] + len(GENRES)
-                ) % shape.items  # next of the same genre
+                chosen[position] = (chosen[position - 1] + len(GENRES)) % shape.items  # next of the same genre
             else:
                 weight = np.arange(1, len(shelf) + 1) ** -shape.skew
                 chosen[position] = rng.choice(shelf, p=weight / weight.sum())
         users.append(np.full(n, user))
         items.append(chosen)
-    user, item = np.concatenate(users), np.concatenate(items)
-    kind = rng.choice(len(_EVENTS), size=len(user), p=(0.7, 0.2, 0.1))
-    gaps = rng.exponential(6 * 3600, size=len(user)).astype(np.int64) + 1
-    return user, item, kind, 1_700_000_000 + np.cumsum(gaps) % (300 * 86_400) + 90 * np.arange(len(user))
+    all_users, all_items = np.concatenate(users), np.concatenate(items)
+    n = len(all_users)
+    kind = rng.choice(len(_EVENTS), size=n, p=(0.7, 0.2, 0.1))
+    gaps = rng.exponential(6 * 3600, size=n).astype(np.int64) + 1
+    return all_users, all_items, kind, 1_700_000_000 + np.cumsum(gaps) % (300 * 86_400) + 90 * np.arange(n)
 
 
 def write_log(folder: Path, shape: LogShape = LogShape()) -> tuple[Path, Path]:

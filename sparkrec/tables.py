@@ -89,9 +89,7 @@ MODEL_USERS = Table(
     key=("user",),
     written_by="train",
 )
-MODEL_ITEMS = Table(
-    "items", "item long, index array<int>, value array<float>", key=("item",), written_by="train"
-)
+MODEL_ITEMS = Table("items", "item long, index array<int>, value array<float>", key=("item",), written_by="train")
 
 
 def named(table: Table, interactions: str) -> str:

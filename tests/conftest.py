@@ -4,15 +4,19 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sparkrec.config import SparkSettings
+from sparkrec.synthetic import LogShape, write_log
 
 
 @pytest.fixture(scope="session")
 def spark():
     from sparkrec.spark.session import open_session
 
-    session = open_session(SparkSettings(master="local[2]", memory="3g", shuffle_partitions=2))
+    # Thousands of short jobs: the JVM's second compiler and its parallel collector cost more than they give.
+    conf = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+    session = open_session(SparkSettings(master="local[2]", memory="3g", shuffle_partitions=2, conf=conf))
     yield session
     session.stop()
 
@@ -31,3 +35,49 @@ def real_data() -> Path:
     if not root:
         pytest.skip("SPARKREC_DATA is not set: it names the folder of the public data sets")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def log_files(tmp_path_factory):
+    """events.csv and items.csv of a small log."""
+    shape = LogShape(users=150, items=64, events_per_user=25)
+    return write_log(tmp_path_factory.mktemp("log"), shape)
+
+
+@pytest.fixture(scope="session")
+def pipeline_settings(log_files):
+    """Plain settings of a pipeline over that log; `lake` is up to the test."""
+    als = {"kind": "als", "rank": 8, "iterations": 6, "unobserved_weight": 0.1, "user_blocks": 2, "item_blocks": 2}
+    return {
+        "spark": {"master": "local[2]", "memory": "2g", "shuffle_partitions": 2},
+        "ingest": [
+            {
+                "source": {"path": str(log_files[0]), "format": "csv"},
+                "columns": {"user": "user", "item": "item", "rating": "weight", "timestamp": "time", "event": "event"},
+                "timestamp_format": "seconds",
+                "batch": "first",
+            }
+        ],
+        "prepare": {
+            "dataset": "small",
+            "dedup": "sum",
+            "event_weights": {"view": 1.0, "like": 3.0, "buy": 5.0},
+            "feedback": {"kind": "implicit", "confidence": "log"},
+            "min_user_interactions": 3,
+        },
+        "train": [{"model": {**als, "snapshot_every": 2}}, {"model": {"kind": "popularity"}}],
+        "evaluate": [{"cutoffs": [5, 10]}],
+        "recommend": {"k": 5},
+    }
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    """Write settings to a YAML file."""
+
+    def write(settings, name="config") -> str:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        return str(path)
+
+    return write

@@ -88,9 +88,7 @@ def half_step_reference(
     return dst
 
 
-def half_step(
-    targets: Csr, confidence: F32, src: F32, gram: F64, unobserved_weight: float, reg: F32 | F64
-) -> F32:
+def half_step(targets: Csr, confidence: F32, src: F32, gram: F64, unobserved_weight: float, reg: F32 | F64) -> F32:
     """Closed-form factors of every dst row, src factors fixed: the x_u at the top of this file.
 
     targets            n_dst x n_src, the value of an observed entry is its target p_ui
@@ -116,9 +114,7 @@ def half_step(
     return dst
 
 
-def squared_loss(
-    targets: Csr, confidence: F32, dst: F32, src: F32, unobserved_weight: float, gram: F64
-) -> float:
+def squared_loss(targets: Csr, confidence: F32, dst: F32, src: F32, unobserved_weight: float, gram: F64) -> float:
     """The squared error that `half_step` minimises, without its regularization, as float64:
 
         sum_{observed} c_ui (p_ui - x_u.y_i)^2  +  w0 sum_{unobserved} (x_u.y_i)^2
@@ -136,9 +132,7 @@ def squared_loss(
     return float(_squared_loss(*targets, confidence, dst, src, float(unobserved_weight), gram))
 
 
-def _checked(
-    targets: Csr, confidence: F32, src: F32, gram: F64, reg: F32 | F64
-) -> tuple[Csr, F32, F32, F64, F64]:
+def _checked(targets: Csr, confidence: F32, src: F32, gram: F64, reg: F32 | F64) -> tuple[Csr, F32, F32, F64, F64]:
     src = frozen(src, np.float32, "src", 2)
     targets = targets.checked(len(src), "targets")
     confidence = frozen(confidence, np.float32, "confidence")
@@ -148,15 +142,11 @@ def _checked(
     if d == 0:
         raise ValueError("src: found 0 factors, expected at least one")
     if len(confidence) != targets.nnz:
-        raise ValueError(
-            f"confidence: found {len(confidence)} weights, expected one for each of {targets.nnz} targets"
-        )
+        raise ValueError(f"confidence: found {len(confidence)} weights, expected one for each of {targets.nnz} targets")
     if gram.shape != (d, d):
         raise ValueError(f"gram: found shape {gram.shape}, expected {(d, d)}")
     if len(ridge) != targets.n_rows:
-        raise ValueError(
-            f"reg: found {len(ridge)} values, expected one for each of {targets.n_rows} dst rows"
-        )
+        raise ValueError(f"reg: found {len(ridge)} values, expected one for each of {targets.n_rows} dst rows")
     return targets, confidence, src, gram, ridge
 
 

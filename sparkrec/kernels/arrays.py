@@ -28,9 +28,7 @@ def frozen(array: NDArray[Any], dtype: type[np.generic], name: str, ndim: int = 
     if array.ndim != ndim:
         raise ValueError(f"{name}: found {array.ndim} dimensions, expected {ndim}")
     if not np.can_cast(array.dtype, dtype, "safe"):
-        raise TypeError(
-            f"{name}: found {array.dtype}, expected {np.dtype(dtype)}; convert it where its range is known"
-        )
+        raise TypeError(f"{name}: found {array.dtype}, expected {np.dtype(dtype)}; convert it where its range is known")
     view = np.require(array, dtype, ["C", "A"]).view()
     view.flags.writeable = False
     return view
@@ -53,18 +51,14 @@ def checked_lists(lists: Lists, n_rows: int, name: str, dtype: type[np.generic] 
         falls[starts[(starts > 0) & (starts < len(ids))] - 1] = False
         if falls.any():
             row = int(np.searchsorted(indptr, int(np.argmax(falls)), side="right")) - 1
-            raise ValueError(
-                f"{name}: the ids of row {row} are not strictly ascending; sort them and drop repeats"
-            )
+            raise ValueError(f"{name}: the ids of row {row} are not strictly ascending; sort them and drop repeats")
     return indptr, ids
 
 
 def check_indptr(indptr: I64, length: int, name: str) -> None:
     """Raises ValueError unless `indptr` starts at 0, never falls, and ends at `length`."""
     if len(indptr) == 0 or indptr[0] != 0 or indptr[-1] != length or (np.diff(indptr) < 0).any():
-        raise ValueError(
-            f"{name}: indptr must start at 0, never fall and end at {length}; found {_ends(indptr)}"
-        )
+        raise ValueError(f"{name}: indptr must start at 0, never fall and end at {length}; found {_ends(indptr)}")
 
 
 def check_range(ids: NDArray[Any], upper: int, name: str) -> None:

@@ -33,9 +33,7 @@ class Csr(NamedTuple):
         return len(self.indices)
 
     @classmethod
-    def from_pairs(
-        cls, rows: NDArray[Any], columns: NDArray[Any], values: NDArray[Any], n_rows: int
-    ) -> "Csr":
+    def from_pairs(cls, rows: NDArray[Any], columns: NDArray[Any], values: NDArray[Any], n_rows: int) -> "Csr":
         """Entries (row, column, value), sorted by row, then column. Repeated cells stay, in their order.
 
         rows, columns  (nnz,) integers; rows in [0, n_rows), columns in [0, 2**31)
@@ -75,9 +73,7 @@ class Csr(NamedTuple):
         values = frozen(self.values, np.float32, f"{name} values")
         check_indptr(indptr, len(indices), name)
         if len(values) != len(indices):
-            raise ValueError(
-                f"{name}: found {len(values)} values, expected one for each of {len(indices)} indices"
-            )
+            raise ValueError(f"{name}: found {len(values)} values, expected one for each of {len(indices)} indices")
         check_range(indices, n_columns, f"{name} indices")
         return Csr(indptr, indices, values)
 

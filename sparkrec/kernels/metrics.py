@@ -116,9 +116,7 @@ def novelty(ranked: NDArray[Any], popularity: F64, cutoffs: Sequence[int]) -> F6
     _check_repeats(ranked)
     present = ranked >= 0
     if present.any() and ranked.max() >= len(popularity):
-        raise ValueError(
-            f"ranked: found item {ranked.max()}, expected ids below {len(popularity)}, one a share"
-        )
+        raise ValueError(f"ranked: found item {ranked.max()}, expected ids below {len(popularity)}, one a share")
     share = popularity[np.where(present, ranked, 0)] if present.any() else np.ones(ranked.shape)
     wrong = present & ~((share > 0) & (share <= 1))
     if wrong.any():

@@ -16,9 +16,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = 0xFFFFFFFFFFFFFFFF
 
 
-def sample_negatives_reference(
-    seed: int, user_ids: NDArray[Any], seen: Lists, catalogue: NDArray[Any], n: int
-) -> I64:
+def sample_negatives_reference(seed: int, user_ids: NDArray[Any], seen: Lists, catalogue: NDArray[Any], n: int) -> I64:
     """`sample_negatives` with a real shuffle of a real list a user, in Python integers."""
     negatives = np.full((len(user_ids), n), -1, np.int64)
     for row, user in enumerate(user_ids):

@@ -15,9 +15,7 @@ def row_norms(rows: Csr) -> F64:
     return np.sqrt(np.bincount(row_of_entry, weights=squares, minlength=rows.n_rows))
 
 
-def cosine_topn_reference(
-    rows: Csr, columns: Csr, norms: F64, start: int, stop: int, n: int, shrinkage: float
-) -> Csr:
+def cosine_topn_reference(rows: Csr, columns: Csr, norms: F64, start: int, stop: int, n: int, shrinkage: float) -> Csr:
     """`cosine_topn` on dense matrices; `columns` only tells how many there are."""
     dense = np.zeros((rows.n_rows, columns.n_rows))
     np.add.at(dense, (np.repeat(np.arange(rows.n_rows), np.diff(rows.indptr)), rows.indices), rows.values)
@@ -55,9 +53,7 @@ def cosine_topn(rows: Csr, columns: Csr, norms: F64, start: int, stop: int, n: i
     if n < 1:
         raise ValueError(f"n: found {n}, expected at least 1")
     if columns.nnz != rows.nnz:
-        raise ValueError(
-            f"columns: found {columns.nnz} entries, expected {rows.nnz}, as the transpose of rows"
-        )
+        raise ValueError(f"columns: found {columns.nnz} entries, expected {rows.nnz}, as the transpose of rows")
     columns = columns.checked(rows.n_rows, "columns")
     block = rows.rows(start, stop).checked(columns.n_rows, "rows")
     norms = frozen(norms, np.float64, "norms")

@@ -150,9 +150,7 @@ def select_topk(
     return chosen, best
 
 
-def merge_topk(
-    ids_a: NDArray[Any], scores_a: F32, ids_b: NDArray[Any], scores_b: F32, k: int
-) -> tuple[I64, F32]:
+def merge_topk(ids_a: NDArray[Any], scores_a: F32, ids_b: NDArray[Any], scores_b: F32, k: int) -> tuple[I64, F32]:
     """The k best of two padded lists a row: ids (n, k) int64 and scores (n, k) float32.
 
     ids, scores  (n, k_a) and (n, k_b), each ordered by descending score, then ascending id, its padding last
@@ -202,9 +200,7 @@ _LAYOUTS = "users and items: found {} and {}, expected two matrices, or a Csr an
 def _factors(users: F32, items: F32) -> tuple[F32, F32]:
     users, items = frozen(users, np.float32, "users", 2), frozen(items, np.float32, "items", 2)
     if users.shape[1] != items.shape[1]:
-        raise ValueError(
-            f"users and items: found {users.shape} and {items.shape}, expected (n, s) and (m, s)"
-        )
+        raise ValueError(f"users and items: found {users.shape} and {items.shape}, expected (n, s) and (m, s)")
     return users, items
 
 
@@ -257,9 +253,7 @@ def _scores_sparse(
 ) -> None:
     for u in range(len(out)):
         out[u] = 0.0
-        _add_sources(
-            indptr[u], indptr[u + 1], indices, values, item_indptr, item_indices, item_values, out[u]
-        )
+        _add_sources(indptr[u], indptr[u + 1], indices, values, item_indptr, item_indices, item_values, out[u])
 
 
 @njit(cache=True, nogil=True)

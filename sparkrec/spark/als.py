@@ -34,9 +34,7 @@ RATINGS_PER_BLOCK = 4_000_000
 """About 64 MB of in-block: a task holds a few times that."""
 
 
-def fit_als(
-    settings: AlsSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str
-) -> Model:
+def fit_als(settings: AlsSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
     """Factors of all users and items of the dataset; those without observed rows are zero."""
     mean, user_bias, item_bias = 0.0, None, None
     ratings = observed.select("user", "item", "value", "confidence")
@@ -61,12 +59,8 @@ def fit_als(
         items = items.join(item_bias, "item", "left")
         user_tail = F.array(F.coalesce("bias", zero), one)
         item_tail = F.array(one, F.lit(mean) + F.coalesce("bias", zero))
-        users = users.withColumn(
-            "value", F.concat(F.coalesce("value", empty), user_tail).cast("array<float>")
-        )
-        items = items.withColumn(
-            "value", F.concat(F.coalesce("value", empty), item_tail).cast("array<float>")
-        )
+        users = users.withColumn("value", F.concat(F.coalesce("value", empty), user_tail).cast("array<float>"))
+        items = items.withColumn("value", F.concat(F.coalesce("value", empty), item_tail).cast("array<float>"))
         d += 2
     none = F.lit(None).cast("array<int>").alias("index")
     return Model(
@@ -145,9 +139,7 @@ class _State:
         sums.sort(key=lambda row: row.block)  # for the sums not to depend on which block came first
         gram = np.sum([np.frombuffer(row.gram) for row in sums], axis=0)
         rank = math.isqrt(len(gram))
-        loss, penalty = (
-            math.fsum(column) for column in zip(*((row.loss, row.penalty) for row in sums), strict=True)
-        )
+        loss, penalty = (math.fsum(column) for column in zip(*((row.loss, row.penalty) for row in sums), strict=True))
         return cls(frame, gram.reshape(rank, rank), loss, penalty)
 
     def factors(self) -> DataFrame:
@@ -185,10 +177,7 @@ class _Snapshots:
 
     def resume(self, rank: int) -> tuple[int, list[dict[str, float]], _State | None]:
         """Iterations done, their history, and the item state to go on from; (0, [], None) without a snapshot."""
-        found = [
-            storage.read_json(f"{self.scratch}/{name}/manifest.json")
-            for name in storage.folders(self.scratch)
-        ]
+        found = [storage.read_json(f"{self.scratch}/{name}/manifest.json") for name in storage.folders(self.scratch)]
         last = max((each for each in found if each), key=lambda each: each["iteration"], default=None)
         if last is None:
             return 0, [], None

@@ -185,8 +185,7 @@ def _send(block: InBlock, factors: np.ndarray, loss: float, penalty: float) -> p
         "penalty": penalty,
     }
     messages = [
-        {"to": to, "block": block.block, "factors": factors[positions].tobytes()}
-        for to, positions in block.links
+        {"to": to, "block": block.block, "factors": factors[positions].tobytes()} for to, positions in block.links
     ]
     return pa.Table.from_pylist([state, *messages], schema=_ARROW_STATE)
 

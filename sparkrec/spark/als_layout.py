@@ -76,9 +76,7 @@ def lay_out(ratings: DataFrame, user_blocks: int, item_blocks: int) -> tuple[Sid
 
 def partition_keys(spark: SparkSession, n: int) -> list[int]:
     """n block keys of which Spark's hash sends each to a partition of its own, of n."""
-    candidates = spark.range(0, 20 * n + 100, 1, 1).select(
-        "id", F.pmod(F.hash("id"), F.lit(n)).alias("partition")
-    )
+    candidates = spark.range(0, 20 * n + 100, 1, 1).select("id", F.pmod(F.hash("id"), F.lit(n)).alias("partition"))
     rows = candidates.groupBy("partition").agg(F.min("id").alias("key")).orderBy("partition").collect()
     return [row.key for row in rows]
 

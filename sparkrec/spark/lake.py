@@ -36,9 +36,7 @@ _PLACES = ("lake", "spark")  # where a run happens does not change what it compu
 
 def is_conflict(error: Exception) -> bool:
     """Whether Delta refused a commit because another was made at the same moment."""
-    return bool(
-        re.search(r"DELTA_(CONCURRENT|METADATA_CHANGED|PROTOCOL_CHANGED)|Concurrent\w*Exception", str(error))
-    )
+    return bool(re.search(r"DELTA_(CONCURRENT|METADATA_CHANGED|PROTOCOL_CHANGED)|Concurrent\w*Exception", str(error)))
 
 
 @cache
@@ -81,9 +79,7 @@ class Run:
 
     def report(self) -> dict[str, Any]:
         """For people: where the run is, and what its manifest tells beyond settings and inputs."""
-        facts = {
-            key: value for key, value in (self.manifest or {}).items() if key not in ("settings", "inputs")
-        }
+        facts = {key: value for key, value in (self.manifest or {}).items() if key not in ("settings", "inputs")}
         return {"run": self.reference, "path": self.path, **facts}
 
     def publish(self, **facts: Any) -> Run:
@@ -124,9 +120,7 @@ class Lake:
     def table(self, name: str, version: int | None = None) -> DataFrame:
         """A Delta table, at a version if one is given."""
         if not self.has_table(name):
-            raise InputError(
-                f"there is no table {name!r} in the lake {self.root}. Run `sparkrec ingest` first."
-            )
+            raise InputError(f"there is no table {name!r} in the lake {self.root}. Run `sparkrec ingest` first.")
         reader = self.spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
@@ -143,9 +137,7 @@ class Lake:
     def table_version(self, name: str) -> int:
         """Latest version of a Delta table."""
         if not self.has_table(name):
-            raise InputError(
-                f"there is no table {name!r} in the lake {self.root}. Run `sparkrec ingest` first."
-            )
+            raise InputError(f"there is no table {name!r} in the lake {self.root}. Run `sparkrec ingest` first.")
         history = self.spark.sql(f"DESCRIBE HISTORY delta.`{self.path(name)}` LIMIT 1")
         return int(history.head()["version"])  # type: ignore[index]
 
@@ -171,7 +163,8 @@ class Lake:
             writer = writer.option("mergeSchema", "true")
         for attempt in range(_ATTEMPTS):
             try:
-                return writer.save(self.path(name))
+                writer.save(self.path(name))
+                return
             except Exception as error:
                 if attempt == _ATTEMPTS - 1 or not is_conflict(error):
                     raise

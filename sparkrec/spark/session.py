@@ -45,7 +45,7 @@ def open_session(settings: SparkSettings = SparkSettings()) -> SparkSession:
     # Workers must run the driver's Python: another minor version fails at the first task.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     spark = SparkSession.getActiveSession() or _new_session(settings)
-    _check_delta(spark)
+    require_delta(spark)
     # A block of factors is one row: a batch of 10,000 of them (Spark's default) would not fit in memory.
     spark.conf.set("spark.sql.execution.arrow.maxBytesPerBatch", str(64 << 20))
     spark.conf.set("spark.sql.session.timeZone", "UTC")
@@ -82,7 +82,8 @@ def _delta_package_version() -> str:
     return version(delta.__name__ + "-spark")
 
 
-def _check_delta(spark: SparkSession) -> None:
+def require_delta(spark: SparkSession) -> None:
+    """Raise EnvironmentMismatch unless a session has the Delta that fits its Spark."""
     check_versions(spark.version, _delta_package_version())
     if _EXTENSION not in (spark.conf.get("spark.sql.extensions", "") or ""):
         raise EnvironmentMismatch(

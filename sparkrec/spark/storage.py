@@ -11,10 +11,12 @@ import pyarrow.fs as pafs
 from sparkrec.errors import InputError
 
 
-def _resolve(path: str) -> tuple[pafs.FileSystem, str]:
+def resolve(path: str) -> tuple[pafs.FileSystem, str]:
+    """The filesystem of a path or URI, and the name by which it knows the file."""
     if "://" in path or path.startswith("file:"):
         try:
-            return pafs.FileSystem.from_uri(path.replace("s3a://", "s3://", 1))
+            filesystem, name = pafs.FileSystem.from_uri(path.replace("s3a://", "s3://", 1))
+            return filesystem, name
         except (pafs.pa.ArrowInvalid, OSError) as error:
             raise InputError(
                 f"cannot open {path}: {error}. Use a local path (on Databricks /Volumes/... or /dbfs/...) or a URI "
@@ -25,7 +27,7 @@ def _resolve(path: str) -> tuple[pafs.FileSystem, str]:
 
 def read_json(path: str) -> Any | None:
     """The value in a JSON file, or None when there is no such file."""
-    filesystem, name = _resolve(path)
+    filesystem, name = resolve(path)
     if filesystem.get_file_info(name).type != pafs.FileType.File:
         return None
     with filesystem.open_input_stream(name) as stream:
@@ -34,7 +36,7 @@ def read_json(path: str) -> Any | None:
 
 def write_json(path: str, value: Any) -> None:
     """Write a JSON file so that a reader sees all of it or nothing."""
-    filesystem, name = _resolve(path)
+    filesystem, name = resolve(path)
     filesystem.create_dir(name.rsplit("/", 1)[0], recursive=True)
     # An object store shows an object when it is whole; elsewhere a rename does that.
     direct = filesystem.type_name in ("s3", "gcs", "abfs")
@@ -47,21 +49,19 @@ def write_json(path: str, value: Any) -> None:
 
 def exists(path: str) -> bool:
     """Whether a file or folder is there."""
-    filesystem, name = _resolve(path)
+    filesystem, name = resolve(path)
     return bool(filesystem.get_file_info(name).type != pafs.FileType.NotFound)
 
 
 def delete(path: str) -> None:
     """Remove a folder and all in it, if it is there."""
-    filesystem, name = _resolve(path)
+    filesystem, name = resolve(path)
     if filesystem.get_file_info(name).type == pafs.FileType.Directory:
         filesystem.delete_dir(name)
 
 
 def folders(path: str) -> list[str]:
     """Names of the folders in a folder; none when it is not there."""
-    filesystem, name = _resolve(path)
+    filesystem, name = resolve(path)
     selector = pafs.FileSelector(name, allow_not_found=True)
-    return sorted(
-        info.base_name for info in filesystem.get_file_info(selector) if info.type == pafs.FileType.Directory
-    )
+    return sorted(info.base_name for info in filesystem.get_file_info(selector) if info.type == pafs.FileType.Directory)

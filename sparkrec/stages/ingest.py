@@ -106,9 +106,7 @@ def _known(lake: Lake, settings: IngestSettings, batch: str) -> Any:
     name = tables.named(tables.BATCHES, settings.table)
     if not lake.has_table(name):
         return None
-    found = (
-        lake.table(name).where(F.col("batch") == batch).orderBy(F.col("state") == "open").limit(1).collect()
-    )
+    found = lake.table(name).where(F.col("batch") == batch).orderBy(F.col("state") == "open").limit(1).collect()
     return found[0] if found else None
 
 
@@ -135,9 +133,7 @@ def _check_drift(lake: Lake, settings: IngestSettings, source: DataFrame, good: 
     mapped = {columns.user, columns.item, columns.rating, columns.timestamp, columns.event, *columns.context}
     extra = [name for name in source.columns if name not in mapped]
     if extra:
-        log.warning(
-            "columns of the source that are not kept: %s (name them in columns.context to keep them)", extra
-        )
+        log.warning("columns of the source that are not kept: %s (name them in columns.context to keep them)", extra)
     if not lake.has_table(settings.table):
         return
     old = {field.name: field.dataType for field in lake.table(settings.table).schema}
@@ -173,20 +169,14 @@ def _write(
     def note(state: str) -> None:
         now = dt.datetime.now(dt.timezone.utc)
         row = (batch, content, state, counts.get(None, 0), rejected_counts, now)
-        lake.append(
-            batches, lake.spark.createDataFrame([row], tables.BATCHES.columns), f"batch:{batch}:{state}"
-        )
+        lake.append(batches, lake.spark.createDataFrame([row], tables.BATCHES.columns), f"batch:{batch}:{state}")
 
     note("open")  # of two jobs that announce one id at once, Delta lets one through
     other = _known(lake, settings, batch)
     if other["content_hash"] != content:
-        raise IngestError(
-            f"batch {batch!r} is being ingested with other content by another job. Give it another id."
-        )
+        raise IngestError(f"batch {batch!r} is being ingested with other content by another job. Give it another id.")
     if rejected_counts:
-        bad = rows.where("reason IS NOT NULL").select(
-            "reason", "source_file", "row", F.lit(batch).alias("batch")
-        )
+        bad = rows.where("reason IS NOT NULL").select("reason", "source_file", "row", F.lit(batch).alias("batch"))
         lake.append(tables.named(tables.REJECTED, settings.table), bad, f"ingest:{batch}")
     lake.append(settings.table, good, f"ingest:{batch}", new_columns=True)
     note("closed")

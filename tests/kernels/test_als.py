@@ -123,9 +123,7 @@ def test_read_only_arrays_are_welcome_and_give_the_same():
     def arrow(array):
         return np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
 
-    found = als.half_step(
-        Csr(*map(arrow, targets)), arrow(confidence), arrow(src), arrow(gram), weight, arrow(reg)
-    )
+    found = als.half_step(Csr(*map(arrow, targets)), arrow(confidence), arrow(src), arrow(gram), weight, arrow(reg))
     np.testing.assert_array_equal(found, expected)
 
 

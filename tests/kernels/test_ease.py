@@ -74,9 +74,7 @@ def test_what_could_not_be_done_in_place_is_refused():
     gram = np.eye(4, dtype=np.float32)
     locked = np.frombuffer(gram.tobytes(), np.float32).reshape(4, 4)
     for wrong in (locked, np.eye(8, dtype=np.float32)[::2, ::2]):
-        with pytest.raises(
-            ValueError, match="expected a writable, contiguous matrix to work in; pass a copy"
-        ):
+        with pytest.raises(ValueError, match="expected a writable, contiguous matrix to work in; pass a copy"):
             ease.ease_weights(wrong, 1.0)
     for wrong in (np.eye(4), np.ones((4, 3), np.float32), np.ones(4, np.float32)):
         with pytest.raises(ValueError, match="expected a square float32 matrix"):

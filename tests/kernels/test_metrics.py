@@ -22,8 +22,7 @@ def reference(ranked, relevant, k):
         "hit_rate": float(len(hits) > 0),
         "recall": len(hits) / len(relevant),
         "precision": len(hits) / k,
-        "ndcg": sum(1 / math.log2(r + 1) for r in hits)
-        / sum(1 / math.log2(r + 2) for r in range(best_possible)),
+        "ndcg": sum(1 / math.log2(r + 1) for r in hits) / sum(1 / math.log2(r + 2) for r in range(best_possible)),
         "map": sum((n + 1) / r for n, r in enumerate(hits)) / best_possible,
         "mrr": 1 / hits[0] if hits else 0.0,
     }
@@ -40,8 +39,7 @@ def test_metrics_are_their_definitions_for_every_user_and_cutoff():
     assert tuple(found) == METRICS
     for name, values in found.items():
         expected = [
-            [reference(r.tolist(), set(s), k)[name] for k in cutoffs]
-            for r, s in zip(ranked, relevant, strict=True)
+            [reference(r.tolist(), set(s), k)[name] for k in cutoffs] for r, s in zip(ranked, relevant, strict=True)
         ]
         np.testing.assert_allclose(values, expected, rtol=1e-12, err_msg=name)
 
@@ -52,9 +50,7 @@ def test_metrics_by_hand():
     assert found["hit_rate"].tolist() == [[1, 1, 1]]
     np.testing.assert_allclose(found["recall"], [[1 / 3, 1 / 3, 2 / 3]])
     np.testing.assert_allclose(found["precision"], [[1, 1 / 2, 2 / 4]])
-    np.testing.assert_allclose(
-        found["ndcg"], [[1, 1 / (1 + 0.63093), (1 + 0.5) / (1 + 0.63093 + 0.5)]], rtol=1e-5
-    )
+    np.testing.assert_allclose(found["ndcg"], [[1, 1 / (1 + 0.63093), (1 + 0.5) / (1 + 0.63093 + 0.5)]], rtol=1e-5)
     np.testing.assert_allclose(found["map"], [[1, 1 / 2, (1 + 2 / 3) / 3]])
     np.testing.assert_allclose(found["mrr"], [[1, 1, 1]])
 

@@ -23,9 +23,7 @@ def world():
 @pytest.mark.parametrize("n", [0, 1, 20, 80, 100])
 def test_the_fast_sample_is_the_readable_one(world, n):
     for seed in (0, 7, -1, 2**63):
-        np.testing.assert_array_equal(
-            sample_negatives(seed, *world, n), sample_negatives_reference(seed, *world, n)
-        )
+        np.testing.assert_array_equal(sample_negatives(seed, *world, n), sample_negatives_reference(seed, *world, n))
 
 
 def test_negatives_are_new_to_the_user_known_to_the_catalogue_and_distinct(world):
@@ -45,9 +43,7 @@ def test_a_users_negatives_do_not_depend_on_the_batch_it_is_in(world):
     whole = sample_negatives(3, *world, 10)
     for row in reversed(range(len(users))):
         own = lists(seen[indptr[row] : indptr[row + 1]])
-        np.testing.assert_array_equal(
-            sample_negatives(3, users[row : row + 1], own, catalogue, 10)[0], whole[row]
-        )
+        np.testing.assert_array_equal(sample_negatives(3, users[row : row + 1], own, catalogue, 10)[0], whole[row])
 
 
 def test_a_longer_sample_begins_with_the_shorter(world):

@@ -11,9 +11,7 @@ def lists(*rows):
 
 
 def random_lists(rng, n_rows, n_columns, most):
-    return lists(
-        *(np.sort(rng.choice(n_columns, rng.integers(0, most), replace=False)) for _ in range(n_rows))
-    )
+    return lists(*(np.sort(rng.choice(n_columns, rng.integers(0, most), replace=False)) for _ in range(n_rows)))
 
 
 def random_csr(rng, n_rows, n_columns, most):
@@ -32,9 +30,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.fixture(
-    params=["dense users, dense items", "sparse users, dense items", "sparse users, sparse items"]
-)
+@pytest.fixture(params=["dense users, dense items", "sparse users, dense items", "sparse users, sparse items"])
 def bilinear(request, rng):
     """(users, items as `scores` takes them, items as a dense (41, 17) matrix, scores by definition)"""
     users, items = random_csr(rng, 23, 17, 12), random_csr(rng, 41, 17, 9)
@@ -78,9 +74,7 @@ def test_a_sparse_users_score_does_not_depend_on_the_block_its_item_is_in(rng):
     users, matrix = random_csr(rng, 30, 50, 40), rng.normal(size=(101, 50)).astype(np.float32)
     whole = topk.scores(users, topk.prepare_items(matrix, 50), 0, 30)
     for cut in (1, 13, 64, 100):
-        halves = [
-            topk.scores(users, topk.prepare_items(part, 50), 0, 30) for part in (matrix[:cut], matrix[cut:])
-        ]
+        halves = [topk.scores(users, topk.prepare_items(part, 50), 0, 30) for part in (matrix[:cut], matrix[cut:])]
         np.testing.assert_array_equal(np.hstack(halves), whole)
 
 
@@ -177,9 +171,7 @@ def test_counts_of_blocks_add_up_and_a_target_counts_itself(rng):
     target_scores = scores[np.repeat(np.arange(10), 2), targets[1]]
     nothing = lists(*([] for _ in range(10)))
     greater, equal = topk.count_above(scores, targets[0], target_scores, *nothing)
-    parts = [
-        topk.count_above(scores[:, part], targets[0], target_scores, *nothing) for part in np.s_[:25, 25:]
-    ]
+    parts = [topk.count_above(scores[:, part], targets[0], target_scores, *nothing) for part in np.s_[:25, 25:]]
     np.testing.assert_array_equal(parts[0][0] + parts[1][0], greater)
     np.testing.assert_array_equal(parts[0][1] + parts[1][1], equal)
     np.testing.assert_array_equal(equal, np.ones(20))

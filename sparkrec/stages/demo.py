@@ -1,0 +1,77 @@
+"""The whole pipeline on a generated log, with a summary for people."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import functions as F
+from rich.console import Console
+from rich.table import Table
+
+from sparkrec.config import PipelineSettings
+from sparkrec.configfile import override, read_yaml, validate
+from sparkrec.spark.lake import Lake
+from sparkrec.spark.session import open_session
+from sparkrec.stages.pipeline import PipelineResult, run
+from sparkrec.synthetic import write_log
+
+CONFIG = "conf/pipeline/demo.yaml"
+SHOWN = ("hit_rate@10", "recall@10", "ndcg@10", "mrr@10", "auc", "coverage@10", "novelty@10")
+
+
+def demo(folder: str) -> None:
+    """Write a log into `folder`, run conf/pipeline/demo.yaml on it, print what came out."""
+    started = time.perf_counter()
+    root = Path(folder).resolve()
+    events, items = write_log(root)
+    paths = [f"lake={root / 'lake'}", f"ingest.0.source.path={events}"]
+    settings = validate(PipelineSettings, override(read_yaml(CONFIG), paths), CONFIG)
+    lake = Lake(open_session(settings.spark), settings.lake)
+    result = run(settings, lake)
+    console = Console()
+    console.print(_rows_table(result), _metrics_table(result))
+    _print_recommendations(console, lake, result, items)
+    console.print(f"Done in {time.perf_counter() - started:.0f} s. The lake is {settings.lake}.")
+
+
+def _rows_table(result: PipelineResult) -> Table:
+    batch = result.batches[0]
+    table = Table(title="Rows", title_justify="left")
+    table.add_column("what")
+    table.add_column("rows", justify="right")
+    table.add_row("in the log", f"{batch.rows + sum(batch.rejected.values()):,}")
+    table.add_row("into interactions", f"{batch.rows:,}")
+    for reason, count in sorted(batch.rejected.items()):
+        table.add_row(f"quarantined: {reason}", f"{count:,}")
+    return table
+
+
+def _metrics_table(result: PipelineResult) -> Table:
+    table = Table(title="Metrics on the test split (the last interaction of each user)", title_justify="left")
+    table.add_column("model")
+    for name in SHOWN:
+        table.add_column(name, justify="right")
+    for evaluation in result.evaluations:
+        metrics = _facts(evaluation)["metrics"]
+        table.add_row(evaluation.name, *[f"{metrics[name]:.4f}" for name in SHOWN])
+    return table
+
+
+def _print_recommendations(console: Console, lake: Lake, result: PipelineResult, items: Path) -> None:
+    assert result.recommendations is not None
+    rows = lake.table("recommendations").where(F.col("run") == result.recommendations.id).persist()
+    console.print(f"\n{rows.count():,} recommendations are in the Delta table {lake.path('recommendations')}.")
+    user = rows.agg(F.min("user_id")).collect()[0][0]
+    names = lake.spark.read.option("header", "true").csv(str(items)).withColumnRenamed("item", "item_id")
+    mine = lake.table("interactions").where(F.col("user_id") == user).join(names, "item_id")
+    liked = mine.groupBy("genre").count().orderBy(F.desc("count"), "genre").collect()
+    console.print(f"{user} listened to {', '.join(f'{row.genre} ({row[1]})' for row in liked)}. Ten for {user}:")
+    for row in rows.where(F.col("user_id") == user).join(names, "item_id").orderBy("rank").collect():
+        console.print(f"  {row['rank']:2}  {row['name']}  ({row['score']:.3f})")
+    rows.unpersist()
+
+
+def _facts(run: Any) -> dict[str, Any]:
+    return dict(run.manifest)

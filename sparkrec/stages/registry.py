@@ -1,0 +1,37 @@
+"""Which function fits which kind of model. A new kind is a settings class and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pyspark.sql import DataFrame
+
+from sparkrec.spark.als import fit_als
+from sparkrec.spark.bias import fit_bias
+from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.ease import fit_ease
+from sparkrec.spark.linear import fit_linear
+from sparkrec.spark.model import Model
+from sparkrec.spark.neighbors import fit_itemknn, fit_userknn
+from sparkrec.spark.popularity import fit_popularity
+
+FITTERS: dict[str, Callable[..., Model]] = {
+    "popularity": fit_popularity,
+    "bias": fit_bias,
+    "linear": fit_linear,
+    "itemknn": fit_itemknn,
+    "userknn": fit_userknn,
+    "ease": fit_ease,
+    "als": fit_als,
+}
+"""kind -> fit(settings, dataset, observed, *, seed, scratch)."""
+
+
+def fit(settings: Any, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
+    """Fit the model that `settings` (a ModelSettings) describes to the `observed` rows of a dataset.
+
+    The model has a row for every user and item of the dataset. `scratch` is a folder for what the fit keeps on the way:
+    called again with the same folder, a fit resumes from there.
+    """
+    return FITTERS[settings.kind](settings, dataset, observed, seed=seed, scratch=scratch)

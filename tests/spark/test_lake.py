@@ -1,0 +1,81 @@
+"""What has no manifest does not exist; what determines a result names it."""
+
+import pytest
+
+from sparkrec.config import PrepareSettings, SparkSettings
+from sparkrec.errors import InputError
+from sparkrec.spark import storage
+from sparkrec.spark.dataset import Dataset
+
+pytestmark = pytest.mark.spark
+
+
+def settings(lake, **more):
+    return PrepareSettings(**{"lake": lake.root, "dataset": "plays", **more})
+
+
+def test_a_run_exists_once_its_manifest_does(lake):
+    run = lake.open_run("prepare", "plays", settings(lake), {"version": 3})
+    assert not run.finished
+    with pytest.raises(InputError, match="there is no finished prepare run 'plays'.*Run `sparkrec prepare` first"):
+        lake.finished_run("prepare", "plays")
+    run.publish(rows=7)
+    assert lake.finished_run("prepare", "plays").manifest["rows"] == 7
+    assert lake.open_run("prepare", "plays", settings(lake), {"version": 3}).finished
+
+
+def test_other_settings_or_inputs_are_another_run_and_another_place_is_not(lake):
+    def run_id(inputs, **more):
+        return lake.open_run("prepare", "plays", settings(lake, **more), inputs).id
+
+    same = run_id({"version": 3})
+    assert run_id({"version": 4}) != same
+    assert run_id({"version": 3}, dedup="sum") != same
+    assert run_id({"version": 3}, spark=SparkSettings(memory="8g")) == same
+
+
+def test_a_name_means_its_latest_run_and_a_pin_means_that_run(lake):
+    first = lake.open_run("prepare", "plays", settings(lake), {"version": 1}).publish()
+    second = lake.open_run("prepare", "plays", settings(lake), {"version": 2}).publish()
+    assert lake.finished_run("prepare", "plays").id == second.id
+    assert lake.finished_run("prepare", first.reference).id == first.id
+    with pytest.raises(InputError, match="no finished prepare run 'pays'.*It has plays"):
+        lake.finished_run("prepare", "pays")
+
+
+def test_an_append_happens_once_for_each_transaction(lake, spark):
+    for _ in range(2):
+        lake.append("numbers", spark.range(3), "once")
+    lake.append("numbers", spark.range(3), "twice")
+    assert lake.table("numbers").count() == 6
+
+
+def test_a_version_that_is_not_there_is_named_with_the_latest(lake, spark):
+    lake.append("numbers", spark.range(3), "once")
+    with pytest.raises(InputError, match="table 'numbers' has no version 9 to read: the latest is 0"):
+        lake.table("numbers", 9)
+    with pytest.raises(InputError, match="there is no table 'letters'"):
+        lake.table("letters")
+
+
+def test_the_id_tables_of_another_dataset_are_refused(lake, spark):
+    lake.append("interactions_users", spark.range(3), "users")
+    lake.append("interactions_items", spark.range(3), "items")
+    ids = {
+        side: {"table": f"interactions_{side}", "id": lake.table_id(f"interactions_{side}"), "version": 0}
+        for side in ("users", "items")
+    }
+    lake.open_run("prepare", "plays", settings(lake), {}).publish(ids=ids)
+    storage.delete(lake.path("interactions_items"))
+    lake.append("interactions_items", spark.range(3), "other items")
+    with pytest.raises(InputError, match="the id table 'interactions_items' .* is not the one that dataset plays@"):
+        Dataset.open(lake, "plays")
+
+
+def test_a_manifest_is_written_whole_or_not_at_all(tmp_path):
+    path = f"{tmp_path}/run/manifest.json"
+    storage.write_json(path, {"rows": 1})
+    with pytest.raises(TypeError):
+        storage.write_json(path, {("no", "key"): 1})
+    assert storage.read_json(path) == {"rows": 1}
+    assert [each.name for each in (tmp_path / "run").iterdir()] == ["manifest.json"]

@@ -1,0 +1,37 @@
+"""Versions that do not fit together are refused in a sentence."""
+
+import pytest
+
+from sparkrec.errors import EnvironmentMismatch
+from sparkrec.spark.session import check_versions, delta_coordinate
+
+
+def test_the_coordinate_of_delta_follows_the_version_of_spark():
+    assert delta_coordinate("4.2.0") == "io.delta:delta-spark_4.2_2.13:4.4.0"
+
+
+def test_an_untested_spark_is_refused_with_the_tested_ones():
+    with pytest.raises(EnvironmentMismatch, match="Spark 3.5.1 was found; sparkrec is tested with 4.2"):
+        delta_coordinate("3.5.1")
+
+
+def test_a_delta_that_does_not_fit_spark_is_refused_with_what_to_install():
+    with pytest.raises(EnvironmentMismatch, match="Delta 4.0.0 was found with Spark 4.2.0, which needs Delta 4.4.0"):
+        check_versions("4.2.0", "4.0.0")
+    check_versions("4.2.0", "4.4.0")
+
+
+@pytest.mark.spark
+def test_a_session_without_delta_is_told_how_to_get_it(spark):
+    from sparkrec.spark.session import require_delta
+
+    class Bare:
+        version = spark.version
+
+        class conf:
+            @staticmethod
+            def get(key, default=None):
+                return default
+
+    with pytest.raises(EnvironmentMismatch, match="has no Delta. Submit with --properties-file"):
+        require_delta(Bare())

@@ -1,0 +1,101 @@
+"""Trials are what the space says, and the best is the best."""
+
+import json
+
+import pytest
+import yaml
+
+from sparkrec.config import AlsSettings, BiasSettings, ItemKnnSettings, Range, TuneSettings
+from sparkrec.errors import ConfigError
+from sparkrec.spark.lake import Lake
+from sparkrec.stages.tune import trials, tune
+
+
+def settings(**more):
+    return TuneSettings(**{"lake": "x", "dataset": "plays", "model": AlsSettings(), "space": {}, **more})
+
+
+def test_a_grid_is_every_combination():
+    found = trials(settings(space={"rank": [4, 8], "regularization": [0.1, 0.2, 0.3]}))
+    assert [(each["rank"], each["regularization"]) for each in found] == [
+        (4, 0.1), (4, 0.2), (4, 0.3), (8, 0.1), (8, 0.2), (8, 0.3),
+    ]  # fmt: skip
+
+
+def test_random_draws_stay_in_their_range_and_repeat_for_a_seed():
+    space = {"rank": Range(low=4, high=64, integer=True), "regularization": Range(low=1e-3, high=1.0, log=True)}
+    found = trials(settings(space=space, search="random", trials=30))
+    assert found == trials(settings(space=space, search="random", trials=30))
+    assert found != trials(settings(space=space, search="random", trials=30, seed=1))
+    assert all(4 <= each["rank"] <= 64 and 1e-3 <= each["regularization"] <= 1 for each in found)
+
+
+def test_a_space_that_does_not_fit_the_model_is_refused_by_key():
+    with pytest.raises(ConfigError, match=r"model.rnk: unknown key"):
+        trials(settings(space={"rnk": [4]}))
+    with pytest.raises(ConfigError, match=r"model.rank: Input should be greater than or equal to 1"):
+        trials(settings(space={"rank": [0]}))
+    with pytest.raises(ConfigError, match=r"space.rank: a grid needs a list of values"):
+        trials(settings(space={"rank": Range(low=1, high=4)}))
+
+
+@pytest.fixture(scope="module")
+def prepared(spark, tmp_path_factory, pipeline_settings):
+    """A lake with the dataset `small`."""
+    from sparkrec.config import IngestSettings, PrepareSettings
+    from sparkrec.configfile import validate
+    from sparkrec.stages.ingest import ingest
+    from sparkrec.stages.prepare import prepare
+
+    lake = Lake(spark, str(tmp_path_factory.mktemp("tune") / "lake"))
+    ingest(validate(IngestSettings, {"lake": lake.root, **pipeline_settings["ingest"][0]}, "test"), lake)
+    prepare(validate(PrepareSettings, {"lake": lake.root, **pipeline_settings["prepare"]}, "test"), lake)
+    return lake
+
+
+@pytest.mark.spark
+def test_the_best_trial_is_written_as_a_config_that_train_takes(prepared, tmp_path):
+    best = tmp_path / "conf" / "best.yaml"
+    run = tune(
+        TuneSettings(
+            lake=prepared.root, dataset="small", model=ItemKnnSettings(), space={"neighbors": [1, 30]}, best=str(best)
+        ),
+        prepared,
+    )
+    rows = prepared.table("trials").where(f"run = '{run.id}'").orderBy("trial").collect()
+    assert [json.loads(row.settings)["neighbors"] for row in rows] == [1, 30]
+    winner = max(rows, key=lambda row: row.value)
+    assert run.manifest["best"]["value"] == pytest.approx(winner.value)
+    config = yaml.safe_load(best.read_text())
+    assert config["model"] == json.loads(winner.settings)
+    from sparkrec.config import TrainSettings
+    from sparkrec.configfile import load
+
+    assert load(TrainSettings, best).model.kind == "itemknn"
+
+
+@pytest.mark.spark
+def test_folds_measure_every_row_once(prepared):
+    from sparkrec.spark.dataset import Dataset
+    from sparkrec.stages.tune import parts
+
+    dataset = Dataset.open(prepared, "small")
+    whole = dataset.observed(include_validation=True)
+    folds = parts(settings(folds=3), dataset)
+    held_out = [fold.validation for fold in folds]
+    union = held_out[0].unionByName(held_out[1]).unionByName(held_out[2])
+    assert union.exceptAll(whole).isEmpty()
+    assert union.count() == whole.count()
+    for fold in folds:
+        assert fold.train.count() + fold.validation.count() == whole.count()
+
+
+@pytest.mark.spark
+def test_a_search_that_needs_ratings_says_so(prepared):
+    from sparkrec.errors import TrainError
+
+    with pytest.raises(TrainError, match="rating"):
+        tune(
+            TuneSettings(lake=prepared.root, dataset="small", model=BiasSettings(), space={}, folds=2, metric="rmse"),
+            prepared,
+        )

@@ -1,0 +1,86 @@
+"""The command line: exit codes, one clear line an error, --dry-run."""
+
+import sys
+
+import pytest
+import yaml
+
+from sparkrec.cli import main
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Exit code, standard output and standard error of a command line."""
+
+    def call(*arguments, stage=None):
+        monkeypatch.setattr(sys, "argv", ["sparkrec", *arguments])
+        code = 0
+        try:
+            main(stage)
+        except SystemExit as left:
+            code = left.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_a_config_with_a_typo_is_exit_code_2_and_names_the_key_before_spark_starts(run, config_file):
+    path = config_file({"lake": "x", "datset": "plays", "model": {"kind": "bias"}})
+    code, _, err = run("train", "--config", path)
+    assert code == 2
+    assert "error: " in err
+    assert "datset: unknown key" in err
+
+
+def test_a_config_that_is_not_there_is_exit_code_2(run):
+    code, _, err = run("train", "--config", "nowhere.yaml")
+    assert code == 2
+    assert "cannot read the config nowhere.yaml" in err
+
+
+def test_a_job_takes_the_arguments_of_its_stage(run):
+    code, _, err = run("lake=x", "model.kind=als", stage="train")
+    assert code == 2
+    assert "dataset: required, but not set." in err
+
+
+def test_an_unknown_stage_is_refused(run):
+    code, _, err = run("tran")
+    assert code == 2
+    assert "No such command" in err
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(
+    ("stage", "settings", "message"),
+    [
+        ("prepare", {"dataset": "plays"}, "there is no table 'interactions' in the lake"),
+        ("train", {"dataset": "plays", "model": {"kind": "bias"}}, "no finished prepare run 'plays'"),
+        ("tune", {"dataset": "plays", "model": {"kind": "bias"}, "space": {}}, "no finished prepare run 'plays'"),
+        ("evaluate", {"model": "plays-als"}, "no finished train run 'plays-als'"),
+        ("recommend", {"model": "plays-als"}, "no finished train run 'plays-als'"),
+    ],
+)
+def test_a_stage_before_its_input_exists_says_what_to_run_first(
+    run, spark, config_file, tmp_path, stage, settings, message
+):
+    code, _, err = run(stage, "--config", config_file({"lake": str(tmp_path / "lake"), **settings}))
+    assert code == 1
+    assert message in err
+    assert "Run `sparkrec " in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.spark
+def test_dry_run_prints_settings_and_input_versions_and_writes_nothing(
+    run, spark, lake, config_file, pipeline_settings
+):
+    raw = {"lake": lake.root, **pipeline_settings["ingest"][0]}
+    code, out, _ = run("ingest", "--config", config_file(raw), "--dry-run", "max_rejected=0.2")
+    assert code == 0
+    printed = yaml.safe_load(out)
+    assert printed["settings"]["max_rejected"] == 0.2
+    assert printed["settings"]["max_abs_rating"] == 1e6
+    assert printed["inputs"] == {"table": "interactions", "version": None}
+    assert not lake.has_table("interactions")

@@ -230,7 +230,7 @@ class PrepareSettings(StageSettings):
     """Delta version to read. None: the latest, pinned in the manifest."""
     dedup: Literal["last", "sum", "max", "none"] = "last"
     """What becomes of several rows of one user and item. `last` goes by timestamp."""
-    event_weights: dict[str, float] | None = None
+    event_weights: dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None = None
     """Factor on the rating for each kind of event; 0 drops it, a kind that is not listed is an error."""
     feedback: Annotated[ExplicitFeedback | ImplicitFeedback, Field(discriminator="kind")] = ImplicitFeedback()
     min_user_interactions: int = Field(1, ge=1)

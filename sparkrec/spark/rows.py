@@ -1,0 +1,34 @@
+"""Rows of a model's matrices for every user and item of a dataset, seen or not."""
+
+from __future__ import annotations
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+
+def dense(rows: DataFrame, key: str, *values: Column | float) -> DataFrame:
+    """Dense model rows: one value of each column or constant."""
+    cells = [(each if isinstance(each, Column) else F.lit(each)).cast("float") for each in values]
+    return rows.select(key, F.lit(None).cast("array<int>").alias("index"), F.array(*cells).alias("value"))
+
+
+def sparse(ids: DataFrame, key: str, rows: DataFrame) -> DataFrame:
+    """Sparse model rows of all `ids`: those that `rows` (key, index, value) has, empty ones for the rest."""
+
+    def present(name: str, kind: str) -> Column:
+        return F.coalesce(name, F.array().cast(kind)).alias(name)
+
+    every = ids.select(key).join(rows, key, "left")
+    return every.select(key, present("index", "array<int>"), present("value", "array<float>"))
+
+
+def strengths(observed: DataFrame) -> DataFrame:
+    """(user, item, strength double): value times confidence, added up where a pair comes more than once."""
+    return observed.groupBy("user", "item").agg(F.sum(F.col("value") * F.col("confidence")).alias("strength"))
+
+
+def lists(entries: DataFrame, key: str, index: str, value: str) -> DataFrame:
+    """(key, index array<int> ascending, value array<float>): one row for all `entries` of a key."""
+    pair = F.struct(F.col(index).cast("int").alias("index"), F.col(value).cast("float").alias("value"))
+    grouped = entries.groupBy(key).agg(F.array_sort(F.collect_list(pair)).alias("pairs"))
+    return grouped.select(key, F.col("pairs.index").alias("index"), F.col("pairs.value").alias("value"))

@@ -1,0 +1,84 @@
+"""Measure a model on a held-out split."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from typing import Any
+
+from sparkrec import tables
+from sparkrec.config import EvaluateSettings, GivenCandidates
+from sparkrec.errors import EvaluateError
+from sparkrec.spark import storage
+from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.lake import Lake, Run
+from sparkrec.spark.model import Model
+from sparkrec.spark.ranking import metrics_of, overall
+
+log = logging.getLogger(__name__)
+
+
+def inputs(settings: EvaluateSettings, lake: Lake) -> dict[str, Any]:
+    """The model and its dataset, pinned."""
+    run = lake.finished_run("train", settings.model)
+    return {"model": run.reference, "dataset": run.inputs["dataset"]}
+
+
+def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
+    """Every metric into the table `metrics` and a `metrics.json` beside the manifest; see `spark.ranking`.
+
+    Full ranking leaves out what the user has in train and, when the test split is measured, in validation. Raises
+    EvaluateError when the split is empty, the model was fitted to it, or the protocol lacks its candidates.
+    """
+    pinned = inputs(settings, lake)
+    trained = lake.finished_run("train", pinned["model"])
+    run = lake.open_run("evaluate", trained.name, settings, pinned)
+    if run.finished:
+        log.info("evaluation %s is there already", run.reference)
+        return run
+    dataset = Dataset.open(lake, pinned["dataset"])
+    if settings.split == "validation":
+        if trained.settings["include_validation"]:
+            raise EvaluateError(
+                f"model {trained.reference} was fitted to train and validation together: measured on validation it would "
+                "look better than it is. Use split test, or train with include_validation: false."
+            )
+        if isinstance(settings.protocol, GivenCandidates):
+            raise EvaluateError("candidates come with test rows only. Use split test, or protocol full or sampled.")
+    found = metrics_of(
+        Model.load(lake, trained),
+        dataset,
+        truth=dataset.test if settings.split == "test" else dataset.validation,
+        seen=dataset.observed(include_validation=settings.split == "test"),
+        protocol=settings.protocol,
+        cutoffs=settings.cutoffs,
+        segments=settings.segments,
+        ratings=settings.ratings,
+        clip=settings.clip,
+    )
+    about = {
+        "run": run.id,
+        "model": trained.reference,
+        "kind": trained.settings["model"]["kind"],
+        "dataset": dataset.reference,
+        "split": settings.split,
+        "protocol": _title(settings),
+    }
+    now = dt.datetime.now(dt.timezone.utc)
+    rows = [(*about.values(), m.segment, m.metric, m.k, m.value, m.users, now) for m in found]
+    frame = lake.spark.createDataFrame(rows, tables.METRICS.columns)
+    lake.append(tables.METRICS.name, frame, transaction=f"metrics:{run.id}")
+    report: dict[str, Any] = {"segments": {}}
+    for metric in found:
+        segment = report["segments"].setdefault(metric.segment, {"users": metric.users})
+        segment[metric.name] = metric.value
+    storage.write_json(f"{run.path}/metrics.json", {**about, **report})
+    run = run.publish(metrics=overall(found), users=report["segments"]["all"]["users"])
+    log.info("%s on %s: %s", trained.reference, settings.split, overall(found))
+    return run
+
+
+def _title(settings: EvaluateSettings) -> str:
+    protocol = settings.protocol.model_dump()
+    kind = protocol.pop("kind")
+    return " ".join([kind, *(f"{key}={value}" for key, value in protocol.items())])

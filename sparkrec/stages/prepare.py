@@ -1,0 +1,203 @@
+"""From a pinned interactions table to a dataset: integer ids, values, splits, a manifest of counts."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import functions as F
+
+from sparkrec import tables
+from sparkrec.config import GivenSplit, PrepareSettings
+from sparkrec.errors import PrepareError
+from sparkrec.spark.ids import IdTable, assign
+from sparkrec.spark.interactions import (
+    PAIR,
+    candidates,
+    check_columns,
+    check_timestamps,
+    core,
+    deduplicate,
+    first_pair,
+    to_feedback,
+    type_of,
+    weigh,
+)
+from sparkrec.spark.lake import Lake, Run
+from sparkrec.spark.splits import PARTS, check, needs_time, split
+
+log = logging.getLogger(__name__)
+
+_QUANTILES = {"min": 0.0, "5%": 0.05, "25%": 0.25, "50%": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
+
+
+def inputs(settings: PrepareSettings, lake: Lake) -> dict[str, Any]:
+    """The tables that prepare would read, each pinned to a version."""
+    pinned = {"interactions": _pin(lake, settings.interactions, settings.version)}
+    if isinstance(settings.split, GivenSplit):
+        pinned["test"] = _pin(lake, settings.split.test)
+    return pinned
+
+
+def _pin(lake: Lake, table: str, version: int | None = None) -> dict[str, Any]:
+    if version is None:
+        version = lake.table_version(table)
+    else:
+        lake.table(table, version)  # refuses what cannot be read
+    return {"table": table, "id": lake.table_id(table), "version": version}
+
+
+def prepare(settings: PrepareSettings, lake: Lake) -> Run:
+    """Make one dataset and publish it; tables and columns as in `sparkrec.tables`.
+
+    Event weights come first, then duplicates, feedback, k-core, split. The test table of a given split goes
+    through the first three on its own. Raises PrepareError when a policy does not fit the data, or nothing is
+    left.
+    """
+    run = lake.open_run("prepare", settings.dataset, settings, inputs(settings, lake))
+    if run.finished:
+        log.info("dataset %s is there already", run.reference)
+        return run
+    with ExitStack() as held:
+
+        def hold(frame: DataFrame) -> DataFrame:
+            """Keep what several jobs read until the stage ends."""
+            held.callback(frame.persist().unpersist)
+            return frame
+
+        parts, to_rank = _parts(settings, lake, run)
+        parts = hold(parts)
+        found = _check(settings, lake, run, parts)
+
+        raw_users, raw_items = parts.select("user_id"), parts.select("item_id")
+        if to_rank is not None:
+            raw_items = raw_items.union(to_rank.select("item_id"))
+        names = [tables.named(table, settings.interactions) for table in (tables.USERS, tables.ITEMS)]
+        with ThreadPoolExecutor() as pool:  # each waits for Delta most of the time
+            users, items = pool.map(assign, (lake, lake), names, (raw_users, raw_items), ("user", "item"))
+
+        columns = ["user", "item", "value", "confidence", "timestamp"]
+        indexed = hold(_indexed(parts, users, items).select(*columns, "part"))
+        for part in PARTS:
+            _write(indexed.where(F.col("part") == part).select(columns), run, part)
+        catalogue = indexed.select("item", "part")
+        if to_rank is not None:
+            _write(_indexed(to_rank, users, items).select("user", "item"), run, "candidates")
+            written = lake.spark.read.parquet(f"{run.path}/candidates")
+            catalogue = catalogue.union(written.select("item", F.lit("candidates")))
+        user_rows, item_rows = hold(_rows_by_part(indexed, "user")), hold(_rows_by_part(catalogue, "item"))
+        _write(user_rows.join(users.frame, "user").select("user", "user_id", "train_count"), run, "users")
+        _write(item_rows.join(items.frame, "item").select("item", "item_id", "train_count"), run, "items")
+
+        facts = _facts(user_rows, item_rows)
+        log.info("dataset %s: %s", run.reference, facts["counts"])
+        return run.publish(ids={"users": users.pin, "items": items.pin}, found=found, **facts)
+
+
+def _parts(settings: PrepareSettings, lake: Lake, run: Run) -> tuple[DataFrame, DataFrame | None]:
+    """user_id, item_id, value, confidence, timestamp, part; and the pairs to rank, if they are given."""
+    events = _events(settings, lake, run.inputs["interactions"])
+    interactions = to_feedback(deduplicate(events, settings.dedup), settings.feedback)
+    interactions = core(interactions, settings.min_user_interactions, settings.min_item_interactions)
+    parts = split(interactions, settings.split)
+    if not isinstance(settings.split, GivenSplit):
+        return parts, None
+
+    test_table, column = settings.split.test, settings.split.candidates
+    test_events = _events(settings, lake, run.inputs["test"])
+    for name in PAIR:
+        if type_of(test_events, name) != type_of(events, name):
+            raise PrepareError(
+                f"{name} is {type_of(test_events, name)} in {test_table!r}, but {type_of(events, name)} in "
+                f"{settings.interactions!r}. Ingest both with one id_type."
+            )
+    test = to_feedback(deduplicate(test_events, settings.dedup), settings.feedback)
+    parts = parts.unionByName(test.withColumn("part", F.lit("test")))
+    if column is None:
+        return parts, None
+    return parts, candidates(test_events.join(test, PAIR, "left_semi"), test_table, column)
+
+
+def _events(settings: PrepareSettings, lake: Lake, pin: dict[str, Any]) -> DataFrame:
+    """The rows of an ingested table, weighed, once they are known to be what the policies need."""
+    name = pin["table"]
+    events = lake.table(name, pin["version"])
+    check_columns(events, name)
+    if settings.event_weights is not None:
+        events = weigh(events, settings.event_weights)
+    needed_by = ["dedup 'last'"] if settings.dedup == "last" else []
+    if needs_time(settings.split):
+        needed_by.append(f"split {settings.split.kind!r}")
+    if needed_by:
+        check_timestamps(events, name, needed_by)
+    return events
+
+
+def _check(settings: PrepareSettings, lake: Lake, run: Run, parts: DataFrame) -> int:
+    """Number of rows of the interactions table, once the parts are known to be a dataset."""
+    pin = run.inputs["interactions"]
+    found = lake.table(pin["table"], pin["version"]).count()
+    finite = (F.abs("value") < float("inf")) & (F.abs("confidence") < float("inf"))
+    undefined = ~F.coalesce(finite, F.lit(False))
+    by_part = parts.groupBy("part").agg(F.count("*"), F.count_if(undefined), first_pair(undefined)).collect()
+    rows = dict.fromkeys(PARTS, 0) | {part: count for part, count, _, _ in by_part}
+    total = sum(rows.values())
+    if not found:
+        raise PrepareError(f"table {pin['table']!r} has no rows at version {pin['version']}. Ingest some first.")
+    if total == (rows["test"] if isinstance(settings.split, GivenSplit) else 0):
+        raise PrepareError(
+            f"none of {found:,} rows of {pin['table']!r} is left after event_weights and feedback.threshold. "
+            "Lower the threshold or raise a weight."
+        )
+    if unfit := sum(row[2] for row in by_part):
+        user, item = min(row[3] for row in by_part if row[3] is not None)
+        how = settings.feedback
+        setting = f"scale {how.scale!r}" if how.kind == "explicit" else f"confidence {how.confidence!r}"
+        least = "" if setting == "scale 'identity'" else " from 0 on"
+        raise PrepareError(
+            f"{how.kind} feedback with {setting} takes ratings{least} that fit 32 bits, but {unfit:,} of "
+            f"{total:,} do not (first: user {user!r}, item {item!r}). Drop them at ingest, by event_weights "
+            "or by feedback.threshold, or choose another."
+        )
+    check(rows, parts, settings.split)
+    if not rows["validation"]:
+        log.info("dataset %s has no validation split", run.reference)
+    return found
+
+
+def _indexed(frame: DataFrame, users: IdTable, items: IdTable) -> DataFrame:
+    return frame.join(users.frame, "user_id").join(items.frame, "item_id")
+
+
+def _write(frame: DataFrame, run: Run, table: str) -> None:
+    frame.write.mode("overwrite").parquet(f"{run.path}/{table}")
+    log.info("dataset %s: %s written", run.reference, table)
+
+
+def _rows_by_part(frame: DataFrame, side: str) -> DataFrame:
+    """How many rows each user or item has in each part: `side`, train_count, validation_count, test_count."""
+    counts = [F.count_if(F.col("part") == part).alias(f"{part}_count") for part in PARTS]
+    return frame.groupBy(side).agg(*counts)
+
+
+def _facts(user_rows: DataFrame, item_rows: DataFrame) -> dict[str, Any]:
+    """What the manifest tells: counts overall and in each part, and how many interactions a user has."""
+
+    def count(rows: DataFrame, *more: Column) -> Row:
+        present = [F.count_if(F.col(f"{part}_count") > 0).alias(f"{part}_present") for part in PARTS]
+        totals = [F.sum(f"{part}_count").alias(part) for part in PARTS]
+        return rows.agg(F.count("*").alias("all"), *present, *totals, *more).collect()[0]
+
+    each = sum((F.col(f"{part}_count") for part in PARTS), F.lit(0))
+    quantiles = F.percentile(each, F.lit(list(_QUANTILES.values()))).alias("quantiles")
+    users, items = count(user_rows, quantiles), count(item_rows)
+    rows = sum(users[part] for part in PARTS)
+    counts: dict[str, Any] = {"rows": rows, "users": users["all"], "items": items["all"]}
+    counts["density"] = rows / (users["all"] * items["all"])
+    for part in PARTS:
+        present = f"{part}_present"
+        counts[part] = {"rows": users[part], "users": users[present], "items": items[present]}
+    return {"counts": counts, "interactions_per_user": dict(zip(_QUANTILES, users["quantiles"], strict=True))}

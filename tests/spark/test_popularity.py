@@ -1,0 +1,16 @@
+"""Popularity counts interactions."""
+
+import numpy as np
+import pytest
+
+from sparkrec.config import PopularitySettings
+from sparkrec.spark.popularity import fit_popularity
+
+pytestmark = pytest.mark.spark
+
+
+def test_everyone_gets_the_interaction_counts(dataset_of, scores_of):
+    triples = [(0, 1, 1.0), (1, 1, 1.0), (2, 1, 1.0), (2, 0, 1.0)]
+    dataset = dataset_of(triples, n_users=4, n_items=3)
+    model = fit_popularity(PopularitySettings(), dataset, dataset.train, seed=0, scratch="unused")
+    np.testing.assert_array_equal(scores_of(model), np.tile([1.0, 3.0, 0.0], (4, 1)))

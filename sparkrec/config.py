@@ -291,6 +291,9 @@ class ItemKnnSettings(Settings):
     neighbors: int = Field(100, ge=1)
     shrinkage: float = Field(10.0, ge=0)
     """Added to the cosine's denominator: pulls similarities that rest on few interactions toward 0."""
+    asymmetry: float = Field(0.5, ge=0, le=1)
+    """alpha in the denominator |i|^(2 alpha) |j|^(2 - 2 alpha) of item i and its neighbour j (Aiolli 2013). 0.5: the
+    cosine; less favours popular items."""
     weighting: Literal["none", "bm25", "tfidf"] = "none"
     """Of the interactions before the cosine."""
 
@@ -301,6 +304,8 @@ class UserKnnSettings(Settings):
     kind: Literal["userknn"] = "userknn"
     neighbors: int = Field(100, ge=1)
     shrinkage: float = Field(10.0, ge=0)
+    asymmetry: float = Field(0.5, ge=0, le=1)
+    """As for itemknn. 0.5: the cosine; less favours neighbours of short histories."""
     weighting: Literal["none", "bm25", "tfidf"] = "none"
 
 

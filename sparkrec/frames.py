@@ -62,7 +62,8 @@ def fit(
     rating      column of ratings to predict; None: implicit feedback, each pair a preference of 1
     settings    those of the kind, as in `sparkrec.config`: rank=64, regularization=0.01, ...
 
-    Rows with a null id are an error of the caller and left out. Raises ConfigError for settings that do not fit.
+    Rows with a null id are left out; of several rows of a pair the highest rating counts.
+    Raises ConfigError for settings that do not fit, InputError for a column that is not there.
     """
     raw = {"lake": "none", "dataset": "frame", "model": {"kind": kind, **settings}}
     model_settings = validate(TrainSettings, raw, f"fit(kind={kind!r})").model
@@ -75,12 +76,9 @@ def fit(
     rows = rows.groupBy("user_id", "item_id").agg(F.max("value").alias("value")).persist()
     users = number(rows.select("user_id").distinct(), "user").persist()
     items = number(rows.select("item_id").distinct(), "item").persist()
-    train = (
-        rows.join(users, "user_id")
-        .join(items, "item_id")
-        .select("user", "item", "value", F.lit(1.0).cast("float").alias("confidence"), F.lit(None).cast("timestamp").alias("timestamp"))
-        .persist()
-    )  # fmt: skip
+    observed = rows.join(users, "user_id").join(items, "item_id").select("user", "item", "value")
+    confidence, timestamp = F.lit(1.0).cast("float"), F.lit(None).cast("timestamp")
+    train = observed.withColumns({"confidence": confidence, "timestamp": timestamp}).persist()
     feedback = {"kind": "explicit" if rating else "implicit"}
     dataset = Dataset(
         reference="frame",

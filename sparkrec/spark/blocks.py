@@ -101,8 +101,8 @@ class Block:
 def pack(frame: DataFrame, key: str, arrays: Arrays, max_rows: int, max_bytes: int) -> DataFrame:
     """The rows of each partition in blocks, in the columns above; `key` names the id column.
 
-    A block has at most `max_rows` rows, and `max_bytes` unless a single row has more. A partition whose rows come in the
-    same order again gives the same blocks again.
+    A block has at most `max_rows` rows, and `max_bytes` unless a single row has more. A partition whose rows come in
+    the same order again gives the same blocks again.
     """
 
     def blocks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

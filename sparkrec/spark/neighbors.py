@@ -1,4 +1,6 @@
-"""Nearest items or users: cosine with shrinkage (Sarwar et al. 2001; Bell and Koren 2007).
+"""Nearest items or users by cosine with shrinkage (Sarwar et al. 2001; Bell and Koren 2007):
+
+    similarity(a, b) = <x_a, x_b> / (|x_a|^(2 asymmetry) |x_b|^(2 - 2 asymmetry) + shrinkage)
 
 The matrix of interactions is cut into blocks of rows: the items of itemknn, the users of userknn. Every pair
 of blocks is a task, which finds the n neighbours, among the rows of the second, of each row of the first.
@@ -133,13 +135,11 @@ def _blocks(rows: DataFrame, name: str, n: int) -> DataFrame:
 
 
 def _searcher(settings: KnnSettings) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    n, shrinkage = settings.neighbors, settings.shrinkage
-
     def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for at in range(batch.num_rows):
                 queries, candidates = (unpack(batch, at, name, _ARRAYS) for name in ("query", "candidate"))
-                index, value = _nearest(queries, candidates, n, shrinkage)
+                index, value = _nearest(queries, candidates, settings)
                 yield pa.RecordBatch.from_arrays(
                     [pa.array(queries.ids), index.arrow(), value.arrow()], names=["row", "index", "value"]
                 )
@@ -147,7 +147,7 @@ def _searcher(settings: KnnSettings) -> Callable[[Iterable[pa.RecordBatch]], Ite
     return search
 
 
-def _nearest(queries: Block, candidates: Block, n: int, shrinkage: float) -> tuple[Ragged, Ragged]:
+def _nearest(queries: Block, candidates: Block, settings: KnnSettings) -> tuple[Ragged, Ragged]:
     """Ids of the nearest candidates of each query, and their similarities."""
     own, others = queries.arrays, candidates.arrays
     n_others = len(candidates)
@@ -162,7 +162,11 @@ def _nearest(queries: Block, candidates: Block, n: int, shrinkage: float) -> tup
     sought[others["value"].start[-1] :] = 0
     places = np.repeat(np.arange(rows.n_rows), np.diff(indptr))
     transpose = Csr.from_pairs(indices, places, sought, len(columns))
-    found = cosine_topn(rows, transpose, row_norms(rows), n_others, rows.n_rows, n + 1, shrinkage)
+    norms = row_norms(rows)
+    norms[:n_others] **= 2 - 2 * settings.asymmetry
+    norms[n_others:] **= 2 * settings.asymmetry
+    n = settings.neighbors + 1
+    found = cosine_topn(rows, transpose, norms, n_others, rows.n_rows, n, settings.shrinkage)
     ids = candidates.ids[found.indices].astype(np.int32)
     index = Ragged(found.indptr, ids)
     is_other = ids != queries.ids[index.rows]
@@ -179,6 +183,6 @@ def _merge(found: DataFrame, n: int) -> DataFrame:
         return F.struct(each["index"].alias("index"), (-each["distance"]).alias("value"))
 
     finds = F.flatten(F.collect_list(F.transform(F.arrays_zip("index", "value"), nearest_first)))
-    gathered = found.groupBy("row").agg(F.slice(F.array_sort(finds), 1, n).alias("best"))
-    rows = gathered.select("row", F.array_sort(F.transform("best", by_id)).alias("best"))
+    gathered = found.groupBy("row").agg(F.slice(F.sort_array(finds), 1, n).alias("best"))
+    rows = gathered.select("row", F.sort_array(F.transform("best", by_id)).alias("best"))
     return rows.select("row", F.col("best.index").alias("index"), F.col("best.value").alias("value"))

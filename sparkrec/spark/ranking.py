@@ -4,14 +4,16 @@ Formulas are in `kernels.metrics`. What is averaged, and over whom:
 
 - A user counts when it has a held-out item (in the segment). One for whom the model has no list counts as 0, in AUC as
   1/2: nothing is known of any pair. In explicit datasets every held-out row is relevant, whatever its rating.
-- Segments: `all`; `users:1/3`, the third of users with fewest train interactions; `items:1/3`, the third of the catalogue
-  with fewest, where the truth is restricted to those items and the ranking is the same. Equal counts stay together.
+- Segments: `all`; `users:1/3`, the third of users with fewest train interactions; `items:1/3`, the third of the
+  catalogue with fewest, where the truth is restricted to those items and the ranking is the same. Equal counts stay
+  together.
 - A held-out item that the model does not know, or that the user has seen, cannot be ranked: a miss.
-- auc: mean over a user's held-out items of the share of ranked items that score lower, ties half; other held-out items do
-  not count. An item that the model does not know is below all.
+- auc: mean over a user's held-out items of the share of ranked items that score lower, ties half; other held-out items
+  do not count. An item that the model does not know is below all.
 - coverage@k: share of the catalogue that is in anyone's first k. novelty@k: mean over all those lists of -log2 of the
   share of train users that an item has (Zhou et al. 2010), one user where it has none. Both under full ranking only.
-- rmse, mae: over held-out rows, not users. A row without a prediction gets the mean of train; `unpredicted` counts them.
+- rmse, mae: over held-out rows, not users. A row without a prediction gets the mean of train;
+  `unpredicted` counts them.
 """
 
 from __future__ import annotations
@@ -117,7 +119,8 @@ def metrics_of(
     try:
         if truth.isEmpty():
             raise EvaluateError(
-                f"dataset {dataset.reference} has no row in that split to measure on. Prepare it with one, or choose another."
+                f"dataset {dataset.reference} has no row in that split to measure on. "
+                "Prepare it with one, or choose another."
             )
         full = isinstance(protocol, FullRanking)
         if ratings or (auc and full):

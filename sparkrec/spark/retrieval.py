@@ -1,11 +1,12 @@
 """Top k, scores of pairs and rank counts of a model, block against block: never users x items in one place.
 
     users  -> blocks of rows with what is asked of each user (items to exclude, targets, pairs)  \\
-                                                                                                  cross join, score, merge
+                                                                                         cross join, score, merge
     items  -> blocks of rows, bounded in number and in bytes                                     /
 
-The smaller side is broadcast. A task scores the pairs of blocks it gets in tiles and keeps a partial answer for each user
-block, at most `Blocks.held_bytes` of them; partial answers of a block meet in one group. What comes out does not depend on
+The smaller side is broadcast. A task scores the pairs of blocks it gets in tiles and keeps a partial answer for each
+user block, at most `Blocks.held_bytes` of them; partial answers of a block meet in one group. What comes out does not
+depend on
 how many blocks there are: an item wins by its score and, among equals, by the lower id.
 
 Both tables of a model must come the same again when Spark computes them anew: read from files, or persisted.
@@ -227,7 +228,7 @@ def _plan(
 def _asked(
     rows: DataFrame, users: DataFrame | None, lists: Mapping[str, DataFrame], arrays: Arrays, partitions: int
 ) -> DataFrame:
-    """Rows of the users asked for with an array column for each of `arrays`; every frame moves once, to its partition."""
+    """Rows of the users asked for with an array column for each of `arrays`; every frame moves once."""
     asked = rows.repartition(partitions, "user")
     if users is not None:
         asked = asked.join(users.repartition(partitions, "user"), "user", "left_semi")

@@ -30,5 +30,5 @@ def strengths(observed: DataFrame) -> DataFrame:
 def lists(entries: DataFrame, key: str, index: str, value: str) -> DataFrame:
     """(key, index array<int> ascending, value array<float>): one row for all `entries` of a key."""
     pair = F.struct(F.col(index).cast("int").alias("index"), F.col(value).cast("float").alias("value"))
-    grouped = entries.groupBy(key).agg(F.array_sort(F.collect_list(pair)).alias("pairs"))
+    grouped = entries.groupBy(key).agg(F.sort_array(F.collect_list(pair)).alias("pairs"))
     return grouped.select(key, F.col("pairs.index").alias("index"), F.col("pairs.value").alias("value"))

@@ -40,8 +40,8 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
     if settings.split == "validation":
         if trained.settings["include_validation"]:
             raise EvaluateError(
-                f"model {trained.reference} was fitted to train and validation together: measured on validation it would "
-                "look better than it is. Use split test, or train with include_validation: false."
+                f"model {trained.reference} was fitted to train and validation together: measured on validation it "
+                "would look better than it is. Use split test, or train with include_validation: false."
             )
         if isinstance(settings.protocol, GivenCandidates):
             raise EvaluateError("candidates come with test rows only. Use split test, or protocol full or sampled.")

@@ -44,7 +44,7 @@ class PipelineResult:
 
 def inputs(settings: config.PipelineSettings, lake: Lake) -> dict[str, Any]:
     """The settings of every stage, validated: what they read is made on the way."""
-    plan = _Plan(settings)
+    plan = Plan(settings)
     return {
         "ingest": [each.model_dump(mode="json") for each in plan.ingest],
         "prepare": plan.prepare.model_dump(mode="json"),
@@ -54,7 +54,7 @@ def inputs(settings: config.PipelineSettings, lake: Lake) -> dict[str, Any]:
 
 def run(settings: config.PipelineSettings, lake: Lake) -> PipelineResult:
     """Run every stage; recommendations come from the first model in `train`, unless `recommend` names another."""
-    plan = _Plan(settings)
+    plan = Plan(settings)
     batches = [ingest(each, lake) for each in plan.ingest]
     dataset = prepare(plan.prepare, lake)
     models = [train(each.model_copy(update={"dataset": dataset.reference}), lake) for each in plan.train]
@@ -64,7 +64,7 @@ def run(settings: config.PipelineSettings, lake: Lake) -> PipelineResult:
     return PipelineResult(batches, dataset, models, evaluations, recommend(recommended, lake) if recommended else None)
 
 
-class _Plan:
+class Plan:
     """The settings of every stage, all validated before the first one runs."""
 
     def __init__(self, settings: config.PipelineSettings):

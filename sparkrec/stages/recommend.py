@@ -93,7 +93,7 @@ def _digest(lake: Lake, source: IdSource) -> dict[str, Any]:
 
 
 def _matched(lake: Lake, source: IdSource, ids: DataFrame, side: str) -> DataFrame:
-    """The ids of a list, `<side>_id`, as the dataset types them, with its integers: null where it does not know them."""
+    """The ids of a list, `<side>_id`, as the dataset types them, with its integers; null where unknown."""
     name = f"{side}_id"
     kind = ids.schema[name].dataType
     listed = read_ids(lake.spark, source).select("id", F.col("id").try_cast(kind).alias(name))
@@ -117,7 +117,8 @@ def _items(settings: RecommendSettings, lake: Lake, dataset: Dataset) -> DataFra
     catalogue = dataset.items.count()
     if settings.k > catalogue:
         raise InputError(
-            f"k is {settings.k:,}, but the catalogue of {dataset.reference} has {catalogue:,} items. Set k to at most that."
+            f"k is {settings.k:,}, but the catalogue of {dataset.reference} has {catalogue:,} items. "
+            "Set k to at most that."
         )
     allowed = dataset.items.select("item")
     for name, how in (("candidates", "left_semi"), ("deny", "left_anti")):
@@ -128,8 +129,8 @@ def _items(settings: RecommendSettings, lake: Lake, dataset: Dataset) -> DataFra
         unknown, known = listed.agg(F.count_if(F.col("item").isNull()), F.count("item")).collect()[0]
         if not known:
             raise InputError(
-                f"none of the {unknown:,} item ids of {source.source.path} ({name}) is in {dataset.reference}. Is it the "
-                "list of another dataset, or another column?"
+                f"none of the {unknown:,} item ids of {source.source.path} ({name}) is in {dataset.reference}. Is it "
+                "the list of another dataset, or another column?"
             )
         if unknown:
             log.warning("%s: %s of %s item ids are not in %s", name, unknown, unknown + known, dataset.reference)

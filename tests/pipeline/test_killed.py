@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from tests.pipeline.processes import any_path, command, kill_when
 
 from sparkrec.config import IngestSettings, PrepareSettings, TrainSettings
 from sparkrec.configfile import validate
@@ -12,6 +11,7 @@ from sparkrec.spark.model import Model
 from sparkrec.stages.ingest import ingest
 from sparkrec.stages.prepare import prepare
 from sparkrec.stages.train import train
+from tests.pipeline.processes import any_path, command, kill_when
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 

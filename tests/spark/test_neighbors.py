@@ -35,8 +35,9 @@ def weighted(rows, weighting):
 def dense_scores(rows, settings):
     """(n, n) similarity to the top neighbours of each row, as Dacrema et al. 2021 define it."""
     x = weighted(rows, settings.weighting)
-    norms = np.sqrt((x**2).sum(1))
-    similarity = (x @ x.T) / (np.outer(norms, norms) + settings.shrinkage + 1e-30)
+    squares = (x**2).sum(1)
+    norms = np.outer(squares**settings.asymmetry, squares ** (1 - settings.asymmetry))
+    similarity = (x @ x.T) / (norms + settings.shrinkage + 1e-30)
     np.fill_diagonal(similarity, 0)
     rounded = similarity.astype(np.float32)
     for row in rounded:
@@ -54,7 +55,7 @@ def ratings():
 
 @pytest.mark.parametrize("weighting", ["none", "bm25", "tfidf"])
 def test_itemknn_scores_are_those_of_the_dense_formula(dataset_of, scores_of, ratings, tmp_path, weighting):
-    settings = ItemKnnSettings(neighbors=5, shrinkage=3.0, weighting=weighting)
+    settings = ItemKnnSettings(neighbors=5, shrinkage=3.0, weighting=weighting, asymmetry=0.2)
     dataset = dataset_of(ratings, N_USERS, N_ITEMS, explicit=True)
     model = fit_itemknn(settings, dataset, dataset.train, seed=0, scratch=str(tmp_path))
     matrix = dense(ratings)
@@ -62,7 +63,7 @@ def test_itemknn_scores_are_those_of_the_dense_formula(dataset_of, scores_of, ra
 
 
 def test_userknn_scores_are_those_of_the_dense_formula(dataset_of, scores_of, ratings, tmp_path):
-    settings = UserKnnSettings(neighbors=7, shrinkage=2.0, weighting="tfidf")
+    settings = UserKnnSettings(neighbors=7, shrinkage=2.0, weighting="tfidf", asymmetry=0.7)
     dataset = dataset_of(ratings, N_USERS, N_ITEMS, explicit=True)
     model = fit_userknn(settings, dataset, dataset.train, seed=0, scratch=str(tmp_path))
     matrix = dense(ratings)

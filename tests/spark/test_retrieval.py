@@ -34,7 +34,7 @@ def rows(spark, key, ids, matrix, layout):
 
 
 class Case:
-    """A random model of 53 users and 41 items whose ids have gaps; values are small integers, so that many scores tie."""
+    """A random model of 53 users and 41 items whose ids have gaps; small integers, so that many scores tie."""
 
     def __init__(self, spark, user_layout, item_layout, seed=0):
         rng = np.random.default_rng(seed)

@@ -1,0 +1,67 @@
+"""The whole pipeline on the smallest logs there are: it works, or says in a sentence why not."""
+
+import pytest
+
+from sparkrec.config import PipelineSettings
+from sparkrec.configfile import validate
+from sparkrec.errors import InputError, PrepareError
+from sparkrec.stages.pipeline import run
+
+pytestmark = pytest.mark.spark
+
+MODELS = [
+    {"kind": "als", "rank": 2, "iterations": 2, "unobserved_weight": 0.1, "user_blocks": 2, "item_blocks": 2},
+    {"kind": "itemknn"},
+    {"kind": "userknn"},
+    {"kind": "ease"},
+    {"kind": "popularity"},
+]
+
+
+def pipeline(lake, tmp_path, pairs, k=1, models=MODELS):
+    """Run all stages over (user, item) pairs, a second apart."""
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,ts\n" + "".join(f"{u},{i},{n}\n" for n, (u, i) in enumerate(pairs)))
+    raw = {
+        "lake": lake.root,
+        "ingest": [
+            {
+                "source": {"path": str(path), "format": "csv"},
+                "columns": {"timestamp": "ts"},
+                "timestamp_format": "seconds",
+            }
+        ],
+        "prepare": {"dataset": "tiny", "split": {"kind": "leave_last_out", "validation": 0}},
+        "train": [{"model": model} for model in models],
+        "evaluate": [{"cutoffs": [1]}],
+        "recommend": {"k": k},
+    }
+    return run(validate(PipelineSettings, raw, "test"), lake)
+
+
+def test_one_user_is_enough_for_every_model(lake, tmp_path):
+    result = pipeline(lake, tmp_path, [("u", "a"), ("u", "b"), ("u", "c")])
+    assert [each.manifest["users"] for each in result.evaluations] == [1] * len(MODELS)
+    assert [row.item_id for row in lake.table("recommendations").collect()] == ["c"]
+
+
+def test_one_item_leaves_nothing_to_hold_out_and_says_so(lake, tmp_path):
+    with pytest.raises(PrepareError, match="test"):
+        pipeline(lake, tmp_path, [("u", "a"), ("v", "a")])
+
+
+def test_more_recommendations_than_items_are_refused_with_both_numbers(lake, tmp_path):
+    pairs = [(user, item) for user in "uvw" for item in "abc"]
+    with pytest.raises(InputError, match=r"\b9\b.*\b3\b"):
+        pipeline(lake, tmp_path, pairs, k=9, models=MODELS[-1:])
+
+
+def test_running_a_finished_pipeline_again_finds_everything_and_adds_nothing(lake, tmp_path):
+    pairs = [(user, item) for user in "uvw" for item in "abcd" if user + item != "ua"]
+    first = pipeline(lake, tmp_path, pairs, models=MODELS[1:2])
+    counts = {name: lake.table(name).count() for name in ("interactions", "metrics", "recommendations")}
+    again = pipeline(lake, tmp_path, pairs, models=MODELS[1:2])
+    assert again.batches[0].repeated
+    assert [run.reference for run in again.models] == [run.reference for run in first.models]
+    assert again.recommendations.id == first.recommendations.id
+    assert {name: lake.table(name).count() for name in counts} == counts

@@ -1,0 +1,44 @@
+"""What README and notebooks show runs."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from sparkrec.config import StageSettings
+from sparkrec.configfile import read_yaml, validate
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.spark
+def test_the_example_of_the_readme_runs(spark):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names: dict = {}
+    exec(compile(example, "README.md", "exec"), names)  # our own file
+    assert names["model"].recommend(k=2).count() == 4
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [path.name for path in sorted((ROOT / "notebooks").glob("*.py"))])
+def test_a_notebook_runs_from_top_to_bottom(spark, name):
+    runpy.run_path(str(ROOT / "notebooks" / name))
+
+
+CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "conf").glob("*/*.yaml"))}
+
+
+@pytest.mark.parametrize("path", CONFIGS.values(), ids=CONFIGS)
+def test_every_config_is_valid_for_its_stage(path, monkeypatch):
+    from sparkrec.stages.catalog import STAGES
+    from sparkrec.stages.pipeline import Plan
+
+    monkeypatch.setenv("SPARKREC_DATA", "/data")
+    monkeypatch.chdir(ROOT)
+    stage = "run" if path.parent.name == "pipeline" else path.parent.name
+    settings = validate(STAGES[stage].settings, read_yaml(path), str(path))
+    assert isinstance(settings, StageSettings)
+    if stage == "run":
+        Plan(settings)

@@ -1,0 +1,30 @@
+"""DataFrame in, recommendations out."""
+
+import pytest
+
+from sparkrec import fit
+from sparkrec.errors import ConfigError, InputError
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture(scope="module")
+def plays(spark):
+    """Two groups with a taste each; every user has all but one item of the own group."""
+    rows = [(f"{g}{u}", f"{g}-song{i}") for g in ("a", "b") for u in range(5) for i in range(5) if u != i]
+    return spark.createDataFrame(rows, "listener string, song string")
+
+
+def test_the_one_unheard_song_of_the_own_group_comes_first(spark, plays):
+    model = fit(plays, user="listener", item="song", kind="itemknn", shrinkage=0.0)
+    best = model.recommend(k=1).collect()
+    assert {(row.listener, row.song) for row in best} == {(f"{g}{u}", f"{g}-song{u}") for g in "ab" for u in range(5)}
+    asked = spark.createDataFrame([("a1",), ("stranger",)], "listener string")
+    assert [row.listener for row in model.recommend(k=1, users=asked).collect()] == ["a1"]
+
+
+def test_wrong_settings_and_columns_are_named(plays):
+    with pytest.raises(ConfigError, match=r"model.rnk: unknown key"):
+        fit(plays, user="listener", item="song", rnk=3)
+    with pytest.raises(InputError, match="interactions has no column 'user'"):
+        fit(plays, item="song")

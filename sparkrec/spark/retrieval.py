@@ -6,8 +6,7 @@
 
 The smaller side is broadcast. A task scores the pairs of blocks it gets in tiles and keeps a partial answer for each
 user block, at most `Blocks.held_bytes` of them; partial answers of a block meet in one group. What comes out does not
-depend on
-how many blocks there are: an item wins by its score and, among equals, by the lower id.
+depend on how many blocks there are: an item wins by its score and, among equals, by the lower id.
 
 Both tables of a model must come the same again when Spark computes them anew: read from files, or persisted.
 """
@@ -207,6 +206,7 @@ def _plan(
     user_bytes = n_users * row_bytes("users", model.user_layout) + 8 * rows.get("lists", 0)
     item_bytes = n_items * row_bytes("items", model.item_layout)
     most = max(64, blocks.held_bytes // 4 // question.bytes_a_user)
+    broadcast: Literal["users", "items", "neither"]
     # Blocks of users make tasks of equal size, files of items do not: so users stream unless items are far larger.
     if item_bytes <= max(blocks.bytes, min(blocks.broadcast_bytes, 8 * user_bytes)):
         block, broadcast = min(blocks.users, most), "items"
@@ -245,7 +245,7 @@ def _asked(
     return asked.withColumns(missing).sortWithinPartitions("user")
 
 
-_SQL = {np.int64: "array<long>", np.float32: "array<float>"}
+_SQL: dict[type[np.generic], str] = {np.int64: "array<long>", np.float32: "array<float>"}
 
 
 def _score(

@@ -15,7 +15,7 @@ from sparkrec.config import (
     PrepareSettings,
     RatioSplit,
 )
-from sparkrec.errors import InputError
+from sparkrec.errors import InputError, PrepareError
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake
 from sparkrec.stages import prepare as stage

@@ -30,6 +30,7 @@ FOLDERS = {
 }
 """Folder of a stage's runs: `<lake>/<folder>/<name>/<run id>`."""
 
+_COMMIT = re.compile(r"\d{20}\.(json|checkpoint)")
 _ATTEMPTS = 8
 _PLACES = ("lake", "spark")  # where a run happens does not change what it computes
 
@@ -115,7 +116,8 @@ class Lake:
     # --- Delta tables ---
 
     def has_table(self, name: str) -> bool:
-        return storage.exists(self.path(name, "_delta_log"))
+        """Whether a first commit was made: the log's folder is there earlier, and stays when a writer is killed."""
+        return any(_COMMIT.match(each) for each in storage.files(self.path(name, "_delta_log")))
 
     def table(self, name: str, version: int | None = None) -> DataFrame:
         """A Delta table, at a version if one is given."""

@@ -41,8 +41,9 @@ def write_json(path: str, value: Any) -> None:
     # An object store shows an object when it is whole; elsewhere a rename does that.
     direct = filesystem.type_name in ("s3", "gcs", "abfs")
     target = name if direct else f"{name}.{uuid.uuid4().hex}.tmp"
+    text = json.dumps(value, indent=2, default=str)
     with filesystem.open_output_stream(target) as stream:
-        stream.write(json.dumps(value, indent=2, default=str).encode())
+        stream.write(text.encode())
     if not direct:
         filesystem.move(target, name)
 
@@ -62,6 +63,15 @@ def delete(path: str) -> None:
 
 def folders(path: str) -> list[str]:
     """Names of the folders in a folder; none when it is not there."""
+    return _names(path, pafs.FileType.Directory)
+
+
+def files(path: str) -> list[str]:
+    """Names of the files in a folder; none when it is not there."""
+    return _names(path, pafs.FileType.File)
+
+
+def _names(path: str, kind: pafs.FileType) -> list[str]:
     filesystem, name = resolve(path)
     selector = pafs.FileSelector(name, allow_not_found=True)
-    return sorted(info.base_name for info in filesystem.get_file_info(selector) if info.type == pafs.FileType.Directory)
+    return sorted(info.base_name for info in filesystem.get_file_info(selector) if info.type == kind)

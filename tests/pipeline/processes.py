@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,17 +16,20 @@ def command(*arguments: str) -> list[str]:
 
 def kill_when(arguments: list[str], reached, seconds: float = 240) -> None:
     """Start a command and end it and its JVM with SIGKILL as soon as `reached()` is true."""
-    process = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    log = tempfile.TemporaryFile()  # noqa: SIM115 (a pipe that nobody reads would fill)
+    process = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.DEVNULL, stderr=log)
     deadline = time.monotonic() + seconds
     try:
         while not reached():
             if process.poll() is not None:
-                raise AssertionError(f"ended before it was to be killed: {process.stderr.read().decode()[-3000:]}")
+                log.seek(0)
+                raise AssertionError(f"ended before it was to be killed: {log.read().decode()[-3000:]}")
             assert time.monotonic() < deadline, "never came to the point where it was to be killed"
             time.sleep(0.02)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        log.close()
 
 
 def any_path(folder: str | Path, pattern: str):

@@ -111,7 +111,6 @@ def factorize(
     assert user_state is not None
     for side in (users, items):
         side.blocks.unpersist()
-        side.index.unpersist()
     return user_state.factors(), item_state.factors(), history
 
 

@@ -45,18 +45,20 @@ class Side:
 
 
 def lay_out(ratings: DataFrame, user_blocks: int, item_blocks: int) -> tuple[Side, Side]:
-    """Both sides of `ratings` (user, item, value, confidence), persisted; the caller unpersists them."""
+    """Both sides of `ratings` (user, item, value, confidence), in memory; the caller unpersists their `blocks`."""
     spark = ratings.sparkSession
     keys = {"user": partition_keys(spark, user_blocks), "item": partition_keys(spark, item_blocks)}
-    index = {side: _index(ratings, side, keys[side]).persist() for side in keys}
+    index = {side: _index(ratings, side, keys[side]).localCheckpoint() for side in keys}
     placed = ratings
     for side, rows in index.items():
         placed = placed.join(rows.toDF(side, f"{side}_block", f"{side}_position"), side)
     placed = placed.persist()
+    # Cut from their history: Spark walks the plan of all that is cached below a query, each time, for minutes in a fit.
     in_blocks = {
-        "user": _in_blocks(placed, "user", "item", user_blocks).persist(),
-        "item": _in_blocks(placed, "item", "user", item_blocks).persist(),
+        "user": _in_blocks(placed, "user", "item", user_blocks).localCheckpoint(),
+        "item": _in_blocks(placed, "item", "user", item_blocks).localCheckpoint(),
     }
+    placed.unpersist()
     sides = []
     for side, other in (("user", "item"), ("item", "user")):
         links = (
@@ -69,8 +71,6 @@ def lay_out(ratings: DataFrame, user_blocks: int, item_blocks: int) -> tuple[Sid
         blocks = in_blocks[side].join(links, "block").repartition(len(keys[side]), "block").persist()
         blocks.count()
         sides.append(Side(side, keys[side], index[side], blocks))
-    for frame in (placed, *in_blocks.values()):
-        frame.unpersist()
     return sides[0], sides[1]
 
 

@@ -9,14 +9,15 @@ import yaml
 from sparkrec.config import SparkSettings
 from sparkrec.synthetic import LogShape, write_log
 
+# Thousands of short jobs: the JVM's second compiler and its parallel collector cost more than they give.
+QUICK_JVM = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+
 
 @pytest.fixture(scope="session")
 def spark():
     from sparkrec.spark.session import open_session
 
-    # Thousands of short jobs: the JVM's second compiler and its parallel collector cost more than they give.
-    conf = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
-    session = open_session(SparkSettings(master="local[2]", memory="3g", shuffle_partitions=2, conf=conf))
+    session = open_session(SparkSettings(master="local[2]", memory="3g", shuffle_partitions=2, conf=QUICK_JVM))
     yield session
     session.stop()
 
@@ -49,7 +50,7 @@ def pipeline_settings(log_files):
     """Plain settings of a pipeline over that log; `lake` is up to the test."""
     als = {"kind": "als", "rank": 8, "iterations": 6, "unobserved_weight": 0.1, "user_blocks": 2, "item_blocks": 2}
     return {
-        "spark": {"master": "local[2]", "memory": "2g", "shuffle_partitions": 2},
+        "spark": {"master": "local[2]", "memory": "2g", "shuffle_partitions": 2, "conf": QUICK_JVM},
         "ingest": [
             {
                 "source": {"path": str(log_files[0]), "format": "csv"},

@@ -73,6 +73,7 @@ def test_a_cluster_gives_the_tables_of_a_local_run(spark, tmp_path, cluster, pip
         "spark.executor.memory": "1g",
         "spark.sql.shuffle.partitions": "2",
         "spark.driver.host": "127.0.0.1",
+        **pipeline_settings["spark"]["conf"],
     }
     options = [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
     # The environment's own Python, far from the checkout: executors must live on what was packed.

@@ -18,7 +18,7 @@ from sparkrec.stages.pipeline import PipelineResult, run
 from sparkrec.synthetic import write_log
 
 CONFIG = "conf/pipeline/demo.yaml"
-SHOWN = ("hit_rate@10", "recall@10", "ndcg@10", "mrr@10", "auc", "coverage@10", "novelty@10")
+SHOWN = ("hit_rate@10", "ndcg@10", "mrr@10", "auc", "coverage@10")
 
 
 def demo(folder: str) -> None:

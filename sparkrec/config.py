@@ -284,29 +284,30 @@ class LinearSettings(Settings):
     regularization: float = Field(1.0, ge=0)
 
 
-class ItemKnnSettings(Settings):
-    """Items similar to what the user has."""
-
-    kind: Literal["itemknn"] = "itemknn"
+class _KnnSettings(Settings):
     neighbors: int = Field(100, ge=1)
     shrinkage: float = Field(10.0, ge=0)
     """Added to the cosine's denominator: pulls similarities that rest on few interactions toward 0."""
     asymmetry: float = Field(0.5, ge=0, le=1)
-    """alpha in the denominator |i|^(2 alpha) |j|^(2 - 2 alpha) of item i and its neighbour j (Aiolli 2013). 0.5: the
-    cosine; less favours popular items."""
+    """alpha in the denominator |a|^(2 alpha) |b|^(2 - 2 alpha) of a and its neighbour b (Aiolli 2013). 0.5: the cosine;
+    less favours popular items, or neighbours of short histories."""
+    normalization: float = Field(0.0, ge=0, le=1)
+    """Power of the sum of its similarities by which the vote of a neighbour is divided: 0 leaves it, 1 gives each
+    neighbour the same say (Deshpande and Karypis 2004, section 4.1). Between them a neighbour of many loses weight."""
     weighting: Literal["none", "bm25", "tfidf"] = "none"
     """Of the interactions before the cosine."""
 
 
-class UserKnnSettings(Settings):
+class ItemKnnSettings(_KnnSettings):
+    """Items similar to what the user has."""
+
+    kind: Literal["itemknn"] = "itemknn"
+
+
+class UserKnnSettings(_KnnSettings):
     """What users with similar taste have."""
 
     kind: Literal["userknn"] = "userknn"
-    neighbors: int = Field(100, ge=1)
-    shrinkage: float = Field(10.0, ge=0)
-    asymmetry: float = Field(0.5, ge=0, le=1)
-    """As for itemknn. 0.5: the cosine; less favours neighbours of short histories."""
-    weighting: Literal["none", "bm25", "tfidf"] = "none"
 
 
 class EaseSettings(Settings):

@@ -2,6 +2,9 @@
 
     similarity(a, b) = <x_a, x_b> / (|x_a|^(2 asymmetry) |x_b|^(2 - 2 asymmetry) + shrinkage)
 
+What a neighbour b says is divided by t_b, the sum of |similarity(a, b)| over all a that it is a neighbour of, to the
+power of `normalization`.
+
 The matrix of interactions is cut into blocks of rows: the items of itemknn, the users of userknn. Every pair
 of blocks is a task, which finds the n neighbours, among the rows of the second, of each row of the first.
 What a row finds in all the blocks is then merged. Joining the interactions with themselves in Spark would
@@ -43,13 +46,14 @@ _FOUND = "row long, index array<int>, value array<float>"
 
 
 def fit_itemknn(settings: ItemKnnSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
-    """score(u, i) = sum of strength(u, j) similarity(i, j) over the neighbours j of i that u has."""
+    """score(u, i) = sum of strength(u, j) similarity(i, j) / t_j over the neighbours j of i that u has."""
     size = _size(dataset.items, "item")
     entries = strengths(observed)
     matrix = entries.select(F.col("item").alias("row"), F.col("user").alias("column"), "strength")
     items = neighbors(matrix, settings, scratch)
+    votes = _votes(entries, "item", items, settings.normalization)
     return Model(
-        users=sparse(dataset.users, "user", lists(entries, "user", "item", "strength")),
+        users=sparse(dataset.users, "user", lists(votes, "user", "item", "strength")),
         items=sparse(dataset.items, "item", items.withColumnRenamed("row", "item")),
         size=size,
         user_layout="sparse",
@@ -58,14 +62,15 @@ def fit_itemknn(settings: ItemKnnSettings, dataset: Dataset, observed: DataFrame
 
 
 def fit_userknn(settings: UserKnnSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
-    """score(u, i) = sum of strength(v, i) similarity(u, v) over the neighbours v of u that have i."""
+    """score(u, i) = sum of strength(v, i) similarity(u, v) / t_v over the neighbours v of u that have i."""
     size = _size(dataset.users, "user")
     entries = strengths(observed)
     matrix = entries.select(F.col("user").alias("row"), F.col("item").alias("column"), "strength")
     users = neighbors(matrix, settings, scratch)
+    votes = _votes(entries, "user", users, settings.normalization)
     return Model(
         users=sparse(dataset.users, "user", users.withColumnRenamed("row", "user")),
-        items=sparse(dataset.items, "item", lists(entries, "item", "user", "strength")),
+        items=sparse(dataset.items, "item", lists(votes, "item", "user", "strength")),
         size=size,
         user_layout="sparse",
         item_layout="sparse",
@@ -95,6 +100,17 @@ def neighbors(entries: DataFrame, settings: KnnSettings, scratch: str) -> DataFr
     finally:
         rows.unpersist()
     return spark.read.parquet(f"{scratch}/neighbors")
+
+
+def _votes(entries: DataFrame, key: str, neighbors: DataFrame, normalization: float) -> DataFrame:
+    """`entries` with the strength of each `key` divided by its t; one that is nobody's neighbour stays as it is."""
+    if normalization == 0:
+        return entries
+    cells = neighbors.select(F.explode(F.arrays_zip("index", "value")).alias("cell"))
+    totals = cells.groupBy(F.col("cell.index").cast("long").alias(key)).agg(F.sum(F.abs("cell.value")).alias("total"))
+    divisor = F.when(F.col("total") > 0, F.pow("total", F.lit(normalization))).otherwise(1.0)
+    voted = entries.join(totals, key, "left").withColumn("strength", F.col("strength") / divisor)
+    return voted.select("user", "item", "strength")
 
 
 def _size(ids: DataFrame, key: str) -> int:

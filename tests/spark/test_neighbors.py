@@ -42,7 +42,8 @@ def dense_scores(rows, settings):
     rounded = similarity.astype(np.float32)
     for row in rounded:
         row[np.argsort(-row, kind="stable")[settings.neighbors :]] = 0
-    return rounded
+    votes = np.abs(rounded).sum(0)
+    return rounded / np.where(votes > 0, votes, 1) ** settings.normalization
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def ratings():
 
 @pytest.mark.parametrize("weighting", ["none", "bm25", "tfidf"])
 def test_itemknn_scores_are_those_of_the_dense_formula(dataset_of, scores_of, ratings, tmp_path, weighting):
-    settings = ItemKnnSettings(neighbors=5, shrinkage=3.0, weighting=weighting, asymmetry=0.2)
+    settings = ItemKnnSettings(neighbors=5, shrinkage=3.0, weighting=weighting, asymmetry=0.2, normalization=0.6)
     dataset = dataset_of(ratings, N_USERS, N_ITEMS, explicit=True)
     model = fit_itemknn(settings, dataset, dataset.train, seed=0, scratch=str(tmp_path))
     matrix = dense(ratings)
@@ -63,7 +64,7 @@ def test_itemknn_scores_are_those_of_the_dense_formula(dataset_of, scores_of, ra
 
 
 def test_userknn_scores_are_those_of_the_dense_formula(dataset_of, scores_of, ratings, tmp_path):
-    settings = UserKnnSettings(neighbors=7, shrinkage=2.0, weighting="tfidf", asymmetry=0.7)
+    settings = UserKnnSettings(neighbors=7, shrinkage=2.0, weighting="tfidf", asymmetry=0.7, normalization=1.0)
     dataset = dataset_of(ratings, N_USERS, N_ITEMS, explicit=True)
     model = fit_userknn(settings, dataset, dataset.train, seed=0, scratch=str(tmp_path))
     matrix = dense(ratings)

@@ -27,7 +27,8 @@ def main() -> None:
     for name in unwanted:
         environment = environment.exclude(f"{site}/{name}").exclude(f"{site}/{name}/*")
     environment = environment.exclude("bin/ruff").exclude(".*")
-    for source in Path("sparkrec").rglob("*.py"):
+    # Compiled kernels too: executors take them as they are while the sources keep their times, else compile anew.
+    for source in [*Path("sparkrec").rglob("*.py"), *Path("sparkrec").rglob("__pycache__/*.nb[ci]")]:
         environment.files.append(venv_pack.core.File(str(source.resolve()), f"{site}/{source}"))
     Path(arguments.archive).parent.mkdir(parents=True, exist_ok=True)
     environment.pack(output=arguments.archive, force=True, compress_level=1)

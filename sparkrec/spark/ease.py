@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from sparkrec.config import EaseSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.arrays import F32, I64
-from sparkrec.kernels.ease import NotPositiveDefinite, ease_weights
+from sparkrec.kernels.ease import TILE, NotPositiveDefinite, ease_weights
 from sparkrec.spark import storage
 from sparkrec.spark.blocks import pack
 from sparkrec.spark.dataset import Dataset
@@ -78,7 +78,7 @@ def fit_ease(settings: EaseSettings, dataset: Dataset, observed: DataFrame, *, s
 def _items(dataset: Dataset, settings: EaseSettings) -> I64:
     """Ascending ids of all items, once it is sure that their matrix is small enough."""
     m = dataset.items.count()
-    needed = (4 * m**2 + 4 * (BLOCK_BYTES + TILE_BYTES)) / 1e9
+    needed = (4 * m**2 + 16 * TILE * m + 4 * (BLOCK_BYTES + TILE_BYTES)) / 1e9
     if needed > settings.max_memory_gb:
         raise TrainError(
             f"ease: {m:,} items need {needed:.1f} GB on the driver, max_memory_gb allows "

@@ -47,30 +47,26 @@ _FOUND = "row long, index array<int>, value array<float>"
 
 def fit_itemknn(settings: ItemKnnSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
     """score(u, i) = sum of strength(u, j) similarity(i, j) / t_j over the neighbours j of i that u has."""
-    size = _size(dataset.items, "item")
-    entries = strengths(observed)
-    matrix = entries.select(F.col("item").alias("row"), F.col("user").alias("column"), "strength")
-    items = neighbors(matrix, settings, scratch)
-    votes = _votes(entries, "item", items, settings.normalization)
-    return Model(
-        users=sparse(dataset.users, "user", lists(votes, "user", "item", "strength")),
-        items=sparse(dataset.items, "item", items.withColumnRenamed("row", "item")),
-        size=size,
-        user_layout="sparse",
-        item_layout="sparse",
-    )
+    return _fit("item", "user", settings, dataset, observed, scratch)
 
 
 def fit_userknn(settings: UserKnnSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
     """score(u, i) = sum of strength(v, i) similarity(u, v) / t_v over the neighbours v of u that have i."""
-    size = _size(dataset.users, "user")
+    return _fit("user", "item", settings, dataset, observed, scratch)
+
+
+def _fit(key: str, other: str, settings: KnnSettings, dataset: Dataset, observed: DataFrame, scratch: str) -> Model:
+    """Neighbours among the `key` side; the `other` side's rows are the votes."""
+    ids = {"user": dataset.users, "item": dataset.items}
+    size = _size(ids[key], key)
     entries = strengths(observed)
-    matrix = entries.select(F.col("user").alias("row"), F.col("item").alias("column"), "strength")
-    users = neighbors(matrix, settings, scratch)
-    votes = _votes(entries, "user", users, settings.normalization)
+    matrix = entries.select(F.col(key).alias("row"), F.col(other).alias("column"), "strength")
+    nearest = neighbors(matrix, settings, scratch)
+    votes = _votes(entries, key, nearest, settings.normalization)
+    rows = {key: nearest.withColumnRenamed("row", key), other: lists(votes, other, key, "strength")}
     return Model(
-        users=sparse(dataset.users, "user", users.withColumnRenamed("row", "user")),
-        items=sparse(dataset.items, "item", lists(votes, "item", "user", "strength")),
+        users=sparse(dataset.users, "user", rows["user"]),
+        items=sparse(dataset.items, "item", rows["item"]),
         size=size,
         user_layout="sparse",
         item_layout="sparse",

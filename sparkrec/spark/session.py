@@ -48,6 +48,8 @@ def open_session(settings: SparkSettings = SparkSettings()) -> SparkSession:
     require_delta(spark)
     # A block of factors is one row: a batch of 10,000 of them (Spark's default) would not fit in memory.
     spark.conf.set("spark.sql.execution.arrow.maxBytesPerBatch", str(64 << 20))
+    # Nor would 4096 rows of a Parquet file (Spark's default) that each hold a float for every item.
+    spark.conf.set("spark.sql.parquet.columnarReaderBatchSize", "512")
     spark.conf.set("spark.sql.session.timeZone", "UTC")
     return spark
 

@@ -1,5 +1,6 @@
 """Running the command line as a process, and killing it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,20 +17,34 @@ def command(*arguments: str) -> list[str]:
 
 def kill_when(arguments: list[str], reached, seconds: float = 240) -> None:
     """Start a command and end it and its JVM with SIGKILL as soon as `reached()` is true."""
-    log = tempfile.TemporaryFile()  # noqa: SIM115 (a pipe that nobody reads would fill)
-    process = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.DEVNULL, stderr=log)
-    deadline = time.monotonic() + seconds
-    try:
-        while not reached():
-            if process.poll() is not None:
-                log.seek(0)
-                raise AssertionError(f"ended before it was to be killed: {log.read().decode()[-3000:]}")
-            assert time.monotonic() < deadline, "never came to the point where it was to be killed"
-            time.sleep(0.02)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        log.close()
+    _signal_when(arguments, reached, signal.SIGKILL, seconds)
+
+
+def interrupt_when(arguments: list[str], reached, seconds: float = 240) -> tuple[int, str]:
+    """Start a command and press Ctrl-C as soon as `reached()` is true; its exit code and standard error."""
+    return _signal_when(arguments, reached, signal.SIGINT, seconds)
+
+
+def _signal_when(arguments: list[str], reached, sent: signal.Signals, seconds: float) -> tuple[int, str]:
+    with tempfile.TemporaryFile() as log:  # a pipe that nobody reads would fill
+        process = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.DEVNULL, stderr=log)
+
+        def text() -> str:
+            log.seek(0)
+            return log.read().decode()
+
+        deadline = time.monotonic() + seconds
+        try:
+            while not reached():
+                assert process.poll() is None, f"ended before it was to be signalled: {text()[-3000:]}"
+                assert time.monotonic() < deadline, "never came to the point where it was to be signalled"
+                time.sleep(0.02)
+            os.killpg(process.pid, sent)
+            return process.wait(timeout=60), text()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def any_path(folder: str | Path, pattern: str):

@@ -11,7 +11,7 @@ from sparkrec.spark.model import Model
 from sparkrec.stages.ingest import ingest
 from sparkrec.stages.prepare import prepare
 from sparkrec.stages.train import train
-from tests.pipeline.processes import any_path, command, kill_when
+from tests.pipeline.processes import any_path, command, interrupt_when, kill_when
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -56,6 +56,10 @@ def test_a_killed_prepare_leaves_no_dataset_and_completes_when_run_again(lake, t
     assert results[0] == results[1]
 
 
+def snapshot(lake, iteration):
+    return any_path(lake.root, f"models/*/*/scratch/iteration-0000{iteration}/manifest.json")
+
+
 def test_a_killed_fit_resumes_and_ends_with_the_same_factors(lake, twin, pipeline_settings, config_file, caplog):
     factors = []
     for each in (lake, twin):
@@ -65,7 +69,10 @@ def test_a_killed_fit_resumes_and_ends_with_the_same_factors(lake, twin, pipelin
         raw, settings = stage(TrainSettings, pipeline_settings, each, part)
         if each is lake:
             arguments = command("train", "--config", config_file(raw))
-            kill_when(arguments, any_path(each.root, "models/*/*/scratch/iteration-*/manifest.json"))
+            code, said = interrupt_when(arguments, snapshot(each, 2))
+            assert code == 130
+            assert said.splitlines()[-1].startswith("error: interrupted. What was finished is kept")
+            kill_when(arguments, snapshot(each, 4))
             with pytest.raises(InputError, match="no finished train run 'small-als'"):
                 each.finished_run("train", "small-als")
             caplog.set_level("INFO")

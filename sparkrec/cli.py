@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+from types import FrameType
 
 import click
 import yaml
@@ -12,7 +14,7 @@ from sparkrec import __version__
 from sparkrec.configfile import load
 from sparkrec.errors import SparkrecError
 
-log = logging.getLogger("sparkrec")
+_INTERRUPTED = "interrupted. What was finished is kept; run the same command to go on."
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,11 +61,28 @@ def _run_stage(name: str, config: str | None, overrides: tuple[str, ...], dry_ru
     stage = STAGES[name]
     settings = load(stage.settings, config, overrides)  # before Spark starts: a typo costs no minute
     lake = Lake(open_session(settings.spark), settings.lake)
+    _interruption.listen()  # after the session, which has a handler of its own
     if dry_run:
         resolved = {"settings": settings.model_dump(mode="json"), "inputs": stage.inputs(settings, lake)}
         click.echo(yaml.safe_dump(resolved, sort_keys=False).rstrip())
         return
     click.echo(yaml.safe_dump(stage.run(settings, lake).report(), sort_keys=False).rstrip())
+
+
+class _Interruption:
+    """Ctrl-C reaches the Python workers too, so what ends the run may be a failed job instead of KeyboardInterrupt."""
+
+    came = False
+
+    def listen(self) -> None:
+        signal.signal(signal.SIGINT, self._came)
+
+    def _came(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        raise KeyboardInterrupt
+
+
+_interruption = _Interruption()
 
 
 def main(stage: str | None = None) -> None:
@@ -81,7 +100,11 @@ def main(stage: str | None = None) -> None:
     except click.ClickException as error:
         _leave(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _leave("interrupted. What was finished is kept; run the same command to go on.", 130)
+        _leave(_INTERRUPTED, 130)
+    except Exception:
+        if not _interruption.came:
+            raise
+        _leave(_INTERRUPTED, 130)
 
 
 def _leave(message: str, code: int) -> None:

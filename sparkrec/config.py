@@ -328,10 +328,20 @@ class AlsSettings(Settings):
     iterations: int = Field(15, ge=1)
     """Each updates all users, then all items."""
     regularization: float = Field(0.01, ge=0)
+    regularization_scaling: Literal["count", "ials"] = "ials"
+    """What reg_u grows with: count, n_u (as ALS-WR and MLlib); ials, n_u + unobserved_weight N (Rendle et al. 2022)."""
     regularization_exponent: float = Field(1.0, ge=0, le=1)
-    """nu in reg_u = regularization (n_u + unobserved_weight N)^nu. 0: the same for all; 1: as ALS-WR and iALS."""
+    """nu in reg_u = regularization (n_u + ...)^nu. 0: the same for all."""
     unobserved_weight: float = Field(0.0, ge=0)
     """Weight of every unobserved cell, whose target is 0. 0 fits the observed cells only: explicit feedback."""
+    solver: Literal["cholesky", "cg", "ials++"] = "cholesky"
+    """cholesky: exact. cg: a few conjugate gradient steps from the last factors, cheaper from rank 128 on. ials++: one
+    sweep over blocks of coordinates (Rendle et al. 2021)."""
+    cg_steps: int = Field(3, ge=1)
+    coordinates: int = Field(32, ge=1)
+    """Size of the blocks of ials++."""
+    nonnegative: bool = False
+    """No factor below zero (with cholesky only)."""
     biases: bool = False
     """Fit mean, user and item biases first and factorise the residuals (explicit feedback)."""
     bias: BiasSettings = BiasSettings()
@@ -347,6 +357,8 @@ class AlsSettings(Settings):
     def _biases_are_explicit(self) -> AlsSettings:
         if self.biases and self.unobserved_weight > 0:
             raise ValueError("biases are for explicit feedback: set unobserved_weight to 0 or biases to false")
+        if self.nonnegative and self.solver != "cholesky":
+            raise ValueError(f"nonnegative factors have one solver: set solver to cholesky instead of {self.solver}")
         return self
 
 

@@ -1,4 +1,4 @@
-"""The closed-form half-step of weighted alternating least squares, explicit and implicit.
+"""The half-step of weighted alternating least squares, explicit and implicit.
 
 With the src factors Y fixed, the factors x_u of a dst row minimise
 
@@ -14,25 +14,61 @@ target 0. That is x_u = A^-1 b with
     ALS-WR    0    1            rating   lambda n_u                    explicit; Zhou et al. 2008
     implicit  1    1 + alpha r  1        lambda                        Hu et al. 2008, eq. 4
     iALS      a0   1 + a0       1        lambda (n_u + a0 n_src)^nu    Rendle et al. 2022
+
+How far a half-step goes towards that minimum is its Solver's business.
 """
+
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numba import njit
 
-from sparkrec.kernels.arrays import F32, F64, I32, I64, Real, frozen
+from sparkrec.kernels import dense
+from sparkrec.kernels.arrays import F32, F64, I32, I64, frozen
 from sparkrec.kernels.csr import Csr
+from sparkrec.kernels.dense import (
+    LANES,
+    REGROUPED,
+    add_products,
+    all_finite,
+    minimize_nonnegative,
+    prefetch,
+    solve_definite,
+    symmetrize,
+)
 
 NOT_FINITE = "its factors, targets, confidences or regularization are not finite, or overflow float32"
 NOT_POSITIVE_DEFINITE = "its matrix is not positive definite; raise the regularization"
 
-PIVOT_FLOOR = 1e-6
-"""A pivot of the Cholesky factorization below this share of its diagonal entry is float32 rounding noise."""
-
 CHUNK = 256
 """Entries gathered at once: bounds the memory of a popular row, and keeps d x CHUNK floats near the core."""
 
-LANES = 16
-"""Chunks are padded to whole vectors of float32 with entries of weight 0."""
+AHEAD = 8
+"""Entries from one that is used to the one that is asked for: memory takes as long as they do."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How A x = b is solved.
+
+    cholesky     exactly
+    nonnegative  exactly among x >= 0, by coordinate descent
+    cg           `steps` conjugate gradient steps from the factors of the last iteration (Takács et al. 2011)
+    coordinate   one sweep over blocks of `width` coordinates from there, each exact (iALS++; Rendle et al. 2021)
+    """
+
+    method: Literal["cholesky", "nonnegative", "cg", "coordinate"] = "cholesky"
+    steps: int = 3
+    width: int = 32
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether it goes on from factors instead of from nothing."""
+        return self.method in ("cg", "coordinate")
+
+
+EXACT = Solver()
 
 
 class SingularSystem(ValueError):
@@ -60,36 +96,99 @@ def gram(src: F32) -> F64:
 
 
 def half_step_reference(
-    targets: Csr, confidence: F32, src: F32, gram: F64, unobserved_weight: float, reg: F32 | F64
-) -> F32:
+    targets: Csr,
+    confidence: F32,
+    src: F32,
+    gram: F64,
+    unobserved_weight: float,
+    reg: F32 | F64,
+    solver: Solver = EXACT,
+    start: F32 | None = None,
+) -> tuple[F32, float]:
     """`half_step` as it would be written on a blackboard; float64 throughout."""
     targets, confidence, src, gram, reg = _checked(targets, confidence, src, gram, reg)
-    factors = src.astype(np.float64)
     dst = np.zeros((targets.n_rows, src.shape[1]), np.float32)
     for u in range(targets.n_rows):
-        observed = slice(targets.indptr[u], targets.indptr[u + 1])
-        if observed.start == observed.stop:
+        own = slice(targets.indptr[u], targets.indptr[u + 1])
+        if own.start == own.stop:
             continue
-        y = factors[targets.indices[observed]]
-        c, p = confidence[observed].astype(np.float64), targets.values[observed]
-        a = gram + (y.T * (c - unobserved_weight)) @ y + reg[u] * np.eye(src.shape[1])
-        b = y.T @ (c * p)
-        if not (np.isfinite(a).all() and np.isfinite(b).all()):
-            raise SingularSystem(u, NOT_FINITE)
-        try:
-            lower = np.linalg.cholesky(a)
-        except np.linalg.LinAlgError:
-            raise SingularSystem(u, NOT_POSITIVE_DEFINITE) from None
-        if (np.diag(lower) ** 2 <= PIVOT_FLOOR * np.diag(a)).any():
-            raise SingularSystem(u, NOT_POSITIVE_DEFINITE)
-        dst[u] = np.linalg.solve(a, b)
+        y = src[targets.indices[own]].astype(np.float64)
+        c, p = confidence[own].astype(np.float64), targets.values[own]
+        a, b = (y.T * (c - unobserved_weight)) @ y, y.T @ (c * p)
+        dst[u] = solve(a + gram, b, reg[u], solver, None if start is None else start[u], u)
         if not np.isfinite(dst[u]).all():
             raise SingularSystem(u, NOT_FINITE)
-    return dst
+    return dst, squared_loss(targets, confidence, dst, src, unobserved_weight, gram)
 
 
-def half_step(targets: Csr, confidence: F32, src: F32, gram: F64, unobserved_weight: float, reg: F32 | F64) -> F32:
-    """Closed-form factors of every dst row, src factors fixed: the x_u at the top of this file.
+def solve(a: F64, b: F64, reg: float, solver: Solver = EXACT, start: F32 | None = None, row: int = 0) -> F64:
+    """x of one row: (a + reg I) x = b as the solver solves it, (d,) float64.
+
+    a, b   (d, d) and (d,) float64, the sums at the top of this file
+    start  (d,) where the solver goes on from
+    Raises SingularSystem naming `row`.
+    """
+    a = a + reg * np.eye(len(b))
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise SingularSystem(row, NOT_FINITE)
+    if solver.method == "cg":
+        return _conjugate_gradient(a, b, _given(start), solver.steps, row)
+    if solver.method == "coordinate":
+        x = _given(start)
+        for first in range(0, len(b), solver.width):
+            block = slice(first, first + solver.width)
+            x[block] += _solve_definite(a[block, block], b[block] - a[block] @ x, row)
+        return x
+    x = _solve_definite(a, b, row)
+    if solver.method == "nonnegative":
+        minimize_nonnegative(a, b, x)
+    return x
+
+
+def _solve_definite(a: F64, b: F64, row: int) -> F64:
+    try:
+        lower = np.linalg.cholesky(a)
+    except np.linalg.LinAlgError:
+        raise SingularSystem(row, NOT_POSITIVE_DEFINITE) from None
+    if (np.diag(lower) ** 2 <= dense.PIVOT_FLOOR * np.diag(a)).any():
+        raise SingularSystem(row, NOT_POSITIVE_DEFINITE)
+    return np.asarray(np.linalg.solve(a, b), np.float64)
+
+
+def _conjugate_gradient(a: F64, b: F64, x: F64, steps: int, row: int) -> F64:
+    residual = b - a @ x
+    direction = residual.copy()
+    enough = max(1e-10 * float(residual @ residual), 1e-30)
+    for _ in range(steps):
+        before = residual @ residual
+        if before <= enough:
+            break
+        curvature = direction @ a @ direction
+        if curvature <= 0:
+            raise SingularSystem(row, NOT_POSITIVE_DEFINITE)
+        x += before / curvature * direction
+        residual -= before / curvature * (a @ direction)
+        direction = residual + (residual @ residual) / before * direction
+    return x
+
+
+def _given(start: F32 | None) -> F64:
+    if start is None:
+        raise ValueError("start: found None, expected the factors from which cg and coordinate go on")
+    return start.astype(np.float64)
+
+
+def half_step(
+    targets: Csr,
+    confidence: F32,
+    src: F32,
+    gram: F64,
+    unobserved_weight: float,
+    reg: F32 | F64,
+    solver: Solver = EXACT,
+    start: F32 | None = None,
+) -> tuple[F32, float]:
+    """Factors of every dst row, src factors fixed: the x_u at the top of this file.
 
     targets            n_dst x n_src, the value of an observed entry is its target p_ui
     confidence         (nnz,) float32, the weight c_ui of each observed entry, in the order of `targets`
@@ -97,21 +196,52 @@ def half_step(targets: Csr, confidence: F32, src: F32, gram: F64, unobserved_wei
     gram               (d, d) float64, unobserved_weight * gram(src); zeros where the weight is zero
     unobserved_weight  w0, the weight of every unobserved entry
     reg                (n_dst,) float32 or float64, added to the diagonal
-    Returns (n_dst, d) float32; rows without observed entries are zero, and never solved. A cell that occurs
-    twice in a row counts as two observations. Sums are float32 within 256 entries and float64 beyond; the
-    solution is float64.
+    start              (n_dst, d) float32 where cg and coordinate go on from
+    Returns (n_dst, d) float32 and their `squared_loss`. Rows without observed entries are zero, and never solved. A
+    cell that occurs twice in a row counts as two observations. Sums are float32 within CHUNK entries and float64
+    beyond; the solution is float64 (cg: float32).
     Raises SingularSystem naming the first row that has no trustworthy solution, ValueError and TypeError for
     arguments that do not fit together.
     """
     targets, confidence, src, gram, reg = _checked(targets, confidence, src, gram, reg)
-    dst = np.zeros((targets.n_rows, src.shape[1]), np.float32)
-    d = src.shape[1]
-    base = np.eye((d + 3) // 4 * 4)  # room for whole 4 x 4 tiles; the padding's own block is the identity
-    base[:d, :d] = gram
-    failed, finite = _half_step(*targets, confidence, src, base, float(unobserved_weight), reg, dst)
+    shape = targets.n_rows, src.shape[1]
+    if solver.needs_start:
+        if start is None or start.shape != shape:
+            raise ValueError(f"start: found {None if start is None else start.shape}, expected {shape} for cg and "
+                             "coordinate")  # fmt: skip
+        dst = frozen(start, np.float32, "start", 2).copy()
+        dst[np.diff(targets.indptr) == 0] = 0.0
+    else:
+        dst = np.zeros(shape, np.float32)
+    given = *targets, confidence, src
+    w0 = float(unobserved_weight)
+    if solver.method == "cg":
+        failed, finite, loss = _half_step_cg(*given, gram.astype(np.float32), w0, reg, solver.steps, dst)
+    elif solver.method == "coordinate":
+        failed, finite, loss = _half_step_coordinate(*given, gram, w0, reg, min(solver.width, shape[1]), dst)
+    else:
+        failed, finite, loss = _half_step(*given, dense.padded(gram), w0, reg, solver.method == "nonnegative", dst)
     if failed >= 0:
         raise SingularSystem(failed, NOT_POSITIVE_DEFINITE if finite else NOT_FINITE)
-    return dst
+    return dst, loss
+
+
+def equations(targets: Csr, confidence: F32, src: F32, unobserved_weight: float) -> tuple[F64, F64]:
+    """The sums over observed entries in A (d, d) and b (d,), float64, of a `targets` of one row.
+
+    Those of the parts of a row add up: a row with too many entries for one task is summed in several.
+    """
+    d = src.shape[1]
+    targets, confidence, src, *_ = _checked(targets, confidence, src, np.zeros((d, d)), np.zeros(targets.n_rows))
+    if targets.n_rows != 1:
+        raise ValueError(f"targets: found {targets.n_rows} rows, expected 1")
+    b = np.zeros(d)
+    a = np.zeros_like(dense.padded(np.zeros((d, d))))
+    y, weighted = np.zeros((2, CHUNK, len(a)), np.float32)
+    weight = confidence - np.float32(unobserved_weight)
+    _accumulate(src, 0, d, targets.indices, weight, confidence * targets.values, y, weighted, a, b)
+    symmetrize(a)
+    return a[:d, :d], b
 
 
 def squared_loss(targets: Csr, confidence: F32, dst: F32, src: F32, unobserved_weight: float, gram: F64) -> float:
@@ -150,11 +280,7 @@ def _checked(targets: Csr, confidence: F32, src: F32, gram: F64, reg: F32 | F64)
     return targets, confidence, src, gram, ridge
 
 
-# Sums may be regrouped into vectors and fused; NaN and infinity keep their meaning.
-_REGROUPED = {"reassoc", "contract", "nsz"}
-
-
-@njit(cache=True, nogil=True, fastmath=_REGROUPED)
+@njit(cache=True, nogil=True, fastmath=REGROUPED)
 def _half_step(
     indptr: I64,
     indices: I32,
@@ -164,177 +290,308 @@ def _half_step(
     base: F64,
     unobserved_weight: float,
     reg: F64,
+    nonnegative: bool,
     dst: F32,
-) -> tuple[int, bool]:
-    """Fills `dst`; returns (-1, True), or the first row that failed and whether its system was finite."""
+) -> tuple[int, bool, float]:
+    """Fills `dst`; returns (-1, True, loss), or the first row that failed and whether its system was finite."""
     n_dst, d = dst.shape
     padded = len(base)
-    a = np.zeros((padded, padded))
-    b = np.zeros(padded)
-    landing = np.empty((LANES, d), np.float32)
-    # Rows LANES longer than CHUNK: a power of two would send all of them to the same few cache sets.
-    y = np.zeros((padded, CHUNK + LANES), np.float32)
-    weighted = np.zeros((padded, CHUNK + LANES), np.float32)
-    weight = np.zeros(CHUNK, np.float32)
-    pull = np.zeros(CHUNK, np.float32)
+    a, b = np.zeros((padded, padded + LANES)), np.zeros(padded)
+    whole, pulled = np.zeros((padded, padded) if nonnegative else (0, 0)), np.zeros(padded)
+    y, weighted = np.zeros((CHUNK, padded), np.float32), np.zeros((CHUNK, padded), np.float32)
+    longest = _longest(indptr)
+    weight, pull = np.empty(longest, np.float32), np.empty(longest, np.float32)
+    loss = 0.0
 
     for u in range(n_dst):
-        if indptr[u] == indptr[u + 1]:
+        n = indptr[u + 1] - indptr[u]
+        if n == 0:
             continue
-        for j in range(padded):  # the lower triangle of tiles; nothing reads the rest
-            for k in range(j // 4 * 4 + 4):
+        for j in range(padded):
+            for k in range(j // LANES * LANES, padded):
                 a[j, k] = base[j, k]
         for j in range(d):
             a[j, j] += reg[u]
             b[j] = 0.0
-        for first in range(indptr[u], indptr[u + 1], CHUNK):
-            n = min(CHUNK, indptr[u + 1] - first)
-            n_padded = _gather(src, indices[first : first + n], landing, y)
-            for e in range(n):
-                weight[e] = confidence[first + e] - unobserved_weight
-                pull[e] = confidence[first + e] * target[first + e]
-            for e in range(n, n_padded):
-                weight[e] = 0.0
-                pull[e] = 0.0
-            for k in range(d):
-                yk = y[k]
-                weighted_k = weighted[k]
-                total = np.float32(0.0)
-                for e in range(n_padded):
-                    weighted_k[e] = weight[e] * yk[e]
-                    total += pull[e] * yk[e]
-                b[k] += total
-            for j in range(0, padded, 4):
-                for k in range(0, j + 4, 4):
-                    _add_tile(1.0, weighted, j, y, k, n_padded, a)
-        if not _cholesky(a):
-            return u, _all_finite(a)  # what was not finite before the factorization still is not
-        _substitute(a, b)
+        for e in range(n):
+            c, p = confidence[indptr[u] + e], target[indptr[u] + e]
+            weight[e] = c - unobserved_weight
+            pull[e] = c * p
+            loss += np.float64(c * p) * p
+        _accumulate(src, 0, d, indices[indptr[u] : indptr[u + 1]], weight, pull, y, weighted, a, b)
+        pulled[:] = b
+        if nonnegative:
+            whole[:] = a[:, :padded]
+            symmetrize(whole)
+        for j in range(padded):
+            a[j, padded] = b[j]
+        if not solve_definite(a, b):
+            return u, all_finite(a), 0.0  # what was not finite before the factorization still is not
+        if nonnegative:
+            minimize_nonnegative(whole, pulled, b)
+        # x (A - reg I) x - 2 b x, in which A x = b, for x >= 0 wherever x is not 0
         for k in range(d):
+            loss -= b[k] * (pulled[k] + reg[u] * b[k])
             dst[u, k] = b[k]
             if not np.isfinite(dst[u, k]):
-                return u, False
-    return -1, True
+                return u, False, 0.0
+    return -1, True, loss
+
+
+@njit(cache=True, nogil=True, fastmath=REGROUPED)
+def _half_step_coordinate(
+    indptr: I64,
+    indices: I32,
+    target: F32,
+    confidence: F32,
+    src: F32,
+    base: F64,
+    unobserved_weight: float,
+    reg: F64,
+    width: int,
+    dst: F32,
+) -> tuple[int, bool, float]:
+    """As `_half_step`, a block of `width` coordinates after the other, the others where they are."""
+    n_dst, d = dst.shape
+    padded = (width + LANES - 1) // LANES * LANES
+    a, b = np.zeros((padded, padded + LANES)), np.zeros(padded)
+    y, weighted = np.zeros((CHUNK, padded), np.float32), np.zeros((CHUNK, padded), np.float32)
+    longest = _longest(indptr)
+    weight, pull = np.empty(longest, np.float32), np.empty(longest, np.float32)
+    score = np.empty(longest, np.float32)
+    loss = 0.0
+
+    for u in range(n_dst):
+        n = indptr[u + 1] - indptr[u]
+        if n == 0:
+            continue
+        x = dst[u]
+        own = indices[indptr[u] : indptr[u + 1]]
+        for e in range(n):
+            weight[e] = confidence[indptr[u] + e] - unobserved_weight
+            score[e] = 0.0
+        _add_scores(src, 0, own, x, score)
+        for first in range(0, d, width):
+            n_block = min(width, d - first)
+            for j in range(padded):
+                for k in range(j // LANES * LANES, padded):
+                    inside = j < n_block and k < n_block
+                    a[j, k] = base[first + j, first + k] if inside else np.float64(j == k)
+                b[j] = 0.0
+            for j in range(n_block):
+                a[j, j] += reg[u]
+                total = reg[u] * x[first + j]
+                for k in range(d):
+                    total += base[first + j, k] * x[k]
+                b[j] = -total
+            for e in range(n):
+                pull[e] = confidence[indptr[u] + e] * target[indptr[u] + e] - weight[e] * score[e]
+            if n_block < width:  # wider blocks filled what is padding now
+                y[:] = 0.0
+                weighted[:] = 0.0
+            _accumulate(src, first, n_block, own, weight, pull, y, weighted, a, b)
+            for j in range(padded):
+                a[j, padded] = b[j]
+            if not solve_definite(a, b):
+                return u, all_finite(a), 0.0
+            step = b[:n_block].astype(np.float32)
+            for k in range(n_block):
+                x[first + k] += step[k]
+            _add_scores(src, first, own, step, score)
+        for e in range(n):
+            miss = np.float64(target[indptr[u] + e]) - score[e]
+            loss += confidence[indptr[u] + e] * miss * miss - unobserved_weight * score[e] * score[e]
+        for j in range(d):
+            if not np.isfinite(x[j]):
+                return u, False, 0.0
+            over_all = 0.0
+            for k in range(d):
+                over_all += base[j, k] * x[k]
+            loss += x[j] * over_all
+    return -1, True, loss
+
+
+@njit(cache=True, nogil=True, fastmath=REGROUPED)
+def _add_scores(src: F32, first: int, indices: I32, x: F32, score: F32) -> None:
+    """score_e += x . y_e, y_e being coordinates first.. of src row indices[e], as many as x has."""
+    for e in range(len(indices)):
+        if e + AHEAD < len(indices):
+            prefetch(src, indices[e + AHEAD])
+        row = src[indices[e]]
+        total = np.float32(0.0)
+        for k in range(len(x)):
+            total += row[first + k] * x[k]
+        score[e] += total
+
+
+@njit(cache=True, nogil=True, fastmath=REGROUPED)
+def _accumulate(
+    src: F32,
+    first: int,
+    width: int,
+    indices: I32,
+    weight: F32,
+    pull: F32,
+    y: F32,
+    weighted: F32,
+    a: F64,
+    b: F64,
+) -> None:
+    """a += sum_e weight_e y_e y_e', b += sum_e pull_e y_e, y_e being coordinates first.. of src row indices[e].
+
+    Fills the upper triangle of tiles of `a`; y and weighted are scratch, zero in columns from `width` on.
+    """
+    pulled = np.zeros(width, np.float32)
+    for start in range(0, len(indices), CHUNK):
+        n = min(CHUNK, len(indices) - start)
+        for e in range(n):
+            at = start + e
+            if at + AHEAD < len(indices):
+                prefetch(src, indices[at + AHEAD])
+            row, w, p = src[indices[at]], weight[at], pull[at]
+            y_e, weighted_e = y[e], weighted[e]
+            for k in range(width):
+                value = row[first + k]
+                y_e[k] = value
+                weighted_e[k] = w * value
+                pulled[k] += p * value
+        add_products(weighted, y, n, a)
+        for k in range(width):
+            b[k] += pulled[k]
+            pulled[k] = 0.0
 
 
 @njit(cache=True, nogil=True)
-def _gather(src: F32, indices: I32, landing: F32, y: F32) -> int:
-    """Put the src rows `indices` into the columns of y, then zeros up to a whole vector; returns how many.
+def _longest(indptr: I64) -> int:
+    longest = 0
+    for u in range(len(indptr) - 1):
+        longest = max(longest, indptr[u + 1] - indptr[u])
+    return longest
 
-    Sums over entries then run along contiguous memory. LANES rows land side by side first: transposing from
-    there writes whole cache lines, twice as fast as column by column.
-    """
-    d = src.shape[1]
-    n = len(indices)
-    for first in range(0, n, LANES):
-        for lane in range(LANES):
-            if first + lane < n:
-                row = src[indices[first + lane]]
-                for k in range(d):
-                    landing[lane, k] = row[k]
-            else:
-                for k in range(d):
-                    landing[lane, k] = 0.0
+
+@njit(cache=True, nogil=True, fastmath=REGROUPED)
+def _half_step_cg(
+    indptr: I64,
+    indices: I32,
+    target: F32,
+    confidence: F32,
+    src: F32,
+    base: F32,
+    unobserved_weight: float,
+    reg: F64,
+    steps: int,
+    dst: F32,
+) -> tuple[int, bool, float]:
+    """As `_half_step`, by `steps` steps of conjugate gradient from `dst`; the matrix is never formed."""
+    n_dst, d = dst.shape
+    b, residual = np.empty(d, np.float32), np.empty(d, np.float32)
+    direction, curved = np.empty(d, np.float32), np.empty(d, np.float32)
+    total = np.empty(d)
+    longest = _longest(indptr)
+    weight, pull = np.empty(longest, np.float32), np.empty(longest, np.float32)
+    loss = 0.0
+
+    for u in range(n_dst):
+        n = indptr[u + 1] - indptr[u]
+        if n == 0:
+            continue
+        x = dst[u]
+        own = indices[indptr[u] : indptr[u + 1]]
+        for e in range(n):
+            c, p = confidence[indptr[u] + e], target[indptr[u] + e]
+            weight[e] = c - unobserved_weight
+            pull[e] = c * p
+            loss += np.float64(c * p) * p
+        _pull(src, own, pull, total, b)
+        _times(src, own, weight, base, reg[u], x, total, residual)
+        before = np.float32(0.0)
         for k in range(d):
-            for lane in range(LANES):
-                y[k, first + lane] = landing[lane, k]
-    return (n + LANES - 1) // LANES * LANES
+            residual[k] = b[k] - residual[k]
+            direction[k] = residual[k]
+            before += residual[k] * residual[k]
+        enough = max(np.float32(1e-10) * before, np.float32(1e-30))
+        for _ in range(steps):
+            if before <= enough:
+                break
+            _times(src, own, weight, base, reg[u], direction, total, curved)
+            curvature = np.float32(0.0)
+            for k in range(d):
+                curvature += direction[k] * curved[k]
+            if not curvature > 0.0:
+                return u, bool(curvature <= 0.0), 0.0
+            length = before / curvature
+            after = np.float32(0.0)
+            for k in range(d):
+                x[k] += length * direction[k]
+                residual[k] -= length * curved[k]
+                after += residual[k] * residual[k]
+            for k in range(d):
+                direction[k] = residual[k] + after / before * direction[k]
+            before = after
+        # x (A - reg I) x - 2 b x, in which A x = b - residual
+        for k in range(d):
+            loss -= np.float64(x[k]) * (np.float64(b[k]) + residual[k] + reg[u] * x[k])
+            if not np.isfinite(x[k]):
+                return u, False, 0.0
+    return -1, True, loss
 
 
-@njit(cache=True, nogil=True, fastmath=_REGROUPED)
-def _add_tile(sign: float, p: F32 | F64, i: int, q: F32 | F64, j: int, n: int, out: F64) -> None:
-    """out[i:i+4, j:j+4] += sign * p[i:i+4, :n] @ q[j:j+4, :n].T
-
-    Sixteen dot products at once stay in registers: eight loads for sixteen multiplications, no store inside
-    the loop. Half of a symmetric matrix this way, and its factorization, took 0.8 of the time of OpenBLAS
-    (gemm, potrf) at d = 64, 0.65 at d = 128, and 1.3 at d = 16.
-    """
-    p0, p1, p2, p3 = p[i], p[i + 1], p[i + 2], p[i + 3]
-    q0, q1, q2, q3 = q[j], q[j + 1], q[j + 2], q[j + 3]
-    zero = p.dtype.type(0)
-    s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = zero
-    for e in range(n):
-        a0, a1, a2, a3 = p0[e], p1[e], p2[e], p3[e]
-        b0, b1, b2, b3 = q0[e], q1[e], q2[e], q3[e]
-        s00, s01, s02, s03 = s00 + a0 * b0, s01 + a0 * b1, s02 + a0 * b2, s03 + a0 * b3
-        s10, s11, s12, s13 = s10 + a1 * b0, s11 + a1 * b1, s12 + a1 * b2, s13 + a1 * b3
-        s20, s21, s22, s23 = s20 + a2 * b0, s21 + a2 * b1, s22 + a2 * b2, s23 + a2 * b3
-        s30, s31, s32, s33 = s30 + a3 * b0, s31 + a3 * b1, s32 + a3 * b2, s33 + a3 * b3
-    _add_four(out[i], j, sign * s00, sign * s01, sign * s02, sign * s03)
-    _add_four(out[i + 1], j, sign * s10, sign * s11, sign * s12, sign * s13)
-    _add_four(out[i + 2], j, sign * s20, sign * s21, sign * s22, sign * s23)
-    _add_four(out[i + 3], j, sign * s30, sign * s31, sign * s32, sign * s33)
+@njit(cache=True, nogil=True, fastmath=REGROUPED)
+def _pull(src: F32, indices: I32, pull: F32, total: F64, out: F32) -> None:
+    """out = sum_e pull_e y_e, `total` is scratch."""
+    total[:] = 0.0
+    for start in range(0, len(indices), CHUNK):
+        out[:] = 0.0
+        for e in range(start, min(start + CHUNK, len(indices))):
+            if e + AHEAD < len(indices):
+                prefetch(src, indices[e + AHEAD])
+            row, p = src[indices[e]], pull[e]
+            for k in range(len(out)):
+                out[k] += p * row[k]
+        for k in range(len(out)):
+            total[k] += out[k]
+    for k in range(len(out)):
+        out[k] = total[k]
 
 
-@njit(cache=True, nogil=True)
-def _add_four(row: F64, j: int, s0: Real, s1: Real, s2: Real, s3: Real) -> None:
-    row[j] += s0
-    row[j + 1] += s1
-    row[j + 2] += s2
-    row[j + 3] += s3
+@njit(cache=True, nogil=True, fastmath=REGROUPED)
+def _times(src: F32, indices: I32, weight: F32, base: F32, reg: float, v: F32, total: F64, out: F32) -> None:
+    """out = A v, A as at the top of this file; `total` is scratch."""
+    d = len(v)
+    for j in range(d):
+        over_all = np.float32(0.0)
+        for k in range(d):
+            over_all += base[j, k] * v[k]
+        total[j] = over_all + reg * v[j]
+    for start in range(0, len(indices), CHUNK):
+        stop = min(start + CHUNK, len(indices))
+        out[:] = 0.0
+        e = start
+        while e + 4 <= stop:  # four at a time, a quarter of the traffic on v and out
+            y0, y1, y2, y3 = src[indices[e]], src[indices[e + 1]], src[indices[e + 2]], src[indices[e + 3]]
+            s0 = s1 = s2 = s3 = np.float32(0.0)
+            for k in range(d):
+                s0, s1, s2, s3 = s0 + y0[k] * v[k], s1 + y1[k] * v[k], s2 + y2[k] * v[k], s3 + y3[k] * v[k]
+            s0, s1, s2, s3 = weight[e] * s0, weight[e + 1] * s1, weight[e + 2] * s2, weight[e + 3] * s3
+            for k in range(d):
+                out[k] += (s0 * y0[k] + s1 * y1[k]) + (s2 * y2[k] + s3 * y3[k])
+            e += 4
+        while e < stop:
+            y0 = src[indices[e]]
+            s0 = np.float32(0.0)
+            for k in range(d):
+                s0 += y0[k] * v[k]
+            s0 *= weight[e]
+            for k in range(d):
+                out[k] += s0 * y0[k]
+            e += 1
+        for k in range(d):
+            total[k] += out[k]
+    for k in range(d):
+        out[k] = total[k]
 
 
-@njit(cache=True, nogil=True, fastmath=_REGROUPED)
-def _cholesky(a: F64) -> bool:
-    """The lower triangle of `a` becomes L with L L' = a. False at the first pivot not safely positive."""
-    n = len(a)
-    floor = np.empty(n)
-    for k in range(n):
-        floor[k] = PIVOT_FLOOR * a[k, k]
-    for j in range(0, n, 4):
-        for i in range(j, n, 4):
-            _add_tile(-1.0, a, i, a, j, j, a)
-        # The panel, columns j to j + 3, now lacks only what its own columns take from one another.
-        for c in range(j, j + 4):
-            for e in range(j, c):
-                a[c, c] -= a[c, e] * a[c, e]
-            if not floor[c] < a[c, c] < np.inf:  # so that NaN fails, too
-                return False
-            a[c, c] = np.sqrt(a[c, c])
-            for r in range(c + 1, j + 4):
-                for e in range(j, c):
-                    a[r, c] -= a[r, e] * a[c, e]
-                a[r, c] /= a[c, c]
-        l10, l20, l30 = a[j + 1, j], a[j + 2, j], a[j + 3, j]
-        l21, l31, l32 = a[j + 2, j + 1], a[j + 3, j + 1], a[j + 3, j + 2]
-        i0, i1, i2, i3 = 1 / a[j, j], 1 / a[j + 1, j + 1], 1 / a[j + 2, j + 2], 1 / a[j + 3, j + 3]
-        for r in range(j + 4, n):
-            row = a[r, j : j + 4]
-            x0 = row[0] * i0
-            x1 = (row[1] - x0 * l10) * i1
-            x2 = (row[2] - x0 * l20 - x1 * l21) * i2
-            x3 = (row[3] - x0 * l30 - x1 * l31 - x2 * l32) * i3
-            row[0], row[1], row[2], row[3] = x0, x1, x2, x3
-    return True
-
-
-@njit(cache=True, nogil=True, fastmath=_REGROUPED)
-def _substitute(lower: F64, b: F64) -> None:
-    """b becomes the solution x of L L' x = b."""
-    n = len(b)
-    for i in range(n):
-        row = lower[i]
-        total = 0.0
-        for e in range(i):
-            total += row[e] * b[e]
-        b[i] = (b[i] - total) / row[i]
-    for i in range(n - 1, -1, -1):
-        row = lower[i]
-        b[i] /= row[i]
-        for e in range(i):
-            b[e] -= row[e] * b[i]
-
-
-@njit(cache=True, nogil=True)
-def _all_finite(a: F64) -> bool:
-    for j in range(a.shape[0]):
-        for k in range(a.shape[1]):
-            if not np.isfinite(a[j, k]):
-                return False
-    return True
-
-
-@njit(cache=True, nogil=True, fastmath=_REGROUPED)
+@njit(cache=True, nogil=True, fastmath=REGROUPED)
 def _squared_loss(
     indptr: I64,
     indices: I32,

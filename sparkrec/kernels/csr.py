@@ -51,10 +51,8 @@ class Csr(NamedTuple):
         check_range(frozen_rows, n_rows, "rows")
         check_range(wide_columns, 2**31, "columns")
         frozen_columns = frozen(wide_columns.astype(np.int32), np.int32, "columns")
-        by_column = _counting_order(frozen_columns, int(columns.max()) + 1 if len(columns) else 0)
-        # Grouping by row what is already in column order leaves the columns ascending inside each row.
-        rounded = frozen(values.astype(np.float32, copy=False), np.float32, "values")
-        return cls(*_group(by_column, frozen_rows, frozen_columns, rounded, n_rows))
+        indptr, order = grouped(frozen_rows.astype(np.int32), frozen_columns, n_rows)
+        return cls(indptr, frozen_columns[order], values[order].astype(np.float32, copy=False))
 
     def rows(self, start: int, stop: int) -> "Csr":
         """Rows [start, stop) as a Csr of their own; indices and values are views."""
@@ -78,35 +76,29 @@ class Csr(NamedTuple):
         return Csr(indptr, indices, values)
 
 
+def grouped(rows: I32, columns: I32, n_rows: int) -> tuple[I64, I64]:
+    """indptr (n_rows + 1,) of entries grouped by row, and their order: by row, then column, then as they came.
+
+    rows, columns  (nnz,) int32 in [0, n_rows) and [0, 2**31), which the caller has checked
+    """
+    rows, columns = frozen(rows, np.int32, "rows"), frozen(columns, np.int32, "columns")
+    n_columns = int(columns.max()) + 1 if len(columns) else 0
+    # Grouping by row what is already in column order leaves the columns ascending inside each row.
+    _, by_column = _counting_order(columns, n_columns, np.arange(len(columns)))
+    return _counting_order(rows, n_rows, by_column)
+
+
 @njit(cache=True, nogil=True)
-def _counting_order(keys: I32, n_keys: int) -> I64:
-    """The positions of `keys`, sorted by key, equal keys in their order."""
-    place = np.zeros(n_keys + 1, np.int64)
+def _counting_order(keys: I32, n_keys: int, entries: I64) -> tuple[I64, I64]:
+    """Where each key's entries start, and `entries` sorted by key, equal keys in their order."""
+    start = np.zeros(n_keys + 1, np.int64)
     for key in keys:
-        place[key + 1] += 1
+        start[key + 1] += 1
     for key in range(n_keys):
-        place[key + 1] += place[key]
+        start[key + 1] += start[key]
+    place = start[:-1].copy()
     order = np.empty(len(keys), np.int64)
-    for entry in range(len(keys)):
+    for entry in entries:
         order[place[keys[entry]]] = entry
         place[keys[entry]] += 1
-    return order
-
-
-@njit(cache=True, nogil=True)
-def _group(order: I64, rows: I64, columns: I32, values: F32, n_rows: int) -> tuple[I64, I32, F32]:
-    """The entries, taken in `order`, put into their rows."""
-    indptr = np.zeros(n_rows + 1, np.int64)
-    for row in rows:
-        indptr[row + 1] += 1
-    for row in range(n_rows):
-        indptr[row + 1] += indptr[row]
-    place = indptr[:-1].copy()
-    indices = np.empty(len(rows), np.int32)
-    grouped = np.empty(len(rows), np.float32)
-    for entry in order:
-        at = place[rows[entry]]
-        place[rows[entry]] += 1
-        indices[at] = columns[entry]
-        grouped[at] = values[entry]
-    return indptr, indices, grouped
+    return start, order

@@ -1,17 +1,21 @@
 """How ALS lays ratings and factors out over Spark.
 
-Users are hashed to user blocks and items to item blocks. Each half-step updates one side (`dst`) from the other
-(`src`); the two half-steps run the same code with the sides swapped.
+Users are dealt out to user blocks and items to item blocks (`als_plan`). Each half-step updates one side (`dst`) from
+the other (`src`); the two half-steps run the same code with the sides swapped.
 
 In-block of a dst block, one row, made once:
     ids         its users, ascending
-    indptr...   its ratings as CSR, user by user; a column is a position in the src factors that the block needs
-    needed      for each src block, which of its positions those are, ascending
+    split       users of whom it has some ratings only, because they have too many for one block
+    indptr...   its ratings as CSR, a row for each of `ids`, then of `split`; a column is a position in `needed`
+    needed      src block by src block, ascending, the ids of the items that were rated
 Out-links of a src block: for each dst block, the positions of that dst block's `needed`: what to send to it.
 
 Example. Users 10, 11 in user block A rate items 5, 7 of item block P and 6 of item block Q. In-block A has
-ids [10, 11] and needed {P: [0, 1], Q: [0]}, so that columns 0, 1, 2 are items 5, 7, 6. P's out-links hold {A: [0, 1]},
-Q's {A: [0]}: when P has solved its items it sends rows 0 and 1 to A, and nothing else.
+ids [10, 11] and needed {P: [5, 7], Q: [6]}, so that columns 0, 1, 2 are items 5, 7, 6. If P has the items [3, 5, 7] its
+out-links hold {A: [1, 2]}; Q's {A: [0]}: when P has solved its items it sends rows 1 and 2 to A, and nothing else.
+
+The system of a split user is summed in pieces, in the blocks that have its ratings, and solved on the driver, which
+tells its factors to every task: its block is SPLIT, and no block sends them.
 
 Every block is a row of binary columns (little-endian; ids int64, positions int32, indptr int64, values float32), so
 that Spark never looks at a rating again.
@@ -19,59 +23,128 @@ that Spark never looks at a rating again.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame, SparkSession, Window
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
-from sparkrec.spark.als_block import IN_BLOCK, pack_in_block
+from sparkrec.errors import TrainError
+from sparkrec.kernels.arrays import I64
+from sparkrec.kernels.blocking import distinct_count
+from sparkrec.spark import als_block
+from sparkrec.spark.als_plan import SidePlan, block_count, plan_side
+
+log = logging.getLogger(__name__)
+
+SIDES = ("user", "item")
 
 
 @dataclass(frozen=True)
 class Side:
     """Users or items in blocks."""
 
-    name: str
-    keys: list[int]
-    """Key of each block."""
-    index: DataFrame
-    """id, block, position."""
+    plan: SidePlan
     blocks: DataFrame
-    """Columns of IN_BLOCK, and `links` in the form of `needed`."""
+    """IN_BLOCK rows, each in the partition of its key."""
+    links: DataFrame
+    """OUT_LINKS rows, in the same partitions."""
+    keys: set[int]
+    """Of the blocks that are there: one that got no ratings is not."""
+    n_ids: int
+    counts: I64
+    """Ratings in each bucket of ids."""
 
-    @property
-    def n_partitions(self) -> int:
-        return len(self.keys)
+    def grouped(self, others: DataFrame) -> DataFrame:
+        """In-blocks and links together with `others`, rows with a `block`: to be grouped by block.
 
-
-def lay_out(ratings: DataFrame, user_blocks: int, item_blocks: int) -> tuple[Side, Side]:
-    """Both sides of `ratings` (user, item, value, confidence), in memory; the caller unpersists their `blocks`."""
-    spark = ratings.sparkSession
-    keys = {"user": partition_keys(spark, user_blocks), "item": partition_keys(spark, item_blocks)}
-    index = {side: _index(ratings, side, keys[side]).localCheckpoint() for side in keys}
-    placed = ratings
-    for side, rows in index.items():
-        placed = placed.join(rows.toDF(side, f"{side}_block", f"{side}_position"), side)
-    placed = placed.persist()
-    # Cut from their history: Spark walks the plan of all that is cached below a query, each time, for minutes in a fit.
-    in_blocks = {
-        "user": _in_blocks(placed, "user", "item", user_blocks).localCheckpoint(),
-        "item": _in_blocks(placed, "item", "user", item_blocks).localCheckpoint(),
-    }
-    placed.unpersist()
-    sides = []
-    for side, other in (("user", "item"), ("item", "user")):
-        links = (
-            in_blocks[other]
-            .select(F.col("block").alias("to"), F.explode("needed").alias("need"))
-            .groupBy(F.col("need.block").alias("block"))
-            .agg(F.collect_list(F.struct(F.col("to").alias("block"), F.col("need.positions"))).alias("links"))
+        A block is a row with its layout, a message a row without: grouped by block, each comes to its solver. Spark
+        4.1 and later see that all sides of the union lie in the same partitions and leave the layout where it is; an
+        optimiser that does not see it moves the layout too, which is slower and as right.
+        """
+        n = len(self.plan.keys)
+        moved = others.repartition(n, "block")
+        return self.blocks.unionByName(self.links, allowMissingColumns=True).unionByName(
+            moved, allowMissingColumns=True
         )
-        # Partitioned by key last, then kept: the solving tasks find the blocks where they are.
-        blocks = in_blocks[side].join(links, "block").repartition(len(keys[side]), "block").persist()
-        blocks.count()
-        sides.append(Side(side, keys[side], index[side], blocks))
+
+    def unpersist(self) -> None:
+        self.blocks.unpersist()
+        self.links.unpersist()
+
+
+def ddl(schema: pa.Schema) -> str:
+    """As Spark wants it."""
+    return ", ".join(f"{field.name} {field.dataType.simpleString()}" for field in from_arrow_schema(schema))
+
+
+def lay_out(
+    ratings: DataFrame, rank: int, user_blocks: int | None, item_blocks: int | None, split_above: int | None = None
+) -> tuple[Side, Side]:
+    """Both sides of `ratings` (user, item, value, confidence), in memory; the caller unpersists them.
+
+    user_blocks, item_blocks  None: from the data and the executors' memory
+    split_above               most ratings of an id that is solved in one block; None: half the ratings of a block
+    """
+    spark = ratings.sparkSession
+    columns = [F.col(side).cast("long").alias(side) for side in SIDES]
+    columns += [F.col(name).cast("float").alias(name) for name in ("value", "confidence")]
+    # Cut from their history: the ratings are read once.
+    chunks = ratings.select(*columns).mapInArrow(als_block.chunks, ddl(als_block.CHUNK)).localCheckpoint(eager=False)
+    tallies = chunks.where("user_counts IS NOT NULL").drop(*SIDES).collect()
+    if not tallies:
+        raise TrainError("als: found no ratings, expected at least one")
+    if unusable := sum(row.unusable for row in tallies):
+        example = next(row.example for row in tallies if row.example)
+        raise TrainError(
+            f"als: {unusable} ratings cannot be used, among them: {example}. Ids must not be null, values finite in "
+            "float32, confidences finite and not negative: leave out or mend these rows."
+        )
+    counts, distinct = {}, {}
+    for side in SIDES:
+        counts[side] = np.sum([np.frombuffer(row[f"{side}_counts"], np.int64) for row in tallies], axis=0)
+        seen = [np.frombuffer(row[f"{side}_registers"], np.int32) for row in tallies]
+        distinct[side] = distinct_count(np.max(seen, axis=0))
+    plain = tuple(name for name in ("value", "confidence") if all(row[name] is None for row in tallies))
+    n_ratings, slots, memory = int(counts["user"].sum()), task_slots(spark), task_memory(spark)
+    rated = chunks.where("user IS NOT NULL").select(*SIDES, "value", "confidence")
+    plans = {}
+    for side, other, given in (("user", "item", user_blocks), ("item", "user", item_blocks)):
+        n_blocks = given or block_count(n_ratings, distinct[other], rank, slots, memory)
+        most = split_above or max(n_ratings / n_blocks / 2, 1000.0)
+        found = _popular(rated, side, counts[side], most)
+        plans[side] = plan_side(counts[side], found, partition_keys(spark, n_blocks), most)
+        log.info("als: about %s %ss in %s blocks, %s split", round(distinct[side]), side, n_blocks, len(found))
+    in_blocks = {side: _in_blocks(rated, plans, side, other, plain) for side, other in (SIDES, SIDES[::-1])}
+    sides = []
+    for side, other in (SIDES, SIDES[::-1]):
+        blocks, plan = in_blocks[side], plans[side]
+        sizes = blocks.select("block", "n_ids").collect()
+        links = _links(blocks, in_blocks[other], len(plan.keys))
+        n_ids = sum(row.n_ids for row in sizes) + len(plan.split)
+        if len({row.block for row in sizes}) != len(sizes):
+            raise RuntimeError(f"als: a {side} block came twice: {sorted(row.block for row in sizes)}")
+        sides.append(Side(plan, blocks, links, {row.block for row in sizes}, n_ids, counts[side]))
     return sides[0], sides[1]
+
+
+def task_slots(spark: SparkSession) -> int:
+    """How many tasks run at once, as far as Spark says."""
+    return spark.range(1 << 16).select(F.spark_partition_id()).distinct().count()
+
+
+def task_memory(spark: SparkSession) -> float:
+    """Bytes that a task may use: half of an executor's memory, shared among its cores."""
+    conf = spark.conf
+    local = str(conf.get("spark.master", "")).startswith("local")
+    text = str(conf.get("spark.driver.memory" if local else "spark.executor.memory", "1g")).lower()
+    units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+    size = float(text.rstrip("bkmgt")) * units.get(text.rstrip("b")[-1:], 1)
+    cores = task_slots(spark) if local else int(conf.get("spark.executor.cores", "1") or 1)
+    return size / 2 / max(cores, 1)
 
 
 def partition_keys(spark: SparkSession, n: int) -> list[int]:
@@ -81,23 +154,33 @@ def partition_keys(spark: SparkSession, n: int) -> list[int]:
     return [row.key for row in rows]
 
 
-def _index(ratings: DataFrame, side: str, keys: list[int]) -> DataFrame:
-    """Block and position of every user or item: hashed to a block, ascending by id within it."""
-    slot = F.pmod(F.xxhash64("id"), F.lit(len(keys))).cast("int")
-    key = F.element_at(F.array(*[F.lit(key).cast("long") for key in keys]), slot + 1)
-    ids = ratings.select(F.col(side).alias("id")).distinct().withColumn("block", key)
-    position = F.row_number().over(Window.partitionBy("block").orderBy("id")) - 1
-    return ids.withColumn("position", position.cast("int"))
+def _popular(chunks: DataFrame, side: str, counts: I64, most: float) -> dict[int, int]:
+    """The ids with more than `most` ratings, and how many: only in buckets that have as many can they be."""
+    buckets = np.flatnonzero(counts > most)
+    if len(buckets) == 0:
+        return {}
+    found = chunks.mapInArrow(als_block.popular(side, buckets), "id long, count long")
+    totals = found.groupBy("id").agg(F.sum("count").alias("count")).where(F.col("count") > most)
+    return {row["id"]: row["count"] for row in totals.collect()}
 
 
-def _in_blocks(placed: DataFrame, dst: str, src: str, n_blocks: int) -> DataFrame:
-    rows = placed.select(
-        F.col(f"{dst}_block").alias("block"),
-        F.col(dst).alias("id"),
-        F.col(f"{dst}_position").alias("position"),
-        F.col(f"{src}_block").alias("src_block"),
-        F.col(f"{src}_position").alias("src_position"),
-        "value",
-        "confidence",
+def _in_blocks(chunks: DataFrame, plans: dict[str, SidePlan], dst: str, src: str, plain: tuple[str, ...]) -> DataFrame:
+    n = len(plans[dst].keys)
+    pieces = chunks.mapInArrow(als_block.pieces(plans[dst], dst, src, plain), ddl(als_block.PIECE))
+    blocks = pieces.repartition(n, "block").groupBy("block").applyInArrow(
+        als_block.assemble(plans[dst], plans[src]), ddl(als_block.IN_BLOCK)
+    )  # fmt: skip
+    # Partitioned by key last, then kept: the solving tasks find the blocks where they are.
+    return blocks.repartition(n, "block").persist()
+
+
+def _links(blocks: DataFrame, needing: DataFrame, n: int) -> DataFrame:
+    needs = needing.select(F.col("block").alias("to"), F.explode("needed").alias("need"))
+    wanted = needs.where(F.col("need.block") >= 0).select(
+        F.col("need.block").alias("block"), "to", F.col("need.ids").alias("wanted")
     )
-    return rows.repartition(n_blocks, "block").groupBy("block").applyInArrow(pack_in_block, IN_BLOCK)
+    own = blocks.select("block", F.col("ids").alias("own")).unionByName(wanted, allowMissingColumns=True)
+    linked = own.groupBy("block").applyInArrow(als_block.link, ddl(als_block.OUT_LINKS))
+    links = linked.repartition(n, "block").persist()
+    links.count()
+    return links

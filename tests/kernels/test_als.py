@@ -54,18 +54,91 @@ KINDS = ["explicit", "implicit", "ials", "less sure of what was seen than of wha
 def test_the_fast_half_step_is_the_readable_one(d, kind):
     targets, src, rng = problem(d)
     rest = arguments(kind, targets, src, rng)
-    fast = als.half_step(targets, rest[0], src, *rest[1:])
-    slow = als.half_step_reference(targets, rest[0], src, *rest[1:])
+    fast, fast_loss = als.half_step(targets, rest[0], src, *rest[1:])
+    slow, slow_loss = als.half_step_reference(targets, rest[0], src, *rest[1:])
+    assert fast_loss == pytest.approx(slow_loss, rel=1e-4)
     assert fast.dtype == slow.dtype == np.float32
     np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=1e-5)
     assert np.abs(fast[[0, 2, 3]]).min() > 0
+
+
+SOLVERS = [
+    als.Solver("nonnegative"),
+    als.Solver("cg", steps=1),
+    als.Solver("cg", steps=4),
+    als.Solver("coordinate", width=3),
+    als.Solver("coordinate", width=8),
+    als.Solver("coordinate", width=100),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+def test_every_solver_is_its_readable_one(solver, kind):
+    targets, src, rng = problem(21)
+    confidence, gram, weight, reg = arguments(kind, targets, src, rng)
+    start = 0.1 * rng.normal(size=(targets.n_rows, 21)).astype(np.float32)
+    given = targets, confidence, src, gram, weight, reg, solver, start
+    kept = start.copy()
+    (fast, fast_loss), (slow, slow_loss) = als.half_step(*given), als.half_step_reference(*given)
+    assert fast_loss == pytest.approx(slow_loss, rel=1e-4)
+    np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=2e-5)
+    np.testing.assert_array_equal(start, kept)
+
+
+@pytest.mark.parametrize("solver", [als.Solver("cg", steps=40), als.Solver("coordinate", width=9)], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_from_anywhere_come_to_the_exact_solution(solver, kind):
+    targets, src, rng = problem(9)
+    given = targets, *arguments(kind, targets, src, rng)
+    given = given[0], given[1], src, *given[2:]
+    start = rng.normal(size=(targets.n_rows, 9)).astype(np.float32)
+    np.testing.assert_allclose(als.half_step(*given, solver, start)[0], als.half_step(*given)[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nonnegative_factors_cannot_be_improved_without_leaving_the_quadrant(kind):
+    targets, src, rng = problem(12)
+    confidence, gram, weight, reg = arguments(kind, targets, src, rng)
+    found, _ = als.half_step(targets, confidence, src, gram, weight, reg, als.Solver("nonnegative"))
+    assert found.min() == 0
+    assert (found[0] > 0).any()
+    for u in np.flatnonzero(np.diff(targets.indptr)):
+        own = slice(targets.indptr[u], targets.indptr[u + 1])
+        a, b = als.equations(targets.rows(u, u + 1), confidence[own], src, weight)
+        gradient = (a + gram + reg[u] * np.eye(12)) @ found[u] - b
+        scale = 1e-5 * np.abs(b).max()
+        assert gradient.min() > -scale
+        assert np.abs(gradient[found[u] > 0]).max(initial=0) < scale
+
+
+@pytest.mark.parametrize("solver", [als.EXACT, *SOLVERS], ids=str)
+def test_a_row_summed_in_parts_is_the_row(solver):
+    targets, src, rng = problem(10, lengths=[3000])
+    confidence, gram, weight, reg = arguments("ials", targets, src, rng)
+    start = 0.1 * rng.normal(size=(1, 10)).astype(np.float32)
+    whole, _ = als.half_step(targets, confidence, src, gram, weight, reg, solver, start)
+    a, b = np.zeros((10, 10)), np.zeros(10)
+    for part in (slice(0, 1000), slice(1000, 1001), slice(1001, 3000)):
+        indptr = np.array([0, part.stop - part.start])
+        row = Csr(indptr, targets.indices[part], targets.values[part])
+        for total, more in zip((a, b), als.equations(row, confidence[part], src, weight), strict=True):
+            total += more
+    np.testing.assert_allclose(als.solve(a + gram, b, reg[0], solver, start[0]), whole[0], rtol=1e-4, atol=1e-5)
+
+
+def test_solvers_that_go_on_need_something_to_go_on_from():
+    targets, src, rng = problem(4)
+    with pytest.raises(ValueError, match=r"start: found None, expected \(13, 4\) for cg and coordinate"):
+        als.half_step(targets, *arguments("ials", targets, src, rng)[:1], src, *arguments("ials", targets, src, rng)[1:],
+                      als.Solver("cg"))  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_step_away_from_the_solution_lowers_the_objective(kind):
     targets, src, rng = problem(6, lengths=[30, 4, 200], n_src=300)
     confidence, gram, weight, reg = arguments(kind, targets, src, rng)
-    best = als.half_step(targets, confidence, src, gram, weight, reg)
+    best, _ = als.half_step(targets, confidence, src, gram, weight, reg)
 
     def objective(dst):
         loss = als.squared_loss(targets, confidence, dst, src, weight, gram)
@@ -93,17 +166,17 @@ def test_known_factors_are_recovered_from_their_own_products():
     truth, src = rng.normal(size=(20, 8)).astype(np.float32), rng.normal(size=(50, 8)).astype(np.float32)
     rows, columns = np.divmod(np.arange(1000), 50)
     targets = Csr.from_pairs(rows, columns, (truth @ src.T).ravel(), 20)
-    found = als.half_step(targets, np.ones(1000, np.float32), src, np.zeros((8, 8)), 0.0, np.full(20, 1e-6))
+    found, _ = als.half_step(targets, np.ones(1000, np.float32), src, np.zeros((8, 8)), 0.0, np.full(20, 1e-6))
     np.testing.assert_allclose(found, truth, atol=1e-4)
 
 
 def test_rows_do_not_feel_their_neighbours():
     targets, src, rng = problem(7)
     confidence, gram, weight, reg = arguments("implicit", targets, src, rng)
-    whole = als.half_step(targets, confidence, src, gram, weight, reg)
+    whole, _ = als.half_step(targets, confidence, src, gram, weight, reg)
     for u in range(targets.n_rows):
         own = slice(targets.indptr[u], targets.indptr[u + 1])
-        alone = als.half_step(targets.rows(u, u + 1), confidence[own], src, gram, weight, reg[u : u + 1])
+        alone, _ = als.half_step(targets.rows(u, u + 1), confidence[own], src, gram, weight, reg[u : u + 1])
         np.testing.assert_array_equal(alone[0], whole[u])
 
 
@@ -111,19 +184,19 @@ def test_a_row_without_observations_is_zero_even_where_its_system_is_singular():
     targets = Csr(np.array([0, 0, 0]), np.zeros(0, np.int32), np.zeros(0, np.float32))
     src = np.ones((4, 3), np.float32)
     for step in (als.half_step, als.half_step_reference):
-        dst = step(targets, np.zeros(0, np.float32), src, np.zeros((3, 3)), 0.0, np.zeros(2))
+        dst, _ = step(targets, np.zeros(0, np.float32), src, np.zeros((3, 3)), 0.0, np.zeros(2))
         np.testing.assert_array_equal(dst, np.zeros((2, 3)))
 
 
 def test_read_only_arrays_are_welcome_and_give_the_same():
     targets, src, rng = problem(9, lengths=[5, 300])
     confidence, gram, weight, reg = arguments("ials", targets, src, rng)
-    expected = als.half_step(targets, confidence, src, gram, weight, reg)
+    expected, _ = als.half_step(targets, confidence, src, gram, weight, reg)
 
     def arrow(array):
         return np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
 
-    found = als.half_step(Csr(*map(arrow, targets)), arrow(confidence), arrow(src), arrow(gram), weight, arrow(reg))
+    found, _ = als.half_step(Csr(*map(arrow, targets)), arrow(confidence), arrow(src), arrow(gram), weight, arrow(reg))
     np.testing.assert_array_equal(found, expected)
 
 

@@ -104,7 +104,7 @@ def test_an_interrupted_fit_ends_where_an_uninterrupted_one_does(spark, tmp_path
 
     from sparkrec.spark import als
 
-    half_step, calls = als._half_step, []
+    half_step, calls = als._Solving.half_step, []
 
     def dies(*args):
         calls.append(args)
@@ -112,10 +112,10 @@ def test_an_interrupted_fit_ends_where_an_uninterrupted_one_does(spark, tmp_path
             raise KeyboardInterrupt
         return half_step(*args)
 
-    monkeypatch.setattr(als, "_half_step", dies)
+    monkeypatch.setattr(als._Solving, "half_step", dies)
     with pytest.raises(KeyboardInterrupt):
         factorize(rows, settings, seed=0, scratch=str(tmp_path / "broken"))
-    monkeypatch.setattr(als, "_half_step", half_step)
+    monkeypatch.setattr(als._Solving, "half_step", half_step)
     caplog.set_level("INFO")
     resumed_users, resumed_items, resumed_history = factorize(rows, settings, seed=0, scratch=str(tmp_path / "broken"))
     assert "resuming after iteration 2" in caplog.text

@@ -1,0 +1,37 @@
+"""python -m bench WHAT [--quick]: a table, and as the last line a JSON object."""
+
+import json
+
+import click
+
+from bench import als, topk
+
+
+@click.group()
+def bench() -> None:
+    """Time sparkrec beside its peers. Ratios are their seconds over ours."""
+
+
+@bench.command("als")
+@click.option("--quick", is_flag=True, help="2 million ratings only, in under two minutes.")
+@click.option("--sizes", default="2M,20M", show_default=True, help="Of 2M, 20M and 100M.")
+@click.option("--rank", default=64, show_default=True)
+@click.option("--explicit", is_flag=True, help="Predict ratings instead of preferences.")
+@click.option("--peers", default="mllib,implicit_exact,implicit_cg", show_default=True)
+@click.option("--iterations", default=10, show_default=True)
+def als_command(quick: bool, sizes: str, rank: int, explicit: bool, peers: str, iterations: int) -> None:
+    """Alternating least squares: seconds an iteration, seconds a fit, memory, loss."""
+    wanted = ["2M"] if quick else sizes.split(",")
+    result = als.compare(wanted, rank, explicit, peers.split(","), 3 if quick else iterations)
+    print(json.dumps(result))
+
+
+@bench.command("topk")
+@click.option("--quick", is_flag=True, help="A tenth of the users.")
+@click.option("--rank", default=64, show_default=True)
+def topk_command(quick: bool, rank: int) -> None:
+    """The best ten items of every user, seen ones excluded."""
+    print(json.dumps(topk.compare(13_800 if quick else 138_000, 27_000, rank)))
+
+
+bench()

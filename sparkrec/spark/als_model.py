@@ -1,0 +1,356 @@
+"""What ALS fits, as a Spark ML Model: recommendations, similar items, folding in, explanations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pyspark.ml.base import Model as MlModel
+from pyspark.ml.recommendation import _ALSModelParams
+from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable, MLReader, MLWritable, MLWriter
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+from pyspark.sql.pandas.functions import pandas_udf
+
+from sparkrec.config import AlsSettings
+from sparkrec.errors import InputError
+from sparkrec.spark.als import contributions, fold_in
+from sparkrec.spark.als_params import AlsParams, setter
+from sparkrec.spark.id_column import IdColumn
+from sparkrec.spark.model import Model
+from sparkrec.spark.retrieval import rank
+from sparkrec.spark.sources import require_columns
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves: factors (id long, value array<float>), with biases (x, b_u, 1) and (y, 1, mean + b_i)."""
+
+    users: DataFrame
+    items: DataFrame
+    user_ids: IdColumn
+    item_ids: IdColumn
+    mean: float
+    """Of the ratings, where there are biases."""
+    history: list[dict[str, float]]
+    params: AlsParams
+    """Of the fit."""
+
+    @property
+    def settings(self) -> AlsSettings:
+        return self.params.settings()
+
+    @property
+    def size(self) -> int:
+        """Length of the rows."""
+        return self.settings.rank + 2 * self.settings.biases
+
+
+class _AlsModelWriter(MLWriter):
+    def __init__(self, model: ALSModel) -> None:
+        super().__init__()
+        self._model = model
+
+    def saveImpl(self, path: str) -> None:
+        fitted = self._model.fitted
+        extra = {
+            "fit": {param.name: value for param, value in fitted.params.extractParamMap().items()},
+            "users": fitted.user_ids.save(f"{path}/userIds"),
+            "items": fitted.item_ids.save(f"{path}/itemIds"),
+            "mean": fitted.mean,
+            "history": fitted.history,
+        }
+        fitted.users.write.mode("overwrite").parquet(f"{path}/userFactors")
+        fitted.items.write.mode("overwrite").parquet(f"{path}/itemFactors")
+        # The metadata last: what has none is not a model.
+        DefaultParamsWriter.saveMetadata(self._model, path, self.sparkSession, extraMetadata=extra)
+
+
+class _AlsModelReader(MLReader["ALSModel"]):
+    def load(self, path: str) -> ALSModel:
+        spark = self.sparkSession
+        metadata = DefaultParamsReader.loadMetadata(path, spark)
+        params = AlsParams()._set(**metadata["fit"])
+        model = ALSModel(
+            Fitted(
+                users=spark.read.parquet(f"{path}/userFactors"),
+                items=spark.read.parquet(f"{path}/itemFactors"),
+                user_ids=IdColumn.load(spark, f"{path}/userIds", metadata["users"]),
+                item_ids=IdColumn.load(spark, f"{path}/itemIds", metadata["items"]),
+                mean=metadata["mean"],
+                history=metadata["history"],
+                params=params,
+            )
+        )
+        model._resetUid(metadata["uid"])
+        DefaultParamsReader.getAndSetParams(model, metadata)
+        return model
+
+
+class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
+    """What `ALS` fits. Methods that MLlib's model has return the same columns as it."""
+
+    def __init__(self, fitted: Fitted) -> None:
+        super().__init__()
+        self.fitted = fitted
+        self.ratings: DataFrame | None = None
+        """What the model was fitted to; None in a model that was loaded."""
+
+    setUserCol = setter("userCol")
+    setItemCol = setter("itemCol")
+    setPredictionCol = setter("predictionCol")
+    setColdStartStrategy = setter("coldStartStrategy")
+    setBlockSize = setter("blockSize")
+
+    @property
+    def rank(self) -> int:
+        """Length of the factors."""
+        return self.fitted.settings.rank
+
+    @property
+    def userFactors(self) -> DataFrame:
+        """id, features array<float>: `rank` factors, and with biases b_u and 1."""
+        return self._features(self.fitted.users, self.fitted.user_ids)
+
+    @property
+    def itemFactors(self) -> DataFrame:
+        """id, features array<float>: `rank` factors, and with biases 1 and mean + b_i."""
+        return self._features(self.fitted.items, self.fitted.item_ids)
+
+    @property
+    def history(self) -> DataFrame:
+        """A row for each iteration: iteration, loss, seconds, kernel_seconds of all tasks together."""
+        return self._spark.createDataFrame(pd.DataFrame(self.fitted.history))
+
+    def plotHistory(self) -> Any:
+        """Loss by iteration and seconds by iteration, as a matplotlib figure (`pip install sparkrec[plot]`)."""
+        import matplotlib.pyplot as plt
+
+        history = pd.DataFrame(self.fitted.history)
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+        for axis, what in zip(axes, ("loss", "seconds"), strict=True):
+            axis.plot(history["iteration"], history[what], marker=".")
+            axis.set_xlabel("iteration")
+            axis.set_ylabel(what)
+        return figure
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        require_columns(dataset, [self.getUserCol(), self.getItemCol()], "dataset")
+        score = pandas_udf(_dot, "float")
+        scored = (
+            dataset.join(self.userFactors.toDF(self.getUserCol(), "_x"), self.getUserCol(), "left")
+            .join(self.itemFactors.toDF(self.getItemCol(), "_y"), self.getItemCol(), "left")
+            .select(*dataset.columns, score("_x", "_y").alias(self.getOrDefault("predictionCol")))
+        )
+        return scored.dropna(subset=[self.getOrDefault("predictionCol")]) if self._drops() else scored
+
+    def recommendForAllUsers(
+        self, numItems: int, exclude: DataFrame | None = None, candidates: DataFrame | None = None
+    ) -> DataFrame:
+        """The best items of every user: userCol, recommendations array<struct<itemCol, rating float>>, best first.
+
+        exclude     (userCol, itemCol) pairs not to recommend: the ratings, to leave out what a user knows
+        candidates  (itemCol) items to recommend; None: all
+        """
+        return self._recommend(numItems, None, exclude, candidates, swapped=False)
+
+    def recommendForAllItems(
+        self, numUsers: int, exclude: DataFrame | None = None, candidates: DataFrame | None = None
+    ) -> DataFrame:
+        """The best users of every item: itemCol, recommendations array<struct<userCol, rating float>>, best first."""
+        return self._recommend(numUsers, None, exclude, candidates, swapped=True)
+
+    def recommendForUserSubset(
+        self,
+        dataset: DataFrame,
+        numItems: int,
+        exclude: DataFrame | None = None,
+        candidates: DataFrame | None = None,
+    ) -> DataFrame:
+        """As `recommendForAllUsers`, for the users in column userCol of `dataset` that the model knows."""
+        return self._recommend(numItems, dataset, exclude, candidates, swapped=False)
+
+    def recommendForItemSubset(
+        self,
+        dataset: DataFrame,
+        numUsers: int,
+        exclude: DataFrame | None = None,
+        candidates: DataFrame | None = None,
+    ) -> DataFrame:
+        """As `recommendForAllItems`, for the items in column itemCol of `dataset` that the model knows."""
+        return self._recommend(numUsers, dataset, exclude, candidates, swapped=True)
+
+    def similarItems(self, k: int) -> DataFrame:
+        """The k items with the most similar factors: itemCol, similar array<struct<itemCol, rating float>>.
+
+        `rating` is the cosine of the factors, biases left aside.
+        """
+        own = F.slice("value", 1, self.rank)
+        norm = F.sqrt(F.aggregate(own, F.lit(0.0), lambda total, x: total + x * x))
+        unit = F.transform(own, lambda x: (x / F.when(norm > 0, norm).otherwise(1.0)).cast("float"))
+        vectors = self.fitted.items.select("id", unit.alias("value"))
+        itself = vectors.select(F.col("id").alias("user"), F.col("id").alias("item"))
+        ids = self.fitted.item_ids
+        best = rank(_dense(vectors, vectors, self.rank), k, exclude=itself)
+        return self._lists(best, ids, self.getItemCol(), ids, self.getItemCol(), "similar")
+
+    def foldIn(self, ratings: DataFrame, side: str = "user") -> ALSModel:
+        """A model in which the users in `ratings` have the factors that fit them best, the items as they are.
+
+        ratings  all ratings of new or changed users, with the columns of the fit; other users stay as they are
+        side     "user", or "item" for new or changed items and fixed users
+
+        Ratings of items that the model does not know say nothing about a user's factors and are left out.
+        """
+        if side not in ("user", "item"):
+            raise InputError(f"side: found {side!r}, expected 'user' or 'item'")
+        fitted, rated = self.fitted, self._rated(ratings)
+        if side == "user":
+            user_ids = IdColumn.of(rated, self.getUserCol(), fitted.user_ids)
+            numbered = fitted.item_ids.replace(user_ids.replace(rated, "user"), "item")
+            folded = fold_in(numbered, fitted.items, fitted.settings, 0.0, own_first=True)
+            changed = replace(fitted, users=_updated(fitted.users, folded), user_ids=user_ids)
+        else:
+            item_ids = IdColumn.of(rated, self.getItemCol(), fitted.item_ids)
+            numbered = item_ids.replace(fitted.user_ids.replace(rated, "item"), "user")
+            folded = fold_in(numbered, fitted.users, fitted.settings, fitted.mean, own_first=False)
+            changed = replace(fitted, items=_updated(fitted.items, folded), item_ids=item_ids)
+        return self._copyValues(ALSModel(changed))
+
+    def explain(self, user: Any, item: Any, ratings: DataFrame | None = None) -> DataFrame:
+        """What each rating of a user adds to the score of an item: itemCol, contribution; the largest first.
+
+        ratings  those of the fit; may be left out unless the model was loaded
+
+        With the item factors as they are, the score is y_item' W sum_i c_i p_i y_i, W the inverse of the user's system
+        (Hu et al. 2008, section 5): a term for each item of the user, and with biases a row with a null item for them.
+        """
+        ratings = self.ratings if ratings is None else ratings
+        if ratings is None:
+            raise InputError("explain: this model was loaded without its ratings: pass them as ratings=")
+        d, item_col, settings = self.rank, self.getItemCol(), self.fitted.settings
+        own, target = self._row(self.userFactors, "user", user), self._row(self.itemFactors, "item", item)
+        rated = self._rated(ratings.where(F.col(self.getUserCol()) == user)).drop(self.getUserCol())
+        rows = rated.join(self.itemFactors.toDF(item_col, "row"), item_col).toPandas()
+        y, p = np.array(rows["row"].tolist()), rows["value"].to_numpy(np.float64)
+        if settings.biases:
+            p = p - y[:, -1] - own[-2]
+        confidence = rows["confidence"].to_numpy(np.float64)
+        terms = contributions(y[:, :d], p, confidence, target[:d], self.fitted.items, settings)
+        explained = [*zip(rows[item_col].tolist(), terms.tolist(), strict=True)]
+        if settings.biases:
+            explained.append((None, float(target[-1] + own[-2])))
+        kind = self.fitted.item_ids.kind
+        schema = T.StructType().add(item_col, kind).add("contribution", T.DoubleType())
+        return self._spark.createDataFrame(sorted(explained, key=lambda each: -each[1]), schema)
+
+    def write(self) -> MLWriter:
+        """Parquet and JSON."""
+        return _AlsModelWriter(self)
+
+    @classmethod
+    def read(cls) -> MLReader[ALSModel]:
+        """The counterpart of `write`."""
+        return _AlsModelReader()
+
+    @property
+    def _spark(self) -> SparkSession:
+        return self.fitted.users.sparkSession
+
+    def _rated(self, ratings: DataFrame) -> DataFrame:
+        """As the fit reads ratings, with this model's id columns."""
+        return self.fitted.params.copy().set_columns(self.getUserCol(), self.getItemCol()).rated(ratings)
+
+    def _drops(self) -> bool:
+        strategy = self.getColdStartStrategy()
+        if strategy not in ("nan", "drop"):
+            raise InputError(f"coldStartStrategy: found {strategy!r}, expected 'nan' or 'drop'")
+        return bool(strategy == "drop")
+
+    def _row(self, factors: DataFrame, what: str, key: Any) -> NDArray[np.float64]:
+        found = factors.where(F.col("id") == key).collect()
+        if not found:
+            raise InputError(f"explain: {what} {key!r} is not in the model")
+        return np.array(found[0].features, np.float64)
+
+    @staticmethod
+    def _features(factors: DataFrame, ids: IdColumn) -> DataFrame:
+        return ids.restore(factors, "id", "id").withColumnRenamed("value", "features")
+
+    def _recommend(
+        self,
+        k: int,
+        subset: DataFrame | None,
+        exclude: DataFrame | None,
+        candidates: DataFrame | None,
+        swapped: bool,
+    ) -> DataFrame:
+        """The best k of one side (`what`) for each of the other (`whom`)."""
+        fitted = self.fitted
+        whom, whom_col, whom_rows = fitted.user_ids, self.getUserCol(), fitted.users
+        what, what_col, what_rows = fitted.item_ids, self.getItemCol(), fitted.items
+        if swapped:
+            whom, whom_col, whom_rows, what, what_col, what_rows = what, what_col, what_rows, whom, whom_col, whom_rows
+
+        def numbered(frame: DataFrame | None, label: str, *wanted: tuple[IdColumn, str, str]) -> DataFrame | None:
+            """The columns of ids that the model knows, as numbers."""
+            if frame is None:
+                return None
+            require_columns(frame, [column for _, column, _ in wanted], label)
+            frame = frame.select(*[F.col(column).alias(ids.column) for ids, column, _ in wanted])
+            for ids, _, name in wanted:
+                frame = ids.replace(frame, name)
+            return frame.dropna().distinct()
+
+        best = rank(
+            _dense(whom_rows, what_rows, fitted.size),
+            k,
+            numbered(subset, "dataset", (whom, whom_col, "user")),
+            exclude=numbered(exclude, "exclude", (whom, whom_col, "user"), (what, what_col, "item")),
+            items=numbered(candidates, "candidates", (what, what_col, "item")),
+        )
+        return self._lists(best, whom, whom_col, what, what_col, "recommendations")
+
+    @staticmethod
+    def _lists(best: DataFrame, whom: IdColumn, whom_col: str, what: IdColumn, what_col: str, name: str) -> DataFrame:
+        """Answers of `rank` as MLlib gives them."""
+        pairs = F.arrays_zip(F.col("items").alias("item"), F.col("scores").alias("rating"))
+        if what.numbers is None:
+            struct = f"array<struct<{what_col}: {what.kind.simpleString()}, rating: float>>"
+            return whom.restore(best.select("user", pairs.cast(struct).alias(name)), "user", whom_col)
+        cell = F.posexplode(pairs).alias("place", "cell")
+        cells = what.restore(best.select("user", cell).select("user", "place", "cell.*"), "item", what_col)
+        listed = cells.groupBy("user").agg(
+            F.sort_array(F.collect_list(F.struct("place", what_col, "rating"))).alias("all")
+        )
+        plain = F.transform("all", lambda one: F.struct(one[what_col].alias(what_col), one["rating"].alias("rating")))
+        return whom.restore(listed.select("user", plain.alias(name)), "user", whom_col)
+
+
+def _updated(old: DataFrame, new: DataFrame) -> DataFrame:
+    """Rows of `new`, and of `old` where `new` has none of that id."""
+    new = new.localCheckpoint()
+    return old.join(new, "id", "left_anti").unionByName(new).localCheckpoint()
+
+
+def _dense(users: DataFrame, items: DataFrame, size: int) -> Model:
+    none = F.lit(None).cast("array<int>").alias("index")
+    return Model(
+        users=users.select(F.col("id").alias("user"), none, "value"),
+        items=items.select(F.col("id").alias("item"), none, "value"),
+        size=size,
+        user_layout="dense",
+        item_layout="dense",
+    )
+
+
+def _dot(x: pd.Series[Any], y: pd.Series[Any]) -> pd.Series[float]:
+    known = (x.notna() & y.notna()).to_numpy()
+    scores = np.full(len(x), np.nan, np.float32)
+    if known.any():
+        scores[known] = np.einsum("nd,nd->n", np.stack(x[known].to_list()), np.stack(y[known].to_list()))
+    return pd.Series(scores)

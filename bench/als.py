@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from statistics import median
 from typing import Any
 
@@ -78,38 +77,22 @@ def _session() -> Any:
 
 
 def _ours(size: Size, rank: int, explicit: bool, iterations: int, same: dict[str, str]) -> dict[str, Any]:
-    from pyspark.sql import functions as F
-
-    from sparkrec.config import AlsSettings
-    from sparkrec.spark.als import factorize
+    from sparkrec import ALS
 
     frame = _session().read.parquet(str(ratings_folder(size)))
-    value, confidence = F.col("rating"), F.lit(1.0)
-    if not explicit:
-        value, confidence = F.lit(1.0), 1.0 + ALPHA * F.col("rating")
-    settings = AlsSettings(
-        rank=rank,
-        iterations=iterations,
-        regularization=REGULARIZATION,
-        unobserved_weight=0.0 if explicit else 1.0,
-        regularization_scaling="count",
-        regularization_exponent=1.0 if same["scaling"] == "count" else 0.0,
-        solver=same["solver"],
-        snapshot_every=1000,
-    )
+    als = ALS(rank=rank, maxIter=iterations, regParam=REGULARIZATION, implicitPrefs=not explicit, alpha=ALPHA, seed=0)
+    als.setRegScaling(same["scaling"]).setSolver(same["solver"])
     watch = Stopwatch()
-    ratings = frame.select("user", "item", value.alias("value"), confidence.alias("confidence"))
-    users, items, history = factorize(ratings, settings, seed=0, scratch=tempfile.mkdtemp())
-    users, items = users.persist(), items.persist()
-    users.count(), items.count()
+    model = als.fit(frame)
     fit = watch.seconds()
-    seconds = [entry["seconds"] for entry in history]
+    history = model.fitted.history
+    both = _both(model.userFactors, model.itemFactors, size)
     return {
-        "iteration": median(seconds[1:]),
+        "iteration": median([entry["seconds"] for entry in history[1:]]),
         "fit": fit,
-        "layout": fit - sum(seconds),
+        "layout": fit - sum(entry["seconds"] for entry in history),
         "kernel": median([entry["kernel_seconds"] for entry in history[1:]]),
-        "loss": _loss(size, explicit, same, *(_matrix(side, "value", n) for side, n in _both(users, items, size))),
+        "loss": _loss(size, explicit, same, *(_matrix(side, n) for side, n in both)),
     }
 
 
@@ -128,7 +111,7 @@ def _mllib(size: Size, rank: int, explicit: bool, iterations: int, same: dict[st
     return {
         "iteration": (seconds[1] - seconds[0]) / (iterations - 1),
         "fit": seconds[1],
-        "loss": _loss(size, explicit, same, *(_matrix(side, "features", n) for side, n in both)),
+        "loss": _loss(size, explicit, same, *(_matrix(side, n) for side, n in both)),
     }
 
 
@@ -164,10 +147,10 @@ def _both(users: Any, items: Any, size: Size) -> list[tuple[Any, int]]:
     return [(users, size.users), (items, size.items)]
 
 
-def _matrix(factors: Any, column: str, n: int) -> np.ndarray:
-    """(n, rank) float32 of rows (id, column array<float>)."""
-    table = factors.select("id", column).toArrow()
-    values = table[column].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+def _matrix(factors: Any, n: int) -> np.ndarray:
+    """(n, rank) float32 of rows (id, features array<float>)."""
+    table = factors.toArrow()
+    values = table["features"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
     matrix = np.zeros((n, values.shape[1]), np.float32)
     matrix[table["id"].to_numpy()] = values
     return matrix

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql import Column, DataFrame, Row, SparkSession
+from pyspark.sql import Column, DataFrame, GroupedData, Row, SparkSession
 from pyspark.sql import functions as F
 
 from sparkrec.config import AlsSettings
@@ -32,6 +32,7 @@ from sparkrec.kernels import als as kernel
 from sparkrec.kernels.arrays import F32, F64, I64
 from sparkrec.kernels.random import normal_rows
 from sparkrec.spark import als_block, storage
+from sparkrec.spark.als_block import Preference
 from sparkrec.spark.als_layout import Side, ddl, lay_out
 from sparkrec.spark.bias import biases
 from sparkrec.spark.dataset import Dataset
@@ -75,7 +76,13 @@ def fit_als(settings: AlsSettings, dataset: Dataset, observed: DataFrame, *, see
 
 
 def fit_factors(
-    ratings: DataFrame, settings: AlsSettings, *, seed: int, scratch: str | None, warm_start: DataFrame | None = None
+    ratings: DataFrame,
+    settings: AlsSettings,
+    *,
+    seed: int,
+    scratch: str | None,
+    warm_start: DataFrame | None = None,
+    preference: Preference | None = None,
 ) -> Factors:
     """Factors of ratings (user, item, value, confidence): x and y, or with biases (x, b_u, 1) and (y, 1, mean + b_i).
 
@@ -84,7 +91,9 @@ def fit_factors(
     zeros = [0.0] * settings.rank
     if warm_start is not None:
         warm_start = warm_start.select("id", F.slice("value", 1, settings.rank).alias("value"))
-    solve = partial(factorize, settings=settings, seed=seed, scratch=scratch, warm_start=warm_start)
+    solve = partial(
+        factorize, settings=settings, seed=seed, scratch=scratch, warm_start=warm_start, preference=preference
+    )
     if not settings.biases:
         users, items, history = solve(ratings)
         return Factors(users, items, zeros, zeros, history)
@@ -94,7 +103,8 @@ def fit_factors(
     left = (
         ratings.join(user_bias.toDF("user", "user_bias"), "user")
         .join(item_bias.toDF("item", "item_bias"), "item")
-        .select("user", "item", residual.cast("float").alias("value"), "confidence")
+        .withColumn("value", residual.cast("float"))
+        .drop("user_bias", "item_bias")
     )
     users, items, history = solve(left)
     user_tail, item_tail = F.array("bias", F.lit(1.0)), F.array(F.lit(1.0), F.lit(mean) + F.col("bias"))
@@ -107,7 +117,15 @@ def fit_factors(
     )
 
 
-def fold_in(ratings: DataFrame, fixed: DataFrame, settings: AlsSettings, shift: float, own_first: bool) -> DataFrame:
+def fold_in(
+    ratings: DataFrame,
+    fixed: DataFrame,
+    settings: AlsSettings,
+    *,
+    shift: float,
+    own_first: bool,
+    preference: Preference | None,
+) -> DataFrame:
     """Factors (id, value) of the users in `ratings` (user, item, value, confidence) from fixed items; or the reverse.
 
     fixed      (id, value array<float>) of all items, biases with them where the settings have biases
@@ -128,7 +146,7 @@ def fold_in(ratings: DataFrame, fixed: DataFrame, settings: AlsSettings, shift: 
         bias = ratings.groupBy("user").agg(solution.alias("bias")).persist()
         ratings = ratings.join(bias, "user").withColumn("value", F.col("value") - F.col("bias"))
     exact = settings.model_copy(update={"solver": "cholesky"})
-    users, items = lay_out(ratings.select("user", "item", "value", "confidence"), d, None, None)
+    users, items = lay_out(ratings.drop("row", "bias"), d, None, None, preference)
     vectors = fixed.select("id", F.slice("value", 1, d).alias("value"))
     src = _Solving(items, 0, exact, 0).start(vectors)
     n_fixed, gram = _gram(vectors, d)
@@ -168,11 +186,18 @@ def _with_tail(factors: DataFrame, biases: DataFrame, tail: Column) -> DataFrame
 
 
 def factorize(
-    ratings: DataFrame, settings: AlsSettings, *, seed: int, scratch: str | None, warm_start: DataFrame | None = None
+    ratings: DataFrame,
+    settings: AlsSettings,
+    *,
+    seed: int,
+    scratch: str | None,
+    warm_start: DataFrame | None = None,
+    preference: Preference | None = None,
 ) -> tuple[DataFrame, DataFrame, list[dict[str, float]]]:
     """User and item factors (id, value array<float>) of ratings (user, item, value, confidence), and what it took.
 
     warm_start  item factors (id, value array<float>) to start from; items without one start at random
+    preference  makes of the values targets and confidences; without it, and without a confidence column, that is 1
     The third is for each iteration its number, loss, seconds, and kernel_seconds summed over all tasks.
 
     Resumes from the last snapshot of the same fit under `scratch`, a folder; None: keeps none. What an executor takes
@@ -183,7 +208,7 @@ def factorize(
     while True:
         done: list[int] = []
         try:
-            return _attempt(ratings, settings, seed, scratch, warm_start, done)
+            return _attempt(ratings, settings, seed, scratch, warm_start, preference, done)
         except SparkrecError:
             raise
         except Exception as error:
@@ -200,9 +225,10 @@ def _attempt(
     seed: int,
     scratch: str | None,
     warm_start: DataFrame | None,
+    preference: Preference | None,
     reached: list[int],
 ) -> tuple[DataFrame, DataFrame, list[dict[str, float]]]:
-    sides = lay_out(ratings, settings.rank, settings.user_blocks, settings.item_blocks)
+    sides = lay_out(ratings, settings.rank, settings.user_blocks, settings.item_blocks, preference)
     try:
         snapshots = _Snapshots(scratch and f"{scratch}/{_fingerprint(settings, seed, sides)}")
         result = _iterate(sides, settings, seed, snapshots, warm_start, reached)
@@ -321,7 +347,7 @@ class _Solving:
                 for row in given.where(F.col("id").isin(plan.split.tolist())).collect():
                     split[plan.split_at(np.array([row["id"]]))] = row["value"]
         starter = als_block.starter(settings.rank, scale, self.seed)
-        return self._state(starter, placed, lambda sums: (split, 0.0, 0.0))
+        return self._state(self.side.without_ratings(placed), starter, lambda pieces: (split, 0.0, 0.0))
 
     def half_step(self, src: _State, before: _State | None) -> _State:
         """Solve every block from the messages to it, and the split ids here. Raises TrainError."""
@@ -338,19 +364,18 @@ class _Solving:
         others = src.messages()
         if solver.needs_start and before is not None:
             others = others.unionByName(before.as_start(), allowMissingColumns=True)
-        return self._state(
-            als_block.solver(step), others, lambda pieces: _solve_split(step, pieces, before.split if before else None)
-        )
+        start = before.split if before else None
+        blocks = self.side.with_ratings(others)
+        return self._state(blocks, als_block.solver(step), lambda pieces: _solve_split(step, pieces, start))
 
     def _state(
         self,
+        blocks: GroupedData,
         task: Callable[[pa.Table], pa.Table],
-        others: DataFrame,
         solve_split: Callable[[list[Row]], tuple[F32, float, float]],
     ) -> _State:
         """Run `task` on every block, computed once and cut from its history."""
-        solved = self.side.grouped(others).groupBy("block").applyInArrow(task, ddl(als_block.STATE))
-        frame = solved.localCheckpoint(eager=False)
+        frame = blocks.applyInArrow(task, ddl(als_block.STATE)).localCheckpoint(eager=False)
         rows = frame.where("to IS NULL").drop("to", "ids", "factors").collect()
         if failures := sorted(row.failure for row in rows if row.failure):
             raise TrainError(failures[0])

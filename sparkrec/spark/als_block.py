@@ -35,6 +35,7 @@ _NEEDED = pa.list_(pa.struct([("block", pa.int64()), ("ids", pa.binary())]))
 _TALLIES = {f"{side}_{what}": pa.binary() for side in ("user", "item") for what in ("counts", "registers")}
 
 CHUNK = _schema(
+    n=pa.int64(),
     user=pa.binary(),
     item=pa.binary(),
     value=pa.binary(),
@@ -43,27 +44,29 @@ CHUNK = _schema(
     unusable=pa.int64(),
     example=pa.string(),
 )
-"""Ratings as they come, columns as arrays (int64, int64, float32, float32). Last in each partition, a row with the
-tallies of all its ids (int64 and int32 arrays, as `blocking.tally`), how many rows cannot be used, and one of them;
-value and confidence are null there if they are 1 throughout."""
+"""n ratings as they come: arrays of ids (int32 where they fit, else int64), and of float32, null if all are 1. Last in
+each partition, a row with the tallies of its ids (int64 and int32 arrays, as of `blocking.tally`), how many of its rows
+cannot be used, and one of them."""
 
-PIECE = _schema(block=pa.int64(), dst=pa.binary(), src=pa.binary(), value=pa.binary(), confidence=pa.binary())
+PIECE = _schema(
+    block=pa.int64(), n=pa.int64(), dst=pa.binary(), src=pa.binary(), value=pa.binary(), confidence=pa.binary()
+)
 """The ratings of a chunk that belong to a block."""
 
 IN_BLOCK = _schema(
     block=pa.int64(),
-    ids=pa.binary(),
-    split=pa.binary(),
     indptr=pa.binary(),
     indices=pa.binary(),
     value=pa.binary(),
     confidence=pa.binary(),
+    ids=pa.binary(),
+    split=pa.binary(),
     needed=_NEEDED,
-    n_ids=pa.int64(),
 )
-"""A block of `als_layout`."""
+"""An in-block of `als_layout`."""
 
-OUT_LINKS = _schema(block=pa.int64(), links=_LINKS)
+OUTLINE = _schema(block=pa.int64(), ids=pa.binary(), split=pa.binary(), needed=_NEEDED, links=_LINKS)
+"""An in-block without its ratings, and its out-links."""
 
 STATE = _schema(
     block=pa.int64(),
@@ -86,37 +89,62 @@ errors, its penalty. A message (`to` not null): factors that another block needs
 exception in a worker would reach its reader as a Java stack trace."""
 
 
-def chunks(batches: Iterable[pa.RecordBatch]) -> Batches:
-    """CHUNK rows of batches (user long, item long, value float, confidence float)."""
-    counts = {side: np.zeros(BUCKETS, np.int64) for side in ("user", "item")}
-    registers = {side: np.zeros(REGISTERS, np.int32) for side in ("user", "item")}
-    not_plain: dict[str, pa.Array] = {}
-    unusable, example = 0, None
-    empty = True
-    for table in _joined(batches, CHUNK_ROWS):
-        empty = False
-        bad = _unusable(table)
-        if bad.any():
-            unusable += int(bad.sum())
-            example = ", ".join(
-                f"{name} {value}" for name, value in table.slice(int(bad.argmax()), 1).to_pylist()[0].items()
-            )
-            continue
-        columns = {name: table.column(name).to_numpy() for name in table.column_names}
-        for side in counts:
-            in_buckets, seen = tally(hashed(columns[side]), BUCKETS)
-            counts[side] += in_buckets
-            np.maximum(registers[side], seen, out=registers[side])
-        for name in ("value", "confidence"):
-            if not (columns[name] == 1).all():
-                not_plain[name] = binary(np.zeros(0, np.float32))
-        yield _row(CHUNK, **{name: binary(values) for name, values in columns.items()})
-    if not empty:
-        tallies = {f"{side}_counts": binary(counts[side]) for side in counts}
-        tallies |= {f"{side}_registers": binary(registers[side]) for side in registers}
-        yield _row(
-            CHUNK, **tallies, **not_plain, unusable=pa.array([unusable]), example=pa.array([example], pa.string())
-        )
+@dataclass(frozen=True)
+class Preference:
+    """Implicit feedback from ratings r: target 1 if r > 0, else 0; confidence 1 + alpha |r| (Hu et al. 2008)."""
+
+    alpha: float
+
+    def of(self, r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Targets and confidences, of the type of r."""
+        return (r > 0).astype(r.dtype), (1 + self.alpha * np.abs(r)).astype(r.dtype)
+
+
+def chunker(preference: Preference | None) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
+    """CHUNK rows of batches (user, item integers, value float, confidence float).
+
+    Without a `confidence` it is 1, or what `preference` makes of the value.
+    """
+
+    def chunks(batches: Iterable[pa.RecordBatch]) -> Batches:
+        counts = {side: np.zeros(BUCKETS, np.int64) for side in ("user", "item")}
+        registers = {side: np.zeros(REGISTERS, np.int32) for side in ("user", "item")}
+        unusable, example, empty = 0, None, True
+        for table in _joined(batches, CHUNK_ROWS):
+            empty = False
+            bad = _unusable(table)
+            if bad.any():
+                unusable += int(bad.sum())
+                first = table.slice(int(bad.argmax()), 1).to_pylist()[0]
+                example = ", ".join(f"{name} {value}" for name, value in first.items())
+                continue
+            columns = {name: table.column(name).to_numpy() for name in table.column_names}
+            for side in counts:
+                in_buckets, seen = tally(hashed(columns[side]), BUCKETS)
+                counts[side] += in_buckets
+                np.maximum(registers[side], seen, out=registers[side])
+            if preference is not None:
+                columns["value"], implied = preference.of(columns["value"])
+                columns.setdefault("confidence", implied)
+            yield _row(CHUNK, n=pa.array([len(table)]), **_packed(columns))
+        if not empty:
+            tallies = {f"{side}_counts": binary(counts[side]) for side in counts}
+            tallies |= {f"{side}_registers": binary(registers[side]) for side in registers}
+            yield _row(CHUNK, **tallies, unusable=pa.array([unusable]), example=pa.array([example], pa.string()))
+
+    return chunks
+
+
+def _packed(columns: dict[str, NDArray[Any]]) -> dict[str, pa.Array]:
+    """Arrays as binary columns: ids as narrow as they can be, floats left out if all are 1."""
+    packed = {}
+    for name, values in columns.items():
+        if np.issubdtype(values.dtype, np.integer):
+            fits = values.dtype.itemsize <= 4 or (values.min() >= -(2**31) and values.max() < 2**31)
+            packed[name] = binary(values.astype(np.int32 if fits else np.int64, copy=False))
+        elif not (values == 1).all():
+            packed[name] = binary(values)
+    return packed
 
 
 def _joined(batches: Iterable[pa.RecordBatch], most: int) -> Iterator[pa.Table]:
@@ -154,30 +182,28 @@ def popular(side: str, buckets: I64) -> Callable[[Iterable[pa.RecordBatch]], Bat
 
     def count(batches: Iterable[pa.RecordBatch]) -> Batches:
         for row in _rows(batches):
-            ids = row.array(side, np.int64)
+            ids = row.ids(side)
             distinct, counts = np.unique(ids[wanted[hashed(ids) % BUCKETS]], return_counts=True)
-            yield pa.RecordBatch.from_pydict({"id": distinct, "count": counts})
+            yield pa.RecordBatch.from_pydict({"id": distinct.astype(np.int64), "count": counts})
 
     return count
 
 
-def pieces(plan: SidePlan, dst: str, src: str, plain: tuple[str, ...]) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
-    """PIECE rows of CHUNK rows, for the blocks of side `dst`; columns in `plain` are 1 throughout and left out."""
+def pieces(plan: SidePlan, dst: str, src: str) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
+    """PIECE rows of CHUNK rows, for the blocks of side `dst`."""
 
     def cut(batches: Iterable[pa.RecordBatch]) -> Batches:
         for row in _rows(batches):
-            columns = {"dst": row.array(dst, np.int64), "src": row.array(src, np.int64)}
-            for name in ("value", "confidence"):
-                if name not in plain:
-                    columns[name] = row.array(name, np.float32)
+            columns = {"dst": row.ids(dst), "src": row.ids(src)}
+            columns |= {name: row.array(name, np.float32) for name in ("value", "confidence") if row.has(name)}
             block = plan.blocks_of_ratings(columns["dst"], columns["src"])
             order = np.argsort(block.astype(np.int16) if len(plan.keys) < 1 << 15 else block, kind="stable")
             ends = np.cumsum(np.bincount(block, minlength=len(plan.keys)))
             columns = {name: values[order] for name, values in columns.items()}
-            for at, (first, stop) in enumerate(zip(np.concatenate(([0], ends)), ends, strict=False)):
+            for key, first, stop in zip(plan.keys.tolist(), (0, *ends[:-1]), ends, strict=True):
                 if first < stop:
-                    part = {name: binary(values[first:stop]) for name, values in columns.items()}
-                    yield _row(PIECE, block=pa.array([plan.keys[at]]), **part)
+                    part = _packed({name: values[first:stop] for name, values in columns.items()})
+                    yield _row(PIECE, block=pa.array([key]), n=pa.array([stop - first]), **part)
 
     return cut
 
@@ -186,15 +212,8 @@ def assemble(dst_plan: SidePlan, src_plan: SidePlan) -> Callable[[pa.Table], pa.
     """The IN_BLOCK row of all PIECE rows of a block."""
 
     def put_together(table: pa.Table) -> pa.Table:
-        def joined(name: str, kind: type[np.generic]) -> NDArray[Any] | None:
-            column = table.column(name)
-            if column.null_count:
-                return None
-            return np.concatenate([np.frombuffer(each.as_buffer(), kind) for each in column])
-
-        dst, src = joined("dst", np.int64), joined("src", np.int64)
-        assert dst is not None
-        assert src is not None
+        parts = [*_rows(table.to_batches())]
+        dst, src = (np.concatenate([part.ids(name) for part in parts]) for name in ("dst", "src"))
         is_split = dst_plan.split_at(dst) >= 0
         if is_split.any():
             own, own_rows = numbered(dst[~is_split])
@@ -208,22 +227,22 @@ def assemble(dst_plan: SidePlan, src_plan: SidePlan) -> Callable[[pa.Table], pa.
         by_home = np.argsort(homes, kind="stable")  # block after block, ascending within
         place = np.empty(len(by_home), np.int32)
         place[by_home] = np.arange(len(by_home), dtype=np.int32)
-        indptr, order = grouped(rows, place[columns], len(own) + len(split))
+        columns = place[columns]
+        indptr, order = grouped(rows, columns, len(own) + len(split))
         needed = [
             {"block": int(home), "ids": src_ids[by_home[homes[by_home] == home]].tobytes()} for home in np.unique(homes)
         ]
         out = {
             "block": table.column("block").slice(0, 1).combine_chunks(),
+            "indptr": binary(indptr),
+            "indices": binary(columns[order]),
             "ids": binary(own),
             "split": binary(split),
-            "indptr": binary(indptr),
-            "indices": binary(place[columns][order]),
             "needed": pa.array([needed], _NEEDED),
-            "n_ids": pa.array([len(own)]),
         }
         for name in ("value", "confidence"):
-            values = joined(name, np.float32)
-            if values is not None:
+            if any(part.has(name) for part in parts):
+                values = np.concatenate([part.floats(name) for part in parts])
                 out[name] = binary(values[order])
         return pa.Table.from_batches([_row(IN_BLOCK, **out)])
 
@@ -231,33 +250,26 @@ def assemble(dst_plan: SidePlan, src_plan: SidePlan) -> Callable[[pa.Table], pa.
 
 
 def link(table: pa.Table) -> pa.Table:
-    """OUT_LINKS of a block from a row with its `own` ids and rows (to, wanted) of what other blocks need of them."""
-    key = table.column("block")[0].as_py()
-    own = table.filter(pc.is_valid(table.column("own")))
-    wanted = table.filter(pc.is_valid(table.column("wanted")))
-    if own.num_rows != 1:
-        raise RuntimeError(f"als: block {key} came {own.num_rows} times, expected once")
-    ids = np.frombuffer(own.column("own")[0].as_buffer(), np.int64)
-    links = [
-        {
-            "block": to.as_py(),
-            "positions": positions(np.frombuffer(each.as_buffer(), np.int64), ids).astype(np.int32).tobytes(),
-        }
-        for to, each in zip(wanted.column("to"), wanted.column("wanted"), strict=True)
-    ]
-    return pa.Table.from_pylist([{"block": key, "links": sorted(links, key=lambda link: link["block"])}], OUT_LINKS)
+    """The OUTLINE of a block from its own row, and rows (to, wanted) of what other blocks need of it."""
+    own = _only(table, "ids")
+    ids = own.array("ids", np.int64)
+    links = []
+    for row in _rows(table.filter(pc.is_valid(table.column("wanted"))).to_batches()):
+        at = positions(row.array("wanted", np.int64), ids).astype(np.int32)
+        links.append({"block": row.batch["to"][0].as_py(), "positions": at.tobytes()})
+    links.sort(key=lambda each: int(each["block"]))
+    columns = {name: own.batch.column(name) for name in ("block", "ids", "split", "needed")}
+    return pa.Table.from_batches([_row(OUTLINE, **columns, links=pa.array([links], _LINKS))])
 
 
 @dataclass(frozen=True)
-class Block:
-    """An in-block and its out-links, as arrays that share their memory."""
+class Outline:
+    """Arrays of an OUTLINE, which share its memory."""
 
     key: int
     ids: I64
     split: I64
-    """Ids whose pieces are the rows of `targets` after those of `ids`."""
-    targets: Csr
-    confidence: F32
+    """Ids whose pieces are the rows of ratings after those of `ids`."""
     needed: dict[int, int]
     """src block -> number of rows that come from it."""
     needed_split: I64
@@ -266,38 +278,34 @@ class Block:
     """dst block of the next half-step -> positions of the rows it needs."""
 
     @classmethod
-    def read(cls, table: pa.Table) -> Block:
-        """Raises RuntimeError unless the rows have one in-block and its links once."""
-        key = table.column("block")[0].as_py()
-        found = []
-        for column in ("ids", "links"):
-            rows = table.filter(pc.is_valid(table.column(column)))
-            if rows.num_rows != 1:
-                raise RuntimeError(f"als: {column} of block {key} came {rows.num_rows} times, expected once")
-            found.append(_Row(rows.to_batches()[0]))
-        row, links = found
-        indptr, indices = row.array("indptr", np.int64), row.array("indices", np.int32)
-
-        def values(name: str) -> F32:
-            return row.array(name, np.float32) if row.has(name) else np.ones(len(indices), np.float32)
-
-        wanted = {
+    def read(cls, table: pa.Table) -> Outline:
+        """Raises RuntimeError unless it is there once."""
+        row = _only(table, "links")
+        needed = {
             each["block"].as_py(): np.frombuffer(each["ids"].as_buffer(), np.int64) for each in row.batch["needed"][0]
         }
-        positions = [
-            (each["block"].as_py(), np.frombuffer(each["positions"].as_buffer(), np.int32))
-            for each in links.batch["links"][0]
-        ]
         return cls(
-            key,
+            row.batch["block"][0].as_py(),
             row.array("ids", np.int64),
             row.array("split", np.int64),
-            Csr(indptr, indices, values("value")),
-            values("confidence"),
-            {home: len(ids) for home, ids in wanted.items()},
-            wanted.get(SPLIT, np.zeros(0, np.int64)),
-            positions,
+            {home: len(ids) for home, ids in needed.items()},
+            needed.get(SPLIT, np.zeros(0, np.int64)),
+            [
+                (each["block"].as_py(), np.frombuffer(each["positions"].as_buffer(), np.int32))
+                for each in row.batch["links"][0]
+            ],
         )
+
+
+def _ratings(table: pa.Table) -> tuple[Csr, F32]:
+    """The ratings of a block, and their confidence. Raises RuntimeError unless they are there once."""
+    row = _only(table, "indptr")
+    indptr, indices = row.array("indptr", np.int64), row.array("indices", np.int32)
+
+    def values(name: str) -> F32:
+        return row.array(name, np.float32) if row.has(name) else np.ones(len(indices), np.float32)
+
+    return Csr(indptr, indices, values("value")), values("confidence")
 
 
 @dataclass(frozen=True)
@@ -329,15 +337,16 @@ class HalfStep:
 
 
 def solver(step: HalfStep) -> Callable[[pa.Table], pa.Table]:
-    """The half-step of one block: its in-block, its links and the messages to it in; STATE rows out."""
+    """The half-step of one block: its ratings, its outline and the messages to it in; STATE rows out."""
 
     def solve(table: pa.Table) -> pa.Table:
-        block = Block.read(table)
+        block = Outline.read(table)
+        ratings, weights = _ratings(table)
         src = _receive(block, table, step)
         started = time.perf_counter()
         n_own = len(block.ids)
-        targets, confidence = block.targets.rows(0, n_own), block.confidence[: block.targets.indptr[n_own]]
-        reg = step.penalty(counted_ratings(block.targets, step.unobserved_weight)[:n_own])
+        targets, confidence = ratings.rows(0, n_own), weights[: ratings.indptr[n_own]]
+        reg = step.penalty(counted_ratings(targets, step.unobserved_weight))
         start = _start(block, table, step.rank) if step.solver.needs_start else None
         weight = step.unobserved_weight
         try:
@@ -347,7 +356,7 @@ def solver(step: HalfStep) -> Callable[[pa.Table], pa.Table]:
             n = targets.indptr[row + 1] - targets.indptr[row]
             return pa.Table.from_pylist([{"failure": failure(block.ids[row], n, error)}], STATE)
         penalty = float(reg @ np.einsum("nd,nd->n", dst, dst, dtype=np.float64))
-        systems = _pieces_of_split(block, src, weight)
+        systems = [*_pieces_of_split(block, ratings, weights, src, weight)]
         seconds = time.perf_counter() - started
         return _send(block, dst, systems, loss=loss, penalty=penalty, seconds=seconds)
 
@@ -373,7 +382,7 @@ def starter(d: int, scale: float, seed: int) -> Callable[[pa.Table], pa.Table]:
     """Factors to start from: given ones (start_ids, start) where there are, random ones drawn by id elsewhere."""
 
     def start(table: pa.Table) -> pa.Table:
-        block = Block.read(table)
+        block = Outline.read(table)
         factors = (scale * normal_rows(seed, block.ids, d)).astype(np.float32)
         for row in _rows(table.filter(pc.is_valid(table.column("start_ids"))).to_batches()):
             ids = row.array("start_ids", np.int64)
@@ -433,11 +442,33 @@ class _Row:
     def array(self, name: str, kind: type[np.generic]) -> NDArray[Any]:
         return np.frombuffer(self.batch.column(name)[0].as_buffer(), kind)
 
+    @property
+    def n(self) -> int:
+        return int(self.batch.column("n")[0].as_py())
+
+    def floats(self, name: str) -> F32:
+        """A column of n numbers, null if all are 1."""
+        return self.array(name, np.float32) if self.has(name) else np.ones(self.n, np.float32)
+
+    def ids(self, name: str) -> NDArray[Any]:
+        """A column of n ids, of 4 or 8 bytes."""
+        data = self.batch.column(name)[0].as_buffer()
+        return np.frombuffer(data, np.int32 if len(data) == 4 * self.n else np.int64)
+
 
 def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[_Row]:
     for batch in batches:
         for at in range(batch.num_rows):
             yield _Row(batch.slice(at, 1))
+
+
+def _only(table: pa.Table, column: str) -> _Row:
+    """The one row in which a column is not null."""
+    rows = table.filter(pc.is_valid(table.column(column)))
+    if rows.num_rows != 1:
+        key = table.column("block")[0].as_py()
+        raise RuntimeError(f"als: {column} of block {key} came {rows.num_rows} times, expected once")
+    return _Row(rows.to_batches()[0])
 
 
 def _row(schema: pa.Schema, **columns: pa.Array) -> pa.RecordBatch:
@@ -447,7 +478,7 @@ def _row(schema: pa.Schema, **columns: pa.Array) -> pa.RecordBatch:
                                       schema=schema)  # fmt: skip
 
 
-def _receive(block: Block, table: pa.Table, step: HalfStep) -> F32:
+def _receive(block: Outline, table: pa.Table, step: HalfStep) -> F32:
     """The src factors that the block needs, in the order of its columns."""
     messages = table.filter(pc.is_valid(table.column("src_block")))
     factors: dict[int, F32] = {}
@@ -463,7 +494,7 @@ def _receive(block: Block, table: pa.Table, step: HalfStep) -> F32:
     return np.concatenate([factors[key] for key in block.needed])
 
 
-def _start(block: Block, table: pa.Table, d: int) -> F32:
+def _start(block: Outline, table: pa.Table, d: int) -> F32:
     """The factors of the block's ids in the last iteration, zero for those without."""
     start = np.zeros((len(block.ids), d), np.float32)
     for row in _rows(table.filter(pc.is_valid(table.column("start_ids"))).to_batches()):
@@ -472,11 +503,13 @@ def _start(block: Block, table: pa.Table, d: int) -> F32:
     return start
 
 
-def _pieces_of_split(block: Block, src: F32, unobserved_weight: float) -> Iterator[dict[str, Any]]:
+def _pieces_of_split(
+    block: Outline, ratings: Csr, weights: F32, src: F32, unobserved_weight: float
+) -> Iterator[dict[str, Any]]:
     """STATE rows of the systems that the block has pieces of."""
     for at, key in enumerate(block.split, start=len(block.ids)):
-        row = block.targets.rows(at, at + 1)
-        confidence = block.confidence[block.targets.indptr[at] : block.targets.indptr[at + 1]]
+        row = ratings.rows(at, at + 1)
+        confidence = weights[ratings.indptr[at] : ratings.indptr[at + 1]]
         a, b = kernel.equations(row, confidence, src, unobserved_weight)
         yield {
             "block": block.key,
@@ -488,7 +521,7 @@ def _pieces_of_split(block: Block, src: F32, unobserved_weight: float) -> Iterat
         }
 
 
-def _send(block: Block, factors: F32, systems: Iterable[dict[str, Any]], **sums: float) -> pa.Table:
+def _send(block: Outline, factors: F32, systems: Iterable[dict[str, Any]], **sums: float) -> pa.Table:
     """STATE rows: the block, a message for each of its out-links, the pieces of systems."""
     factors = np.ascontiguousarray(factors, np.float32)
     state = {

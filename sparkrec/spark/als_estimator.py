@@ -129,6 +129,7 @@ class ALS(Estimator[ALSModel], AlsParams, DefaultParamsWritable, DefaultParamsRe
             seed=self.getSeed() & 0xFFFFFFFF,
             scratch=self.getOrDefault("checkpointDir") or None,
             warm_start=warm_start,
+            preference=self.preference(),
         )
         level = getattr(StorageLevel, self.getFinalStorageLevel())
         state = Fitted(

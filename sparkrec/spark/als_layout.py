@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, GroupedData, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -50,30 +50,36 @@ class Side:
     plan: SidePlan
     blocks: DataFrame
     """IN_BLOCK rows, each in the partition of its key."""
-    links: DataFrame
-    """OUT_LINKS rows, in the same partitions."""
+    outlines: DataFrame
+    """OUTLINE rows, in the same partitions."""
     keys: set[int]
     """Of the blocks that are there: one that got no ratings is not."""
     n_ids: int
     counts: I64
     """Ratings in each bucket of ids."""
 
-    def grouped(self, others: DataFrame) -> DataFrame:
-        """In-blocks and links together with `others`, rows with a `block`: to be grouped by block.
+    def with_ratings(self, messages: DataFrame) -> GroupedData:
+        """For each block its ratings, its outline and the messages to it.
 
         A block is a row with its layout, a message a row without: grouped by block, each comes to its solver. Spark
         4.1 and later see that all sides of the union lie in the same partitions and leave the layout where it is; an
         optimiser that does not see it moves the layout too, which is slower and as right.
         """
-        n = len(self.plan.keys)
-        moved = others.repartition(n, "block")
-        return self.blocks.unionByName(self.links, allowMissingColumns=True).unionByName(
-            moved, allowMissingColumns=True
-        )
+        ratings = self.blocks.drop("ids", "split", "needed")
+        return self._grouped(self.outlines.unionByName(ratings, allowMissingColumns=True), messages)
+
+    def without_ratings(self, messages: DataFrame) -> GroupedData:
+        """For each block its outline and the messages to it."""
+        return self._grouped(self.outlines, messages)
+
+    def _grouped(self, rows: DataFrame, messages: DataFrame) -> GroupedData:
+        moved = messages.repartition(len(self.plan.keys), "block")
+        return rows.unionByName(moved, allowMissingColumns=True).groupBy("block")
 
     def unpersist(self) -> None:
+        """Let go of what is held."""
         self.blocks.unpersist()
-        self.links.unpersist()
+        self.outlines.unpersist()
 
 
 def ddl(schema: pa.Schema) -> str:
@@ -82,19 +88,25 @@ def ddl(schema: pa.Schema) -> str:
 
 
 def lay_out(
-    ratings: DataFrame, rank: int, user_blocks: int | None, item_blocks: int | None, split_above: int | None = None
+    ratings: DataFrame,
+    rank: int,
+    user_blocks: int | None,
+    item_blocks: int | None,
+    preference: als_block.Preference | None = None,
+    split_above: float | None = None,
 ) -> tuple[Side, Side]:
-    """Both sides of `ratings` (user, item, value, confidence), in memory; the caller unpersists them.
+    """Both sides of `ratings` (user, item, value; confidence or none), in memory; the caller unpersists them.
 
     user_blocks, item_blocks  None: from the data and the executors' memory
+    preference                makes of the values targets and confidences
     split_above               most ratings of an id that is solved in one block; None: half the ratings of a block
     """
     spark = ratings.sparkSession
-    columns = [F.col(side).cast("long").alias(side) for side in SIDES]
-    columns += [F.col(name).cast("float").alias(name) for name in ("value", "confidence")]
+    columns = [name for name in (*SIDES, "value", "confidence") if name in ratings.columns]
     # Cut from their history: the ratings are read once.
-    chunks = ratings.select(*columns).mapInArrow(als_block.chunks, ddl(als_block.CHUNK)).localCheckpoint(eager=False)
-    tallies = chunks.where("user_counts IS NOT NULL").drop(*SIDES).collect()
+    chunker = als_block.chunker(preference)
+    chunks = ratings.select(*columns).mapInArrow(chunker, ddl(als_block.CHUNK)).localCheckpoint(eager=False)
+    tallies = chunks.where("n IS NULL").drop("n", *columns).collect()
     if not tallies:
         raise TrainError("als: found no ratings, expected at least one")
     if unusable := sum(row.unusable for row in tallies):
@@ -108,9 +120,8 @@ def lay_out(
         counts[side] = np.sum([np.frombuffer(row[f"{side}_counts"], np.int64) for row in tallies], axis=0)
         seen = [np.frombuffer(row[f"{side}_registers"], np.int32) for row in tallies]
         distinct[side] = distinct_count(np.max(seen, axis=0))
-    plain = tuple(name for name in ("value", "confidence") if all(row[name] is None for row in tallies))
     n_ratings, slots, memory = int(counts["user"].sum()), task_slots(spark), task_memory(spark)
-    rated = chunks.where("user IS NOT NULL").select(*SIDES, "value", "confidence")
+    rated = chunks.where("n IS NOT NULL").select("n", *SIDES, "value", "confidence")
     plans = {}
     for side, other, given in (("user", "item", user_blocks), ("item", "user", item_blocks)):
         n_blocks = given or block_count(n_ratings, distinct[other], rank, slots, memory)
@@ -118,16 +129,16 @@ def lay_out(
         found = _popular(rated, side, counts[side], most)
         plans[side] = plan_side(counts[side], found, partition_keys(spark, n_blocks), most)
         log.info("als: about %s %ss in %s blocks, %s split", round(distinct[side]), side, n_blocks, len(found))
-    in_blocks = {side: _in_blocks(rated, plans, side, other, plain) for side, other in (SIDES, SIDES[::-1])}
+    blocks = {side: _in_blocks(rated, plans, side, other) for side, other in (SIDES, SIDES[::-1])}
     sides = []
     for side, other in (SIDES, SIDES[::-1]):
-        blocks, plan = in_blocks[side], plans[side]
-        sizes = blocks.select("block", "n_ids").collect()
-        links = _links(blocks, in_blocks[other], len(plan.keys))
-        n_ids = sum(row.n_ids for row in sizes) + len(plan.split)
-        if len({row.block for row in sizes}) != len(sizes):
-            raise RuntimeError(f"als: a {side} block came twice: {sorted(row.block for row in sizes)}")
-        sides.append(Side(plan, blocks, links, {row.block for row in sizes}, n_ids, counts[side]))
+        outlines = _outlines(blocks[side], blocks[other], len(plans[side].keys))
+        sizes = outlines.select("block", (F.length("ids") / 8).cast("long").alias("n")).collect()
+        keys = sorted(row.block for row in sizes)
+        if len(set(keys)) != len(keys):
+            raise RuntimeError(f"als: {side} blocks {keys} came, expected each once")
+        n_ids = sum(row.n for row in sizes) + len(plans[side].split)
+        sides.append(Side(plans[side], blocks[side], outlines, set(keys), n_ids, counts[side]))
     return sides[0], sides[1]
 
 
@@ -164,23 +175,24 @@ def _popular(chunks: DataFrame, side: str, counts: I64, most: float) -> dict[int
     return {row["id"]: row["count"] for row in totals.collect()}
 
 
-def _in_blocks(chunks: DataFrame, plans: dict[str, SidePlan], dst: str, src: str, plain: tuple[str, ...]) -> DataFrame:
+def _in_blocks(chunks: DataFrame, plans: dict[str, SidePlan], dst: str, src: str) -> DataFrame:
     n = len(plans[dst].keys)
-    pieces = chunks.mapInArrow(als_block.pieces(plans[dst], dst, src, plain), ddl(als_block.PIECE))
-    blocks = pieces.repartition(n, "block").groupBy("block").applyInArrow(
+    pieces = chunks.mapInArrow(als_block.pieces(plans[dst], dst, src), ddl(als_block.PIECE))
+    assembled = pieces.repartition(n, "block").groupBy("block").applyInArrow(
         als_block.assemble(plans[dst], plans[src]), ddl(als_block.IN_BLOCK)
     )  # fmt: skip
-    # Partitioned by key last, then kept: the solving tasks find the blocks where they are.
-    return blocks.repartition(n, "block").persist()
+    return _held(assembled, n)
 
 
-def _links(blocks: DataFrame, needing: DataFrame, n: int) -> DataFrame:
+def _outlines(blocks: DataFrame, needing: DataFrame, n: int) -> DataFrame:
     needs = needing.select(F.col("block").alias("to"), F.explode("needed").alias("need"))
     wanted = needs.where(F.col("need.block") >= 0).select(
         F.col("need.block").alias("block"), "to", F.col("need.ids").alias("wanted")
     )
-    own = blocks.select("block", F.col("ids").alias("own")).unionByName(wanted, allowMissingColumns=True)
-    linked = own.groupBy("block").applyInArrow(als_block.link, ddl(als_block.OUT_LINKS))
-    links = linked.repartition(n, "block").persist()
-    links.count()
-    return links
+    rows = blocks.select("block", "ids", "split", "needed").unionByName(wanted, allowMissingColumns=True)
+    return _held(rows.groupBy("block").applyInArrow(als_block.link, ddl(als_block.OUTLINE)), n)
+
+
+def _held(blocks: DataFrame, n: int) -> DataFrame:
+    """Partitioned by key last, then held: the solving tasks find the blocks where they are."""
+    return blocks.repartition(n, "block").localCheckpoint()

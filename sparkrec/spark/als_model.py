@@ -140,7 +140,7 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         require_columns(dataset, [self.getUserCol(), self.getItemCol()], "dataset")
-        score = pandas_udf(_dot, "float")
+        score = pandas_udf(_dot, "float")  # type: ignore[call-overload]
         scored = (
             dataset.join(self.userFactors.toDF(self.getUserCol(), "_x"), self.getUserCol(), "left")
             .join(self.itemFactors.toDF(self.getItemCol(), "_y"), self.getItemCol(), "left")
@@ -209,15 +209,30 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
         if side not in ("user", "item"):
             raise InputError(f"side: found {side!r}, expected 'user' or 'item'")
         fitted, rated = self.fitted, self._rated(ratings)
+        prefers = fitted.params.preference()
         if side == "user":
             user_ids = IdColumn.of(rated, self.getUserCol(), fitted.user_ids)
             numbered = fitted.item_ids.replace(user_ids.replace(rated, "user"), "item")
-            folded = fold_in(numbered, fitted.items, fitted.settings, 0.0, own_first=True)
+            folded = fold_in(
+                numbered,
+                fitted.items,
+                fitted.settings,
+                shift=0.0,
+                own_first=True,
+                preference=prefers,
+            )
             changed = replace(fitted, users=_updated(fitted.users, folded), user_ids=user_ids)
         else:
             item_ids = IdColumn.of(rated, self.getItemCol(), fitted.item_ids)
             numbered = item_ids.replace(fitted.user_ids.replace(rated, "item"), "user")
-            folded = fold_in(numbered, fitted.users, fitted.settings, fitted.mean, own_first=False)
+            folded = fold_in(
+                numbered,
+                fitted.users,
+                fitted.settings,
+                shift=fitted.mean,
+                own_first=False,
+                preference=prefers,
+            )
             changed = replace(fitted, items=_updated(fitted.items, folded), item_ids=item_ids)
         return self._copyValues(ALSModel(changed))
 
@@ -237,9 +252,13 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
         rated = self._rated(ratings.where(F.col(self.getUserCol()) == user)).drop(self.getUserCol())
         rows = rated.join(self.itemFactors.toDF(item_col, "row"), item_col).toPandas()
         y, p = np.array(rows["row"].tolist()), rows["value"].to_numpy(np.float64)
+        confidence = rows["confidence"].to_numpy(np.float64) if "confidence" in rows else np.ones(len(p))
+        preference = self.fitted.params.preference()
+        if preference is not None:
+            p, implied = preference.of(p)
+            confidence = confidence if "confidence" in rows else implied
         if settings.biases:
             p = p - y[:, -1] - own[-2]
-        confidence = rows["confidence"].to_numpy(np.float64)
         terms = contributions(y[:, :d], p, confidence, target[:d], self.fitted.items, settings)
         explained = [*zip(rows[item_col].tolist(), terms.tolist(), strict=True)]
         if settings.biases:

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import AlsSettings
 from sparkrec.configfile import validate
+from sparkrec.spark.als_block import Preference
 from sparkrec.spark.sources import require_columns
 
 P = TypeVar("P", bound=Params)
@@ -83,18 +84,17 @@ class AlsParams(_ALSParams):
         """Set the names of both id columns."""
         return self._set(userCol=user, itemCol=item)
 
+    def preference(self) -> Preference | None:
+        """What makes targets and confidences of implicit ratings."""
+        return Preference(self.getOrDefault("alpha")) if self.getOrDefault("implicitPrefs") else None
+
     def rated(self, dataset: DataFrame) -> DataFrame:
-        """The columns that the fit reads: the id columns, value p and confidence c."""
+        """What the fit reads: the id columns, value, and the confidence where there is a column of it."""
         names = [self.getOrDefault("userCol"), self.getOrDefault("itemCol")]
-        rating = self.getOrDefault("ratingCol")
-        confidence = self.getOrDefault("confidenceCol")
+        rating, confidence = self.getOrDefault("ratingCol"), self.getOrDefault("confidenceCol")
         require_columns(dataset, [*names, *filter(None, (rating, confidence))], "ratings")
-        r = F.col(rating).cast("double") if rating else F.lit(1.0)
-        value, weight = r, F.lit(1.0)
-        if self.getOrDefault("implicitPrefs"):
-            value, weight = (r > 0).cast("double"), 1.0 + self.getOrDefault("alpha") * F.abs(r)
+        columns = [F.col(name) for name in names]
+        columns.append((F.col(rating) if rating else F.lit(1.0)).cast("float").alias("value"))
         if confidence:
-            weight = F.col(confidence)
-        return dataset.select(
-            *map(F.col, names), value.cast("float").alias("value"), weight.cast("float").alias("confidence")
-        )
+            columns.append(F.col(confidence).cast("float").alias("confidence"))
+        return dataset.select(*columns)

@@ -41,9 +41,7 @@ class IdColumn:
     def replace(self, frame: DataFrame, name: str) -> DataFrame:
         """The column as numbers, called `name`; null where an id is not known."""
         if self.numbers is None:
-            return frame.withColumn("_number", F.col(self.column).cast("long")).drop(self.column).withColumnRenamed(
-                "_number", name
-            )  # fmt: skip
+            return frame.withColumnRenamed(self.column, name)
         joined = frame.join(self.numbers, self.column, "left").drop(self.column)
         return joined.withColumnRenamed("number", name)
 

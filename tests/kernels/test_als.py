@@ -129,9 +129,9 @@ def test_a_row_summed_in_parts_is_the_row(solver):
 
 def test_solvers_that_go_on_need_something_to_go_on_from():
     targets, src, rng = problem(4)
+    confidence, gram, weight, reg = arguments("ials", targets, src, rng)
     with pytest.raises(ValueError, match=r"start: found None, expected \(13, 4\) for cg and coordinate"):
-        als.half_step(targets, *arguments("ials", targets, src, rng)[:1], src, *arguments("ials", targets, src, rng)[1:],
-                      als.Solver("cg"))  # fmt: skip
+        als.half_step(targets, confidence, src, gram, weight, reg, als.Solver("cg"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

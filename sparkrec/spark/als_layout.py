@@ -194,5 +194,10 @@ def _outlines(blocks: DataFrame, needing: DataFrame, n: int) -> DataFrame:
 
 
 def _held(blocks: DataFrame, n: int) -> DataFrame:
-    """Partitioned by key last, then held: the solving tasks find the blocks where they are."""
-    return blocks.repartition(n, "block").localCheckpoint()
+    """Partitioned by key last, then held: the solving tasks find the blocks where they are.
+
+    Not by localCheckpoint, which forgets how its rows are partitioned.
+    """
+    held = blocks.repartition(n, "block").persist()
+    held.count()
+    return held

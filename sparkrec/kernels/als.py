@@ -44,6 +44,9 @@ NOT_POSITIVE_DEFINITE = "its matrix is not positive definite; raise the regulari
 CHUNK = 256
 """Entries gathered at once: bounds the memory of a popular row, and keeps d x CHUNK floats near the core."""
 
+KEPT = 1 << 14
+"""Most entries of a row whose src factors cg copies side by side, to go over them again from near the core."""
+
 AHEAD = 8
 """Entries from one that is used to the one that is asked for: memory takes as long as they do."""
 
@@ -488,7 +491,8 @@ def _half_step_cg(
     direction, curved = np.empty(d, np.float32), np.empty(d, np.float32)
     total = np.empty(d)
     longest = _longest(indptr)
-    weight, pull = np.empty(longest, np.float32), np.empty(longest, np.float32)
+    weight = np.empty(longest, np.float32)
+    y = np.empty((min(longest, KEPT), d), np.float32)
     loss = 0.0
 
     for u in range(n_dst):
@@ -497,13 +501,31 @@ def _half_step_cg(
             continue
         x = dst[u]
         own = indices[indptr[u] : indptr[u + 1]]
-        for e in range(n):
-            c, p = confidence[indptr[u] + e], target[indptr[u] + e]
-            weight[e] = c - unobserved_weight
-            pull[e] = c * p
-            loss += np.float64(c * p) * p
-        _pull(src, own, pull, total, b)
-        _times(src, own, weight, base, reg[u], x, total, residual)
+        near, far = min(n, KEPT), own[KEPT:]
+        total[:] = 0.0
+        for start in range(0, n, CHUNK):
+            curved[:] = 0.0
+            for e in range(start, min(start + CHUNK, n)):
+                if e + AHEAD < n:
+                    prefetch(src, own[e + AHEAD])
+                c, p = confidence[indptr[u] + e], target[indptr[u] + e]
+                weight[e] = c - unobserved_weight
+                pull = c * p
+                loss += np.float64(pull) * p
+                row, y_e = src[own[e]], y[min(e, KEPT - 1)]
+                for k in range(d):
+                    value = row[k]
+                    y_e[k] = value
+                    curved[k] += pull * value
+            for k in range(d):
+                total[k] += curved[k]
+        for k in range(d):
+            b[k] = total[k]
+        _times(base, reg[u], x, total)
+        _add_near(y, near, weight, x, total, curved)
+        _add_far(src, far, weight[near:n], x, total, curved)
+        for k in range(d):
+            residual[k] = total[k]
         before = np.float32(0.0)
         for k in range(d):
             residual[k] = b[k] - residual[k]
@@ -513,8 +535,12 @@ def _half_step_cg(
         for _ in range(steps):
             if before <= enough:
                 break
-            _times(src, own, weight, base, reg[u], direction, total, curved)
+            _times(base, reg[u], direction, total)
+            _add_near(y, near, weight, direction, total, curved)
+            _add_far(src, far, weight[near:n], direction, total, curved)
             curvature = np.float32(0.0)
+            for k in range(d):
+                curved[k] = total[k]
             for k in range(d):
                 curvature += direction[k] * curved[k]
             if not curvature > 0.0:
@@ -537,58 +563,61 @@ def _half_step_cg(
 
 
 @njit(cache=True, nogil=True, fastmath=REGROUPED)
-def _pull(src: F32, indices: I32, pull: F32, total: F64, out: F32) -> None:
-    """out = sum_e pull_e y_e, `total` is scratch."""
-    total[:] = 0.0
-    for start in range(0, len(indices), CHUNK):
-        out[:] = 0.0
-        for e in range(start, min(start + CHUNK, len(indices))):
-            if e + AHEAD < len(indices):
-                prefetch(src, indices[e + AHEAD])
-            row, p = src[indices[e]], pull[e]
-            for k in range(len(out)):
-                out[k] += p * row[k]
-        for k in range(len(out)):
-            total[k] += out[k]
-    for k in range(len(out)):
-        out[k] = total[k]
-
-
-@njit(cache=True, nogil=True, fastmath=REGROUPED)
-def _times(src: F32, indices: I32, weight: F32, base: F32, reg: float, v: F32, total: F64, out: F32) -> None:
-    """out = A v, A as at the top of this file; `total` is scratch."""
+def _times(base: F32, reg: float, v: F32, out: F64) -> None:
+    """out = (base + reg I) v"""
     d = len(v)
     for j in range(d):
         over_all = np.float32(0.0)
         for k in range(d):
             over_all += base[j, k] * v[k]
-        total[j] = over_all + reg * v[j]
-    for start in range(0, len(indices), CHUNK):
-        stop = min(start + CHUNK, len(indices))
-        out[:] = 0.0
+        out[j] = over_all + reg * v[j]
+
+
+@njit(cache=True, nogil=True, fastmath=REGROUPED)
+def _add_near(y: F32, n: int, weight: F32, v: F32, out: F64, part: F32) -> None:
+    """out += sum_e weight_e (y_e . v) y_e over the first n rows of y; `part` is scratch."""
+    d = len(v)
+    for start in range(0, n, CHUNK):
+        stop = min(start + CHUNK, n)
+        part[:] = 0.0
         e = start
-        while e + 4 <= stop:  # four at a time, a quarter of the traffic on v and out
-            y0, y1, y2, y3 = src[indices[e]], src[indices[e + 1]], src[indices[e + 2]], src[indices[e + 3]]
+        while e + 4 <= stop:  # four at a time, a quarter of the traffic on v and part
+            y0, y1, y2, y3 = y[e], y[e + 1], y[e + 2], y[e + 3]
             s0 = s1 = s2 = s3 = np.float32(0.0)
             for k in range(d):
                 s0, s1, s2, s3 = s0 + y0[k] * v[k], s1 + y1[k] * v[k], s2 + y2[k] * v[k], s3 + y3[k] * v[k]
             s0, s1, s2, s3 = weight[e] * s0, weight[e + 1] * s1, weight[e + 2] * s2, weight[e + 3] * s3
             for k in range(d):
-                out[k] += (s0 * y0[k] + s1 * y1[k]) + (s2 * y2[k] + s3 * y3[k])
+                part[k] += (s0 * y0[k] + s1 * y1[k]) + (s2 * y2[k] + s3 * y3[k])
             e += 4
         while e < stop:
-            y0 = src[indices[e]]
-            s0 = np.float32(0.0)
-            for k in range(d):
-                s0 += y0[k] * v[k]
-            s0 *= weight[e]
-            for k in range(d):
-                out[k] += s0 * y0[k]
+            _add_one(y[e], weight[e], v, part)
             e += 1
         for k in range(d):
-            total[k] += out[k]
-    for k in range(d):
-        out[k] = total[k]
+            out[k] += part[k]
+
+
+@njit(cache=True, nogil=True, fastmath=REGROUPED)
+def _add_far(src: F32, indices: I32, weight: F32, v: F32, out: F64, part: F32) -> None:
+    """out += sum_e weight_e (y_e . v) y_e over the src rows `indices`; `part` is scratch."""
+    for start in range(0, len(indices), CHUNK):
+        part[:] = 0.0
+        for e in range(start, min(start + CHUNK, len(indices))):
+            if e + AHEAD < len(indices):
+                prefetch(src, indices[e + AHEAD])
+            _add_one(src[indices[e]], weight[e], v, part)
+        for k in range(len(v)):
+            out[k] += part[k]
+
+
+@njit(cache=True, nogil=True, fastmath=REGROUPED)
+def _add_one(row: F32, weight: float, v: F32, part: F32) -> None:
+    score = np.float32(0.0)
+    for k in range(len(v)):
+        score += row[k] * v[k]
+    score *= weight
+    for k in range(len(v)):
+        part[k] += score * row[k]
 
 
 @njit(cache=True, nogil=True, fastmath=REGROUPED)

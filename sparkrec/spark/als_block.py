@@ -398,8 +398,9 @@ def place(plan: SidePlan) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
 
     def send(batches: Iterable[pa.RecordBatch]) -> Batches:
         for batch in batches:
-            ids = batch.column("id").to_numpy(zero_copy_only=False)
-            values = batch.column("value").flatten().to_numpy(zero_copy_only=False).reshape(len(ids), -1)
+            ids = batch.column("id").to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+            values = batch.column("value").flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+            values = values.reshape(len(ids), -1)
             homes = plan.homes(ids)
             for home in np.unique(homes):
                 here = homes == home

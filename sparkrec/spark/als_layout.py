@@ -36,7 +36,7 @@ from sparkrec.errors import TrainError
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.blocking import distinct_count
 from sparkrec.spark import als_block
-from sparkrec.spark.als_plan import SidePlan, block_count, plan_side
+from sparkrec.spark.als_plan import SidePlan, block_count, partition_keys, plan_side
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +103,10 @@ def lay_out(
     """
     spark = ratings.sparkSession
     columns = [name for name in (*SIDES, "value", "confidence") if name in ratings.columns]
+    read = [F.col(name) if name in SIDES else F.col(name).cast("float").alias(name) for name in columns]
     # Cut from their history: the ratings are read once.
     chunker = als_block.chunker(preference)
-    chunks = ratings.select(*columns).mapInArrow(chunker, ddl(als_block.CHUNK)).localCheckpoint(eager=False)
+    chunks = ratings.select(*read).mapInArrow(chunker, ddl(als_block.CHUNK)).localCheckpoint(eager=False)
     tallies = chunks.where("n IS NULL").drop("n", *columns).collect()
     if not tallies:
         raise TrainError("als: found no ratings, expected at least one")
@@ -120,14 +121,15 @@ def lay_out(
         counts[side] = np.sum([np.frombuffer(row[f"{side}_counts"], np.int64) for row in tallies], axis=0)
         seen = [np.frombuffer(row[f"{side}_registers"], np.int32) for row in tallies]
         distinct[side] = distinct_count(np.max(seen, axis=0))
-    n_ratings, slots, memory = int(counts["user"].sum()), task_slots(spark), task_memory(spark)
+    n_ratings, slots = int(counts["user"].sum()), task_slots(spark)
+    memory = task_memory(spark, slots)
     rated = chunks.where("n IS NOT NULL").select("n", *SIDES, "value", "confidence")
     plans = {}
     for side, other, given in (("user", "item", user_blocks), ("item", "user", item_blocks)):
         n_blocks = given or block_count(n_ratings, distinct[other], rank, slots, memory)
         most = split_above or max(n_ratings / n_blocks / 2, 1000.0)
         found = _popular(rated, side, counts[side], most)
-        plans[side] = plan_side(counts[side], found, partition_keys(spark, n_blocks), most)
+        plans[side] = plan_side(counts[side], found, partition_keys(n_blocks), most)
         log.info("als: about %s %ss in %s blocks, %s split", round(distinct[side]), side, n_blocks, len(found))
     blocks = {side: _in_blocks(rated, plans, side, other) for side, other in (SIDES, SIDES[::-1])}
     sides = []
@@ -144,25 +146,18 @@ def lay_out(
 
 def task_slots(spark: SparkSession) -> int:
     """How many tasks run at once, as far as Spark says."""
-    return spark.range(1 << 16).select(F.spark_partition_id()).distinct().count()
+    at = spark.range(1 << 16).select(F.spark_partition_id().alias("partition"))
+    return int(at.agg(F.max("partition")).collect()[0][0]) + 1
 
 
-def task_memory(spark: SparkSession) -> float:
+def task_memory(spark: SparkSession, slots: int) -> float:
     """Bytes that a task may use: half of an executor's memory, shared among its cores."""
-    conf = spark.conf
-    local = str(conf.get("spark.master", "")).startswith("local")
-    text = str(conf.get("spark.driver.memory" if local else "spark.executor.memory", "1g")).lower()
+    local = str(spark.conf.get("spark.master", "")).startswith("local")
+    text = str(spark.conf.get("spark.driver.memory" if local else "spark.executor.memory", "1g")).lower()
     units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
     size = float(text.rstrip("bkmgt")) * units.get(text.rstrip("b")[-1:], 1)
-    cores = task_slots(spark) if local else int(conf.get("spark.executor.cores", "1") or 1)
+    cores = slots if local else int(spark.conf.get("spark.executor.cores", "1") or 1)
     return size / 2 / max(cores, 1)
-
-
-def partition_keys(spark: SparkSession, n: int) -> list[int]:
-    """n block keys of which Spark's hash sends each to a partition of its own, of n."""
-    candidates = spark.range(0, 20 * n + 100, 1, 1).select("id", F.pmod(F.hash("id"), F.lit(n)).alias("partition"))
-    rows = candidates.groupBy("partition").agg(F.min("id").alias("key")).orderBy("partition").collect()
-    return [row.key for row in rows]
 
 
 def _popular(chunks: DataFrame, side: str, counts: I64, most: float) -> dict[int, int]:

@@ -141,10 +141,11 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
     def _transform(self, dataset: DataFrame) -> DataFrame:
         require_columns(dataset, [self.getUserCol(), self.getItemCol()], "dataset")
         score = pandas_udf(_dot, "float")  # type: ignore[call-overload]
+        nan = F.lit(float("nan")).cast("float")  # pandas makes it null
         scored = (
             dataset.join(self.userFactors.toDF(self.getUserCol(), "_x"), self.getUserCol(), "left")
             .join(self.itemFactors.toDF(self.getItemCol(), "_y"), self.getItemCol(), "left")
-            .select(*dataset.columns, score("_x", "_y").alias(self.getOrDefault("predictionCol")))
+            .select(*dataset.columns, F.coalesce(score("_x", "_y"), nan).alias(self.getOrDefault("predictionCol")))
         )
         return scored.dropna(subset=[self.getOrDefault("predictionCol")]) if self._drops() else scored
 
@@ -367,7 +368,7 @@ def _dense(users: DataFrame, items: DataFrame, size: int) -> Model:
     )
 
 
-def _dot(x: pd.Series[Any], y: pd.Series[Any]) -> pd.Series[float]:
+def _dot(x: pd.Series, y: pd.Series) -> pd.Series:
     known = (x.notna() & y.notna()).to_numpy()
     scores = np.full(len(x), np.nan, np.float32)
     if known.any():

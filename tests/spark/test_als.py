@@ -1,5 +1,7 @@
 """Blockwise ALS: right, whatever the blocks; resumable; honest about what it cannot solve."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from sparkrec.config import AlsSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.random import normal_rows
 from sparkrec.spark.als import factorize
-from sparkrec.spark.als_layout import partition_keys
+from sparkrec.spark.als_plan import partition_keys, spark_hash
 
 pytestmark = pytest.mark.spark
 
@@ -134,7 +136,89 @@ def test_a_system_without_solution_names_the_user_or_item(spark, tmp_path):
 def test_every_block_has_a_partition_of_its_own(spark):
     from pyspark.sql import functions as F
 
+    values = np.array([0, 1, -1, 7, 2**40 + 3, -(2**62)])
+    rows = spark.createDataFrame([(int(value),) for value in values], "value long")
+    hashes = [row[0] for row in rows.coalesce(1).select(F.hash("value")).collect()]
+    np.testing.assert_array_equal(spark_hash(values), hashes)
     for n in (1, 2, 7, 40):
-        keys = partition_keys(spark, n)
+        keys = partition_keys(n)
         frame = spark.createDataFrame([(key,) for key in keys], "block long").repartition(n, "block")
         assert frame.select(F.spark_partition_id()).distinct().count() == len(keys) == n
+
+
+def test_an_id_with_more_ratings_than_a_block_should_have_is_summed_in_pieces(spark, tmp_path, matrix):
+    """Everyone's item, and whoever else has more than ten: the factors are those of blocks that hold them whole."""
+    rows = ratings_of(spark, matrix)
+    for solver in ("cholesky", "cg", "ials++"):
+        settings = AlsSettings(
+            rank=4, iterations=3, unobserved_weight=0.1, user_blocks=3, item_blocks=4, solver=solver, coordinates=2
+        )
+        whole = fit_with(rows, settings, split_above=None)
+        pieces = fit_with(rows, settings, split_above=8)
+        for one, two in zip(whole[:2], pieces[:2], strict=True):
+            np.testing.assert_array_equal(collected(one)[0], collected(two)[0])
+            np.testing.assert_allclose(collected(one)[1], collected(two)[1], atol=1e-4)
+        assert [each["loss"] for each in pieces[2]] == pytest.approx([each["loss"] for each in whole[2]], rel=1e-5)
+
+
+def fit_with(rows, settings, split_above):
+    from sparkrec.spark import als
+
+    lay_out = als.lay_out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(als, "lay_out", lambda *args: lay_out(*args, split_above=split_above))
+        return factorize(rows, settings, seed=1, scratch=None)
+
+
+@pytest.mark.parametrize("name", ["spark.sql.unionOutputPartitioning", "spark.sql.adaptive.enabled"])
+def test_an_optimiser_that_moves_the_layout_changes_nothing(spark, matrix, name):
+    """Without either, Spark no longer sees that blocks and messages lie together (as Spark 4.0 does not)."""
+    settings = AlsSettings(rank=3, iterations=2, unobserved_weight=0.1, user_blocks=3, item_blocks=2)
+    rows = ratings_of(spark, matrix)
+    users, _, history = factorize(rows, settings, seed=1, scratch=None)
+    before = spark.conf.get(name, "true")
+    spark.conf.set(name, "false")
+    try:
+        again, _, changed = factorize(rows, settings, seed=1, scratch=None)
+        np.testing.assert_allclose(collected(again)[1], collected(users)[1], atol=1e-5)
+    finally:
+        spark.conf.set(name, before)
+    assert [each["loss"] for each in changed] == pytest.approx([each["loss"] for each in history])
+
+
+def test_what_dies_with_an_executor_is_made_again(spark, tmp_path, matrix, monkeypatch, caplog):
+    """A Python worker that ends in the middle of an iteration fails its job: here, without retries of tasks."""
+    settings = AlsSettings(rank=3, iterations=4, unobserved_weight=0.1, snapshot_every=2, user_blocks=2, item_blocks=2)
+    rows = ratings_of(spark, matrix)
+    users, items, history = factorize(rows, settings, seed=1, scratch=None)
+    from sparkrec.spark import als
+
+    half_step, calls = als._Solving.half_step, []
+
+    def kills(*args):
+        calls.append(args)
+        if len(calls) == 6:  # in the third iteration
+            ends = spark.range(1).mapInArrow(lambda batches: os._exit(1), "id long")
+            ends.collect()
+        return half_step(*args)
+
+    monkeypatch.setattr(als._Solving, "half_step", kills)
+    again_users, again_items, again = factorize(rows, settings, seed=1, scratch=str(tmp_path))
+    assert "Beginning again from the last snapshot" in caplog.text
+    np.testing.assert_allclose(collected(again_users)[1], collected(users)[1], atol=1e-5)
+    np.testing.assert_allclose(collected(again_items)[1], collected(items)[1], atol=1e-5)
+    assert [each["loss"] for each in again] == pytest.approx([each["loss"] for each in history])
+
+
+def test_a_missing_or_doubled_block_is_named(spark, matrix):
+    from sparkrec.spark.als_block import Outline
+    from sparkrec.spark.als_layout import lay_out
+
+    users, _ = lay_out(ratings_of(spark, matrix), 3, 2, 2)
+    outline = users.outlines.limit(1).toArrow()
+    key = outline["block"][0].as_py()
+    assert Outline.read(outline).key == key
+    import pyarrow as pa
+
+    with pytest.raises(RuntimeError, match=rf"als: links of block {key} came 2 times, expected once"):
+        Outline.read(pa.concat_tables([outline, outline]))

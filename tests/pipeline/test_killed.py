@@ -57,7 +57,7 @@ def test_a_killed_prepare_leaves_no_dataset_and_completes_when_run_again(lake, t
 
 
 def snapshot(lake, iteration):
-    return any_path(lake.root, f"models/*/*/scratch/iteration-0000{iteration}/manifest.json")
+    return any_path(lake.root, f"models/*/*/scratch/*/iteration-0000{iteration}/manifest.json")
 
 
 def test_a_killed_fit_resumes_and_ends_with_the_same_factors(lake, twin, pipeline_settings, config_file, caplog):

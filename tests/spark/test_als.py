@@ -151,7 +151,7 @@ def test_an_id_with_more_ratings_than_a_block_should_have_is_summed_in_pieces(sp
     rows = ratings_of(spark, matrix)
     for solver in ("cholesky", "cg", "ials++"):
         settings = AlsSettings(
-            rank=4, iterations=3, unobserved_weight=0.1, user_blocks=3, item_blocks=4, solver=solver, coordinates=2
+            rank=4, iterations=2, unobserved_weight=0.1, user_blocks=2, item_blocks=3, solver=solver, coordinates=2
         )
         whole = fit_with(rows, settings, split_above=None)
         pieces = fit_with(rows, settings, split_above=8)

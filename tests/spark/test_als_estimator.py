@@ -9,6 +9,9 @@ from sparkrec.errors import ConfigError, InputError, TrainError
 pytestmark = pytest.mark.spark
 
 
+FEW = {"numUserBlocks": 1, "numItemBlocks": 1}
+
+
 @pytest.fixture(scope="module")
 def ratings(spark):
     """Two tastes, explicit ratings; int ids as MLlib wants them."""
@@ -124,12 +127,12 @@ def test_it_works_in_a_pipeline_and_a_cross_validator_and_is_saved_with_them(spa
     from pyspark.ml.feature import SQLTransformer
     from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
 
-    als = ALS(rank=2, maxIter=4, coldStartStrategy="drop", seed=0, numUserBlocks=2, numItemBlocks=2)
+    als = ALS(rank=1, maxIter=3, coldStartStrategy="drop", seed=0, **FEW)
     rmse = RegressionEvaluator(labelCol="rating", predictionCol="prediction")
-    grid = ParamGridBuilder().addGrid(als.regParam, [0.1, 5.0]).build()
+    grid = ParamGridBuilder().addGrid(als.regParam, [0.3, 50.0]).build()
     chosen = CrossValidator(estimator=als, estimatorParamMaps=grid, evaluator=rmse, numFolds=2, seed=0).fit(ratings)
     assert chosen.avgMetrics[0] < chosen.avgMetrics[1]
-    assert chosen.bestModel.fitted.settings.regularization == 0.1
+    assert chosen.bestModel.fitted.settings.regularization == 0.3
     pipeline = Pipeline(stages=[SQLTransformer(statement="SELECT * FROM __THIS__ WHERE rating > 0"), als]).fit(ratings)
     pipeline.save(str(tmp_path / "pipeline"))
     loaded = PipelineModel.load(str(tmp_path / "pipeline"))
@@ -141,7 +144,7 @@ def params_of(als):
 
 
 def test_a_saved_model_and_estimator_are_the_same_when_loaded(spark, named, tmp_path):
-    als = ALS(rank=3, maxIter=2, userCol="who", itemCol="what", regScaling="none", seed=5, biases=True)
+    als = ALS(rank=3, maxIter=1, userCol="who", itemCol="what", regScaling="none", seed=5, biases=True)
     als.save(str(tmp_path / "als"))
     assert params_of(ALS.load(str(tmp_path / "als"))) == params_of(als)
     model = als.fit(named)
@@ -197,7 +200,7 @@ def test_similar_items_share_the_taste_and_never_are_the_item_itself(model):
 @pytest.mark.parametrize("params", [{}, {"implicitPrefs": True, "alpha": 3.0}, {"biases": True}], ids=str)
 def test_folding_in_the_ratings_of_the_fit_gives_factors_that_no_other_user_step_betters(spark, ratings, params):
     """Users folded in again are those of the next half-step: the dense solution against fixed items."""
-    model = ALS(rank=4, maxIter=3, regParam=0.2, seed=2, **params).fit(ratings)
+    model = ALS(rank=4, maxIter=1, regParam=0.2, seed=2, **params).fit(ratings)
     again = model.foldIn(ratings.where("user < 20"))
     x = {row.id: np.array(row.features) for row in again.userFactors.collect()}
     old = {row.id: np.array(row.features) for row in model.userFactors.collect()}
@@ -227,7 +230,7 @@ def test_folding_in_the_ratings_of_the_fit_gives_factors_that_no_other_user_step
 
 
 def test_new_users_and_items_are_folded_in_and_served(spark, named):
-    model = ALS(rank=4, maxIter=4, userCol="who", itemCol="what", seed=0).fit(named)
+    model = ALS(rank=4, maxIter=3, userCol="who", itemCol="what", seed=0, **FEW).fit(named)
     fresh = spark.createDataFrame(
         [("new", "i100", 5.0), ("new", "i102", 5.0), ("new", "i101", 1.0), ("new", "unknown", 5.0)],
         "who string, what string, rating double",
@@ -246,7 +249,7 @@ def test_new_users_and_items_are_folded_in_and_served(spark, named):
 
 @pytest.mark.parametrize("params", [{}, {"implicitPrefs": True}, {"biases": True}], ids=str)
 def test_contributions_add_up_to_the_score_of_the_user_folded_in(spark, ratings, params):
-    model = ALS(rank=4, maxIter=3, regParam=0.1, seed=2, **params).fit(ratings)
+    model = ALS(rank=4, maxIter=1, regParam=0.1, seed=2, **params).fit(ratings)
     explained = model.explain(3, 105).collect()
     pair = spark.createDataFrame([(3, 105)], "user int, item int")
     score = model.foldIn(ratings.where("user = 3")).transform(pair).first().prediction
@@ -258,11 +261,14 @@ def test_contributions_add_up_to_the_score_of_the_user_folded_in(spark, ratings,
         model.explain(3, 999)
 
 
-@pytest.mark.parametrize("solver", ["cg", "ials++"])
-def test_every_solver_ends_near_the_exact_one(ratings, solver):
-    params = {"rank": 6, "maxIter": 12, "implicitPrefs": True, "seed": 1}
-    exact = ALS(**params).fit(ratings).history.collect()[-1].loss
-    assert ALS(**params, solver=solver).fit(ratings).history.collect()[-1].loss == pytest.approx(exact, rel=0.01)
+def test_every_solver_ends_near_the_exact_one(ratings):
+    def ends_at(solver):
+        als = ALS(rank=3, maxIter=5, implicitPrefs=True, seed=1, solver=solver, **FEW)
+        return als.fit(ratings).fitted.history[-1]["loss"]
+
+    exact = ends_at("cholesky")
+    for solver in ("cg", "ials++"):
+        assert ends_at(solver) == pytest.approx(exact, rel=0.03)
 
 
 def test_nonnegative_factors_are_not_negative(ratings):
@@ -274,11 +280,11 @@ def test_nonnegative_factors_are_not_negative(ratings):
 
 
 def test_a_warm_start_goes_on_where_the_other_model_ended(ratings):
-    params = {"rank": 4, "regParam": 0.1, "seed": 1}
-    first = ALS(**params, maxIter=3).fit(ratings)
+    params = {"rank": 4, "regParam": 0.1, "seed": 1, **FEW}
+    first = ALS(**params, maxIter=2).fit(ratings)
     warm = ALS(**params, maxIter=1, warmStart=first).fit(ratings).history.collect()
-    cold = ALS(**params, maxIter=4).fit(ratings).history.collect()
-    assert warm[0].loss == pytest.approx(cold[3].loss, rel=1e-4)
+    cold = ALS(**params, maxIter=3).fit(ratings).history.collect()
+    assert warm[0].loss == pytest.approx(cold[2].loss, rel=1e-4)
     with pytest.raises(InputError, match="warmStart has rank 4, expected 5"):
         ALS(rank=5, warmStart=first).fit(ratings)
 
@@ -297,7 +303,7 @@ def test_confidence_of_a_column_counts_as_repeated_ratings_do(spark, ratings):
 def test_a_fit_resumes_from_its_own_snapshots_only(ratings, tmp_path, monkeypatch, caplog):
     from sparkrec.spark import als
 
-    params = {"rank": 4, "maxIter": 4, "checkpointInterval": 2, "checkpointDir": str(tmp_path), "seed": 1}
+    params = {"rank": 4, "maxIter": 3, "checkpointInterval": 2, "checkpointDir": str(tmp_path), "seed": 1, **FEW}
     whole = ALS(**{**params, "checkpointDir": ""}).fit(ratings)
     write = als._Snapshots.write
 
@@ -310,7 +316,7 @@ def test_a_fit_resumes_from_its_own_snapshots_only(ratings, tmp_path, monkeypatc
         ALS(**params).fit(ratings)
     monkeypatch.setattr(als._Snapshots, "write", write)
     caplog.set_level("INFO")
-    ALS(**params).fit(ratings.where("item > 101"))
+    ALS(**{**params, "maxIter": 1}).fit(ratings.where("item > 101"))
     assert "resuming" not in caplog.text
     resumed = ALS(**params).fit(ratings)
     assert "resuming after iteration 2" in caplog.text

@@ -5,6 +5,7 @@ import json
 import click
 
 from bench import als, topk
+from bench.ratings import SIZES
 
 
 @click.group()
@@ -27,11 +28,11 @@ def als_command(quick: bool, sizes: str, rank: int, explicit: bool, peers: str, 
 
 
 @bench.command("topk")
-@click.option("--quick", is_flag=True, help="A tenth of the users.")
+@click.option("--quick", is_flag=True, help="20 thousand users and 9 thousand items.")
 @click.option("--rank", default=64, show_default=True)
 def topk_command(quick: bool, rank: int) -> None:
     """The best ten items of every user, seen ones excluded."""
-    print(json.dumps(topk.compare(13_800 if quick else 138_000, 27_000, rank)))
+    print(json.dumps(topk.compare(SIZES["2M" if quick else "20M"], rank)))
 
 
 bench()

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from bench.measure import Stopwatch, measure
 from bench.ratings import SIZES, Size, ratings_folder
+from bench.spark import session
 from sparkrec.kernels.als import gram, squared_loss
 from sparkrec.kernels.csr import Csr
 
@@ -68,18 +69,10 @@ def _show(rows: list[dict[str, Any]]) -> None:
     Console(width=120).print(table)
 
 
-def _session() -> Any:
-    from sparkrec.config import SparkSettings
-    from sparkrec.spark.session import open_session
-
-    memory = os.environ.get("BENCH_MEMORY", "10g")
-    return open_session(SparkSettings(master="local[2]", memory=memory, shuffle_partitions=8))
-
-
 def _ours(size: Size, rank: int, explicit: bool, iterations: int, same: dict[str, str]) -> dict[str, Any]:
     from sparkrec import ALS
 
-    frame = _session().read.parquet(str(ratings_folder(size)))
+    frame = session().read.parquet(str(ratings_folder(size)))
     als = ALS(rank=rank, maxIter=iterations, regParam=REGULARIZATION, implicitPrefs=not explicit, alpha=ALPHA, seed=0)
     als.setRegScaling(same["scaling"]).setSolver(same["solver"])
     watch = Stopwatch()
@@ -99,7 +92,7 @@ def _ours(size: Size, rank: int, explicit: bool, iterations: int, same: dict[str
 def _mllib(size: Size, rank: int, explicit: bool, iterations: int, same: dict[str, str]) -> dict[str, Any]:
     from pyspark.ml.recommendation import ALS
 
-    frame = _session().read.parquet(str(ratings_folder(size)))
+    frame = session().read.parquet(str(ratings_folder(size)))
     als = ALS(rank=rank, regParam=REGULARIZATION, implicitPrefs=not explicit, alpha=ALPHA, seed=0)
     seconds = []
     for n in (1, iterations):  # an iteration is what more of them take

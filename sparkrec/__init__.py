@@ -6,16 +6,16 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from sparkrec.frames import Recommender, fit
-    from sparkrec.spark.als_estimator import ALS
-    from sparkrec.spark.als_model import ALSModel
+    from sparkrec.spark.als.estimator import ALS
+    from sparkrec.spark.als.model import ALSModel
     from sparkrec.spark.lake import Lake
     from sparkrec.spark.session import open_session as session
 
 __all__ = ["ALS", "ALSModel", "Lake", "Recommender", "__version__", "fit", "session"]
 
 _PLACES = {
-    "ALS": ("sparkrec.spark.als_estimator", "ALS"),
-    "ALSModel": ("sparkrec.spark.als_model", "ALSModel"),
+    "ALS": ("sparkrec.spark.als.estimator", "ALS"),
+    "ALSModel": ("sparkrec.spark.als.model", "ALSModel"),
     "Lake": ("sparkrec.spark.lake", "Lake"),
     "Recommender": ("sparkrec.frames", "Recommender"),
     "fit": ("sparkrec.frames", "fit"),

@@ -13,11 +13,12 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.spark
-def test_the_example_of_the_readme_runs(spark):
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_examples_of_the_readme_run(spark):
     names: dict = {}
-    exec(compile(example, "README.md", "exec"), names)  # our own file
+    for example in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
+        exec(compile(example, "README.md", "exec"), names)  # our own file
     assert names["model"].recommend(k=2).count() == 4
+    assert names["fitted"].recommendForAllUsers(2).count() == 3
 
 
 @pytest.mark.spark

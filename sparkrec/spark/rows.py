@@ -32,3 +32,9 @@ def lists(entries: DataFrame, key: str, index: str, value: str) -> DataFrame:
     pair = F.struct(F.col(index).cast("int").alias("index"), F.col(value).cast("float").alias("value"))
     grouped = entries.groupBy(key).agg(F.sort_array(F.collect_list(pair)).alias("pairs"))
     return grouped.select(key, F.col("pairs.index").alias("index"), F.col("pairs.value").alias("value"))
+
+
+def with_tail(factors: DataFrame, biases: DataFrame, tail: Column) -> DataFrame:
+    """Factors (id, value array<float>) with a tail made of each id's bias: `biases` (id, bias)."""
+    value = F.concat("value", tail.cast("array<float>"))
+    return factors.join(biases.toDF("id", "bias"), "id").select("id", value.alias("value"))

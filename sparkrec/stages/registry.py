@@ -7,7 +7,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
-from sparkrec.spark.als import fit_als
+from sparkrec.spark.als.fit import fit_als
 from sparkrec.spark.bias import fit_bias
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.ease import fit_ease

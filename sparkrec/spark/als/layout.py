@@ -1,6 +1,6 @@
 """How ALS lays ratings and factors out over Spark.
 
-Users are dealt out to user blocks and items to item blocks (`als_plan`). Each half-step updates one side (`dst`) from
+Users are dealt out to user blocks and items to item blocks (`plan`). Each half-step updates one side (`dst`) from
 the other (`src`); the two half-steps run the same code with the sides swapped.
 
 In-block of a dst block, one row, made once:
@@ -27,16 +27,15 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from pyspark.sql import DataFrame, GroupedData, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import from_arrow_schema
 
 from sparkrec.errors import TrainError
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.blocking import distinct_count
-from sparkrec.spark import als_block
-from sparkrec.spark.als_plan import SidePlan, block_count, partition_keys, plan_side
+from sparkrec.spark.als import pack
+from sparkrec.spark.als.plan import SidePlan, block_count, partition_keys, plan_side
+from sparkrec.spark.arrow_rows import ddl
 
 log = logging.getLogger(__name__)
 
@@ -82,17 +81,12 @@ class Side:
         self.outlines.unpersist()
 
 
-def ddl(schema: pa.Schema) -> str:
-    """As Spark wants it."""
-    return ", ".join(f"{field.name} {field.dataType.simpleString()}" for field in from_arrow_schema(schema))
-
-
 def lay_out(
     ratings: DataFrame,
     rank: int,
     user_blocks: int | None,
     item_blocks: int | None,
-    preference: als_block.Preference | None = None,
+    preference: pack.Preference | None = None,
     split_above: float | None = None,
 ) -> tuple[Side, Side]:
     """Both sides of `ratings` (user, item, value; confidence or none), in memory; the caller unpersists them.
@@ -105,8 +99,8 @@ def lay_out(
     columns = [name for name in (*SIDES, "value", "confidence") if name in ratings.columns]
     read = [F.col(name) if name in SIDES else F.col(name).cast("float").alias(name) for name in columns]
     # Cut from their history: the ratings are read once.
-    chunker = als_block.chunker(preference)
-    chunks = ratings.select(*read).mapInArrow(chunker, ddl(als_block.CHUNK)).localCheckpoint(eager=False)
+    chunker = pack.chunker(preference)
+    chunks = ratings.select(*read).mapInArrow(chunker, ddl(pack.CHUNK)).localCheckpoint(eager=False)
     tallies = chunks.where("n IS NULL").drop("n", *columns).collect()
     if not tallies:
         raise TrainError("als: found no ratings, expected at least one")
@@ -165,16 +159,16 @@ def _popular(chunks: DataFrame, side: str, counts: I64, most: float) -> dict[int
     buckets = np.flatnonzero(counts > most)
     if len(buckets) == 0:
         return {}
-    found = chunks.mapInArrow(als_block.popular(side, buckets), "id long, count long")
+    found = chunks.mapInArrow(pack.popular(side, buckets), "id long, count long")
     totals = found.groupBy("id").agg(F.sum("count").alias("count")).where(F.col("count") > most)
     return {row["id"]: row["count"] for row in totals.collect()}
 
 
 def _in_blocks(chunks: DataFrame, plans: dict[str, SidePlan], dst: str, src: str) -> DataFrame:
     n = len(plans[dst].keys)
-    pieces = chunks.mapInArrow(als_block.pieces(plans[dst], dst, src), ddl(als_block.PIECE))
+    pieces = chunks.mapInArrow(pack.pieces(plans[dst], dst, src), ddl(pack.PIECE))
     assembled = pieces.repartition(n, "block").groupBy("block").applyInArrow(
-        als_block.assemble(plans[dst], plans[src]), ddl(als_block.IN_BLOCK)
+        pack.assemble(plans[dst], plans[src]), ddl(pack.IN_BLOCK)
     )  # fmt: skip
     return _held(assembled, n)
 
@@ -185,7 +179,7 @@ def _outlines(blocks: DataFrame, needing: DataFrame, n: int) -> DataFrame:
         F.col("need.block").alias("block"), "to", F.col("need.ids").alias("wanted")
     )
     rows = blocks.select("block", "ids", "split", "needed").unionByName(wanted, allowMissingColumns=True)
-    return _held(rows.groupBy("block").applyInArrow(als_block.link, ddl(als_block.OUTLINE)), n)
+    return _held(rows.groupBy("block").applyInArrow(pack.link, ddl(pack.OUTLINE)), n)
 
 
 def _held(blocks: DataFrame, n: int) -> DataFrame:

@@ -301,20 +301,20 @@ def test_confidence_of_a_column_counts_as_repeated_ratings_do(spark, ratings):
 
 
 def test_a_fit_resumes_from_its_own_snapshots_only(ratings, tmp_path, monkeypatch, caplog):
-    from sparkrec.spark import als
+    from sparkrec.spark.als.snapshots import Snapshots
 
     params = {"rank": 4, "maxIter": 3, "checkpointInterval": 2, "checkpointDir": str(tmp_path), "seed": 1, **FEW}
     whole = ALS(**{**params, "checkpointDir": ""}).fit(ratings)
-    write = als._Snapshots.write
+    write = Snapshots.write
 
     def dies(self, *args):
         write(self, *args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(als._Snapshots, "write", dies)
+    monkeypatch.setattr(Snapshots, "write", dies)
     with pytest.raises(KeyboardInterrupt):
         ALS(**params).fit(ratings)
-    monkeypatch.setattr(als._Snapshots, "write", write)
+    monkeypatch.setattr(Snapshots, "write", write)
     caplog.set_level("INFO")
     ALS(**{**params, "maxIter": 1}).fit(ratings.where("item > 101"))
     assert "resuming" not in caplog.text

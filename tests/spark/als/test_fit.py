@@ -8,8 +8,8 @@ import pytest
 from sparkrec.config import AlsSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.random import normal_rows
-from sparkrec.spark.als import factorize
-from sparkrec.spark.als_plan import partition_keys, spark_hash
+from sparkrec.spark.als.fit import factorize
+from sparkrec.spark.als.plan import partition_keys, spark_hash
 
 pytestmark = pytest.mark.spark
 
@@ -104,9 +104,9 @@ def test_an_interrupted_fit_ends_where_an_uninterrupted_one_does(spark, tmp_path
     settings = AlsSettings(rank=4, iterations=5, unobserved_weight=0.1, snapshot_every=2, user_blocks=2, item_blocks=3)
     users, items, history = factorize(rows, settings, seed=0, scratch=str(tmp_path / "whole"))
 
-    from sparkrec.spark import als
+    from sparkrec.spark.als import solve
 
-    half_step, calls = als._Solving.half_step, []
+    half_step, calls = solve.SideSolver.half_step, []
 
     def dies(*args):
         calls.append(args)
@@ -114,10 +114,10 @@ def test_an_interrupted_fit_ends_where_an_uninterrupted_one_does(spark, tmp_path
             raise KeyboardInterrupt
         return half_step(*args)
 
-    monkeypatch.setattr(als._Solving, "half_step", dies)
+    monkeypatch.setattr(solve.SideSolver, "half_step", dies)
     with pytest.raises(KeyboardInterrupt):
         factorize(rows, settings, seed=0, scratch=str(tmp_path / "broken"))
-    monkeypatch.setattr(als._Solving, "half_step", half_step)
+    monkeypatch.setattr(solve.SideSolver, "half_step", half_step)
     caplog.set_level("INFO")
     resumed_users, resumed_items, resumed_history = factorize(rows, settings, seed=0, scratch=str(tmp_path / "broken"))
     assert "resuming after iteration 2" in caplog.text
@@ -162,11 +162,11 @@ def test_an_id_with_more_ratings_than_a_block_should_have_is_summed_in_pieces(sp
 
 
 def fit_with(rows, settings, split_above):
-    from sparkrec.spark import als
+    from sparkrec.spark.als import fit
 
-    lay_out = als.lay_out
+    lay_out = fit.lay_out
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(als, "lay_out", lambda *args: lay_out(*args, split_above=split_above))
+        patch.setattr(fit, "lay_out", lambda *args: lay_out(*args, split_above=split_above))
         return factorize(rows, settings, seed=1, scratch=None)
 
 
@@ -191,9 +191,10 @@ def test_what_dies_with_an_executor_is_made_again(spark, tmp_path, matrix, monke
     settings = AlsSettings(rank=3, iterations=4, unobserved_weight=0.1, snapshot_every=2, user_blocks=2, item_blocks=2)
     rows = ratings_of(spark, matrix)
     users, items, history = factorize(rows, settings, seed=1, scratch=None)
-    from sparkrec.spark import als
 
-    half_step, calls = als._Solving.half_step, []
+    from sparkrec.spark.als import solve
+
+    half_step, calls = solve.SideSolver.half_step, []
 
     def kills(*args):
         calls.append(args)
@@ -202,7 +203,7 @@ def test_what_dies_with_an_executor_is_made_again(spark, tmp_path, matrix, monke
             ends.collect()
         return half_step(*args)
 
-    monkeypatch.setattr(als._Solving, "half_step", kills)
+    monkeypatch.setattr(solve.SideSolver, "half_step", kills)
     again_users, again_items, again = factorize(rows, settings, seed=1, scratch=str(tmp_path))
     assert "Beginning again from the last snapshot" in caplog.text
     np.testing.assert_allclose(collected(again_users)[1], collected(users)[1], atol=1e-5)
@@ -211,8 +212,8 @@ def test_what_dies_with_an_executor_is_made_again(spark, tmp_path, matrix, monke
 
 
 def test_a_missing_or_doubled_block_is_named(spark, matrix):
-    from sparkrec.spark.als_block import Outline
-    from sparkrec.spark.als_layout import lay_out
+    from sparkrec.spark.als.block import Outline
+    from sparkrec.spark.als.layout import lay_out
 
     users, _ = lay_out(ratings_of(spark, matrix), 3, 2, 2)
     outline = users.outlines.limit(1).toArrow()

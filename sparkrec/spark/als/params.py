@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import AlsSettings
 from sparkrec.configfile import validate
-from sparkrec.spark.als_block import Preference
+from sparkrec.spark.als.pack import Preference
 from sparkrec.spark.sources import require_columns
 
 P = TypeVar("P", bound=Params)

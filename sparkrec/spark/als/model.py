@@ -18,8 +18,8 @@ from pyspark.sql.pandas.functions import pandas_udf
 
 from sparkrec.config import AlsSettings
 from sparkrec.errors import InputError
-from sparkrec.spark.als import contributions, fold_in
-from sparkrec.spark.als_params import AlsParams, setter
+from sparkrec.spark.als.fold import contributions, fold_in
+from sparkrec.spark.als.params import AlsParams, setter
 from sparkrec.spark.id_column import IdColumn
 from sparkrec.spark.model import Model
 from sparkrec.spark.retrieval import rank

@@ -15,9 +15,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.errors import InputError
-from sparkrec.spark.als import fit_factors
-from sparkrec.spark.als_model import ALSModel, Fitted
-from sparkrec.spark.als_params import AlsParams, setter
+from sparkrec.spark.als.fit import fit_factors
+from sparkrec.spark.als.model import ALSModel, Fitted
+from sparkrec.spark.als.params import AlsParams, setter
 from sparkrec.spark.id_column import IdColumn
 
 

@@ -1,0 +1,57 @@
+"""The same code on Spark Connect, in a process of its own: a process is one or the other."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+FIT = """
+import json, sys
+import numpy as np
+from pyspark.sql import SparkSession
+
+from sparkrec import ALS, ALSModel
+
+spark = SparkSession.builder{session}.config("spark.sql.shuffle.partitions", 2).getOrCreate()
+assert type(spark).__module__ == {module!r}, type(spark)
+rng = np.random.default_rng(0)
+rows = [(f"u{{u}}", int(i), float(1 + u * i % 5)) for u in range(20) for i in rng.choice(15, 6, replace=False)]
+ratings = spark.createDataFrame(rows, "user string, item long, rating double")
+als = ALS(rank=3, maxIter=2, implicitPrefs=True, seed=1, checkpointDir=sys.argv[1] + "/snapshots", checkpointInterval=1)
+model = als.fit(ratings)
+model.save(sys.argv[1] + "/model")
+loaded = ALSModel.load(sys.argv[1] + "/model")
+best = loaded.recommendForAllUsers(3, exclude=ratings).orderBy("user").collect()
+scores = loaded.foldIn(ratings.where("user = 'u3'")).transform(ratings).orderBy("user", "item").collect()
+found = {{
+    "loss": [row.loss for row in loaded.history.collect()],
+    "best": [[row.user, [cell.item for cell in row.recommendations]] for row in best],
+    "scores": [row.prediction for row in scores],
+    "similar": loaded.similarItems(2).count(),
+    "explained": model.explain("u3", 4).count(),
+}}
+print("FOUND " + json.dumps(found))
+"""
+
+
+def fit_on(folder, session, module):
+    script = FIT.format(session=session, module=module)
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, timeout=240, check=False
+    )
+    lines = [line for line in ended.stdout.splitlines() if line.startswith("FOUND ")]
+    assert lines, ended.stderr[-4000:]
+    return json.loads(lines[0].removeprefix("FOUND "))
+
+
+def test_als_on_a_connect_server_is_als(tmp_path):
+    remote = fit_on(tmp_path / "remote", '.remote("local[2]")', "pyspark.sql.connect.session")
+    classic = fit_on(tmp_path / "classic", '.master("local[2]")', "pyspark.sql.session")
+    assert remote["loss"] == pytest.approx(classic["loss"], rel=1e-5)
+    assert remote["scores"] == pytest.approx(classic["scores"], abs=1e-4)
+    assert remote["best"] == classic["best"]
+    assert remote["similar"] == classic["similar"] == 15
+    assert remote["explained"] == classic["explained"] == 6

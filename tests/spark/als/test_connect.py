@@ -1,6 +1,7 @@
 """The same code on Spark Connect, in a process of its own: a process is one or the other."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -33,14 +34,20 @@ found = {{
     "similar": loaded.similarItems(2).count(),
     "explained": model.explain("u3", 4).count(),
 }}
-print("FOUND " + json.dumps(found))
+print("FOUND " + json.dumps(found), flush=True)
+spark.stop()
 """
 
 
 def fit_on(folder, session, module):
     script = FIT.format(session=session, module=module)
     ended = subprocess.run(
-        [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", script, str(folder)],
+        env={**os.environ, "PYSPARK_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     lines = [line for line in ended.stdout.splitlines() if line.startswith("FOUND ")]
     assert lines, ended.stderr[-4000:]

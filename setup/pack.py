@@ -12,6 +12,7 @@ import venv_pack
 
 SPARK = ["pyspark/jars", "pyspark/examples", "pyspark/data"]
 TOOLS = ["cmake*", "mypy*", "ruff*", "pip", "setuptools", "pytest*", "_pytest", "grimp*"]
+DISPENSABLE = ["matplotlib*", "mpl_toolkits", "fontTools", "fonttools*", "pillow*", "PIL", "implicit*"]
 TORCH = ["torch*", "nvidia*", "triton*", "horovod*", "functorch", "sympy*", "networkx*", "cuda*", "cu*_*"]
 
 
@@ -23,7 +24,7 @@ def main() -> None:
     environment = venv_pack.Env(".venv")
     site = next(Path(".venv/lib").glob("python3.*/site-packages")).relative_to(".venv")
     # The editable install points at this checkout, which executors do not have: its sources go in by themselves.
-    unwanted = ["__editable__*", *SPARK, *TOOLS, *([] if arguments.with_torch else TORCH)]
+    unwanted = ["__editable__*", *SPARK, *TOOLS, *DISPENSABLE, *([] if arguments.with_torch else TORCH)]
     for name in unwanted:
         environment = environment.exclude(f"{site}/{name}").exclude(f"{site}/{name}/*")
     environment = environment.exclude("bin/ruff").exclude(".*")

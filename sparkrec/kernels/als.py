@@ -25,30 +25,14 @@ import numpy as np
 from numba import njit
 
 from sparkrec.kernels import dense
+from sparkrec.kernels.als_cg import half_step_cg
+from sparkrec.kernels.als_exact import CHUNK, accumulate, half_step_coordinate, half_step_exact
 from sparkrec.kernels.arrays import F32, F64, I32, I64, frozen
 from sparkrec.kernels.csr import Csr
-from sparkrec.kernels.dense import (
-    LANES,
-    REGROUPED,
-    add_products,
-    all_finite,
-    minimize_nonnegative,
-    prefetch,
-    solve_definite,
-    symmetrize,
-)
+from sparkrec.kernels.dense import REGROUPED, minimize_nonnegative, symmetrize
 
 NOT_FINITE = "its factors, targets, confidences or regularization are not finite, or overflow float32"
 NOT_POSITIVE_DEFINITE = "its matrix is not positive definite; raise the regularization"
-
-CHUNK = 256
-"""Entries gathered at once: bounds the memory of a popular row, and keeps d x CHUNK floats near the core."""
-
-KEPT = 1 << 14
-"""Most entries of a row whose src factors cg copies side by side, to go over them again from near the core."""
-
-AHEAD = 8
-"""Entries from one that is used to the one that is asked for: memory takes as long as they do."""
 
 
 @dataclass(frozen=True)
@@ -219,11 +203,11 @@ def half_step(
     given = *targets, confidence, src
     w0 = float(unobserved_weight)
     if solver.method == "cg":
-        failed, finite, loss = _half_step_cg(*given, gram.astype(np.float32), w0, reg, solver.steps, dst)
+        failed, finite, loss = half_step_cg(*given, gram.astype(np.float32), w0, reg, solver.steps, dst)
     elif solver.method == "coordinate":
-        failed, finite, loss = _half_step_coordinate(*given, gram, w0, reg, min(solver.width, shape[1]), dst)
+        failed, finite, loss = half_step_coordinate(*given, gram, w0, reg, min(solver.width, shape[1]), dst)
     else:
-        failed, finite, loss = _half_step(*given, dense.padded(gram), w0, reg, solver.method == "nonnegative", dst)
+        failed, finite, loss = half_step_exact(*given, dense.padded(gram), w0, reg, solver.method == "nonnegative", dst)
     if failed >= 0:
         raise SingularSystem(failed, NOT_POSITIVE_DEFINITE if finite else NOT_FINITE)
     return dst, loss
@@ -242,7 +226,7 @@ def equations(targets: Csr, confidence: F32, src: F32, unobserved_weight: float)
     a = np.zeros_like(dense.padded(np.zeros((d, d))))
     y, weighted = np.zeros((2, CHUNK, len(a)), np.float32)
     weight = confidence - np.float32(unobserved_weight)
-    _accumulate(src, 0, d, targets.indices, weight, confidence * targets.values, y, weighted, a, b)
+    accumulate(src, 0, d, targets.indices, weight, confidence * targets.values, y, weighted, a, b)
     symmetrize(a)
     return a[:d, :d], b
 
@@ -281,343 +265,6 @@ def _checked(targets: Csr, confidence: F32, src: F32, gram: F64, reg: F32 | F64)
     if len(ridge) != targets.n_rows:
         raise ValueError(f"reg: found {len(ridge)} values, expected one for each of {targets.n_rows} dst rows")
     return targets, confidence, src, gram, ridge
-
-
-@njit(cache=True, nogil=True, fastmath=REGROUPED)
-def _half_step(
-    indptr: I64,
-    indices: I32,
-    target: F32,
-    confidence: F32,
-    src: F32,
-    base: F64,
-    unobserved_weight: float,
-    reg: F64,
-    nonnegative: bool,
-    dst: F32,
-) -> tuple[int, bool, float]:
-    """Fills `dst`; returns (-1, True, loss), or the first row that failed and whether its system was finite."""
-    n_dst, d = dst.shape
-    padded = len(base)
-    a, b = np.zeros((padded, padded + LANES)), np.zeros(padded)
-    whole, pulled = np.zeros((padded, padded) if nonnegative else (0, 0)), np.zeros(padded)
-    y, weighted = np.zeros((CHUNK, padded), np.float32), np.zeros((CHUNK, padded), np.float32)
-    longest = _longest(indptr)
-    weight, pull = np.empty(longest, np.float32), np.empty(longest, np.float32)
-    loss = 0.0
-
-    for u in range(n_dst):
-        n = indptr[u + 1] - indptr[u]
-        if n == 0:
-            continue
-        for j in range(padded):
-            for k in range(j // LANES * LANES, padded):
-                a[j, k] = base[j, k]
-        for j in range(d):
-            a[j, j] += reg[u]
-            b[j] = 0.0
-        for e in range(n):
-            c, p = confidence[indptr[u] + e], target[indptr[u] + e]
-            weight[e] = c - unobserved_weight
-            pull[e] = c * p
-            loss += np.float64(c * p) * p
-        _accumulate(src, 0, d, indices[indptr[u] : indptr[u + 1]], weight, pull, y, weighted, a, b)
-        pulled[:] = b
-        if nonnegative:
-            whole[:] = a[:, :padded]
-            symmetrize(whole)
-        for j in range(padded):
-            a[j, padded] = b[j]
-        if not solve_definite(a, b):
-            return u, all_finite(a), 0.0  # what was not finite before the factorization still is not
-        if nonnegative:
-            minimize_nonnegative(whole, pulled, b)
-        # x (A - reg I) x - 2 b x, in which A x = b, for x >= 0 wherever x is not 0
-        for k in range(d):
-            loss -= b[k] * (pulled[k] + reg[u] * b[k])
-            dst[u, k] = b[k]
-            if not np.isfinite(dst[u, k]):
-                return u, False, 0.0
-    return -1, True, loss
-
-
-@njit(cache=True, nogil=True, fastmath=REGROUPED)
-def _half_step_coordinate(
-    indptr: I64,
-    indices: I32,
-    target: F32,
-    confidence: F32,
-    src: F32,
-    base: F64,
-    unobserved_weight: float,
-    reg: F64,
-    width: int,
-    dst: F32,
-) -> tuple[int, bool, float]:
-    """As `_half_step`, a block of `width` coordinates after the other, the others where they are."""
-    n_dst, d = dst.shape
-    padded = (width + LANES - 1) // LANES * LANES
-    a, b = np.zeros((padded, padded + LANES)), np.zeros(padded)
-    y, weighted = np.zeros((CHUNK, padded), np.float32), np.zeros((CHUNK, padded), np.float32)
-    longest = _longest(indptr)
-    weight, pull = np.empty(longest, np.float32), np.empty(longest, np.float32)
-    score = np.empty(longest, np.float32)
-    loss = 0.0
-
-    for u in range(n_dst):
-        n = indptr[u + 1] - indptr[u]
-        if n == 0:
-            continue
-        x = dst[u]
-        own = indices[indptr[u] : indptr[u + 1]]
-        for e in range(n):
-            weight[e] = confidence[indptr[u] + e] - unobserved_weight
-            score[e] = 0.0
-        _add_scores(src, 0, own, x, score)
-        for first in range(0, d, width):
-            n_block = min(width, d - first)
-            for j in range(padded):
-                for k in range(j // LANES * LANES, padded):
-                    inside = j < n_block and k < n_block
-                    a[j, k] = base[first + j, first + k] if inside else np.float64(j == k)
-                b[j] = 0.0
-            for j in range(n_block):
-                a[j, j] += reg[u]
-                total = reg[u] * x[first + j]
-                for k in range(d):
-                    total += base[first + j, k] * x[k]
-                b[j] = -total
-            for e in range(n):
-                pull[e] = confidence[indptr[u] + e] * target[indptr[u] + e] - weight[e] * score[e]
-            if n_block < width:  # wider blocks filled what is padding now
-                y[:] = 0.0
-                weighted[:] = 0.0
-            _accumulate(src, first, n_block, own, weight, pull, y, weighted, a, b)
-            for j in range(padded):
-                a[j, padded] = b[j]
-            if not solve_definite(a, b):
-                return u, all_finite(a), 0.0
-            step = b[:n_block].astype(np.float32)
-            for k in range(n_block):
-                x[first + k] += step[k]
-            _add_scores(src, first, own, step, score)
-        for e in range(n):
-            miss = np.float64(target[indptr[u] + e]) - score[e]
-            loss += confidence[indptr[u] + e] * miss * miss - unobserved_weight * score[e] * score[e]
-        for j in range(d):
-            if not np.isfinite(x[j]):
-                return u, False, 0.0
-            over_all = 0.0
-            for k in range(d):
-                over_all += base[j, k] * x[k]
-            loss += x[j] * over_all
-    return -1, True, loss
-
-
-@njit(cache=True, nogil=True, fastmath=REGROUPED)
-def _add_scores(src: F32, first: int, indices: I32, x: F32, score: F32) -> None:
-    """score_e += x . y_e, y_e being coordinates first.. of src row indices[e], as many as x has."""
-    for e in range(len(indices)):
-        if e + AHEAD < len(indices):
-            prefetch(src, indices[e + AHEAD])
-        row = src[indices[e]]
-        total = np.float32(0.0)
-        for k in range(len(x)):
-            total += row[first + k] * x[k]
-        score[e] += total
-
-
-@njit(cache=True, nogil=True, fastmath=REGROUPED)
-def _accumulate(
-    src: F32,
-    first: int,
-    width: int,
-    indices: I32,
-    weight: F32,
-    pull: F32,
-    y: F32,
-    weighted: F32,
-    a: F64,
-    b: F64,
-) -> None:
-    """a += sum_e weight_e y_e y_e', b += sum_e pull_e y_e, y_e being coordinates first.. of src row indices[e].
-
-    Fills the upper triangle of tiles of `a`; y and weighted are scratch, zero in columns from `width` on.
-    """
-    pulled = np.zeros(width, np.float32)
-    for start in range(0, len(indices), CHUNK):
-        n = min(CHUNK, len(indices) - start)
-        for e in range(n):
-            at = start + e
-            if at + AHEAD < len(indices):
-                prefetch(src, indices[at + AHEAD])
-            row, w, p = src[indices[at]], weight[at], pull[at]
-            y_e, weighted_e = y[e], weighted[e]
-            for k in range(width):
-                value = row[first + k]
-                y_e[k] = value
-                weighted_e[k] = w * value
-                pulled[k] += p * value
-        add_products(weighted, y, n, a)
-        for k in range(width):
-            b[k] += pulled[k]
-            pulled[k] = 0.0
-
-
-@njit(cache=True, nogil=True)
-def _longest(indptr: I64) -> int:
-    longest = 0
-    for u in range(len(indptr) - 1):
-        longest = max(longest, indptr[u + 1] - indptr[u])
-    return longest
-
-
-@njit(cache=True, nogil=True, fastmath=REGROUPED)
-def _half_step_cg(
-    indptr: I64,
-    indices: I32,
-    target: F32,
-    confidence: F32,
-    src: F32,
-    base: F32,
-    unobserved_weight: float,
-    reg: F64,
-    steps: int,
-    dst: F32,
-) -> tuple[int, bool, float]:
-    """As `_half_step`, by `steps` steps of conjugate gradient from `dst`; the matrix is never formed."""
-    n_dst, d = dst.shape
-    b, residual = np.empty(d, np.float32), np.empty(d, np.float32)
-    direction, curved = np.empty(d, np.float32), np.empty(d, np.float32)
-    total = np.empty(d)
-    longest = _longest(indptr)
-    weight = np.empty(longest, np.float32)
-    y = np.empty((min(longest, KEPT), d), np.float32)
-    loss = 0.0
-
-    for u in range(n_dst):
-        n = indptr[u + 1] - indptr[u]
-        if n == 0:
-            continue
-        x = dst[u]
-        own = indices[indptr[u] : indptr[u + 1]]
-        near, far = min(n, KEPT), own[KEPT:]
-        total[:] = 0.0
-        for start in range(0, n, CHUNK):
-            curved[:] = 0.0
-            for e in range(start, min(start + CHUNK, n)):
-                if e + AHEAD < n:
-                    prefetch(src, own[e + AHEAD])
-                c, p = confidence[indptr[u] + e], target[indptr[u] + e]
-                weight[e] = c - unobserved_weight
-                pull = c * p
-                loss += np.float64(pull) * p
-                row, y_e = src[own[e]], y[min(e, KEPT - 1)]
-                for k in range(d):
-                    value = row[k]
-                    y_e[k] = value
-                    curved[k] += pull * value
-            for k in range(d):
-                total[k] += curved[k]
-        for k in range(d):
-            b[k] = total[k]
-        _times(base, reg[u], x, total)
-        _add_near(y, near, weight, x, total, curved)
-        _add_far(src, far, weight[near:n], x, total, curved)
-        for k in range(d):
-            residual[k] = total[k]
-        before = np.float32(0.0)
-        for k in range(d):
-            residual[k] = b[k] - residual[k]
-            direction[k] = residual[k]
-            before += residual[k] * residual[k]
-        enough = max(np.float32(1e-10) * before, np.float32(1e-30))
-        for _ in range(steps):
-            if before <= enough:
-                break
-            _times(base, reg[u], direction, total)
-            _add_near(y, near, weight, direction, total, curved)
-            _add_far(src, far, weight[near:n], direction, total, curved)
-            curvature = np.float32(0.0)
-            for k in range(d):
-                curved[k] = total[k]
-            for k in range(d):
-                curvature += direction[k] * curved[k]
-            if not curvature > 0.0:
-                return u, bool(curvature <= 0.0), 0.0
-            length = before / curvature
-            after = np.float32(0.0)
-            for k in range(d):
-                x[k] += length * direction[k]
-                residual[k] -= length * curved[k]
-                after += residual[k] * residual[k]
-            for k in range(d):
-                direction[k] = residual[k] + after / before * direction[k]
-            before = after
-        # x (A - reg I) x - 2 b x, in which A x = b - residual
-        for k in range(d):
-            loss -= np.float64(x[k]) * (np.float64(b[k]) + residual[k] + reg[u] * x[k])
-            if not np.isfinite(x[k]):
-                return u, False, 0.0
-    return -1, True, loss
-
-
-@njit(cache=True, nogil=True, fastmath=REGROUPED)
-def _times(base: F32, reg: float, v: F32, out: F64) -> None:
-    """out = (base + reg I) v"""
-    d = len(v)
-    for j in range(d):
-        over_all = np.float32(0.0)
-        for k in range(d):
-            over_all += base[j, k] * v[k]
-        out[j] = over_all + reg * v[j]
-
-
-@njit(cache=True, nogil=True, fastmath=REGROUPED)
-def _add_near(y: F32, n: int, weight: F32, v: F32, out: F64, part: F32) -> None:
-    """out += sum_e weight_e (y_e . v) y_e over the first n rows of y; `part` is scratch."""
-    d = len(v)
-    for start in range(0, n, CHUNK):
-        stop = min(start + CHUNK, n)
-        part[:] = 0.0
-        e = start
-        while e + 4 <= stop:  # four at a time, a quarter of the traffic on v and part
-            y0, y1, y2, y3 = y[e], y[e + 1], y[e + 2], y[e + 3]
-            s0 = s1 = s2 = s3 = np.float32(0.0)
-            for k in range(d):
-                s0, s1, s2, s3 = s0 + y0[k] * v[k], s1 + y1[k] * v[k], s2 + y2[k] * v[k], s3 + y3[k] * v[k]
-            s0, s1, s2, s3 = weight[e] * s0, weight[e + 1] * s1, weight[e + 2] * s2, weight[e + 3] * s3
-            for k in range(d):
-                part[k] += (s0 * y0[k] + s1 * y1[k]) + (s2 * y2[k] + s3 * y3[k])
-            e += 4
-        while e < stop:
-            _add_one(y[e], weight[e], v, part)
-            e += 1
-        for k in range(d):
-            out[k] += part[k]
-
-
-@njit(cache=True, nogil=True, fastmath=REGROUPED)
-def _add_far(src: F32, indices: I32, weight: F32, v: F32, out: F64, part: F32) -> None:
-    """out += sum_e weight_e (y_e . v) y_e over the src rows `indices`; `part` is scratch."""
-    for start in range(0, len(indices), CHUNK):
-        part[:] = 0.0
-        for e in range(start, min(start + CHUNK, len(indices))):
-            if e + AHEAD < len(indices):
-                prefetch(src, indices[e + AHEAD])
-            _add_one(src[indices[e]], weight[e], v, part)
-        for k in range(len(v)):
-            out[k] += part[k]
-
-
-@njit(cache=True, nogil=True, fastmath=REGROUPED)
-def _add_one(row: F32, weight: float, v: F32, part: F32) -> None:
-    score = np.float32(0.0)
-    for k in range(len(v)):
-        score += row[k] * v[k]
-    score *= weight
-    for k in range(len(v)):
-        part[k] += score * row[k]
 
 
 @njit(cache=True, nogil=True, fastmath=REGROUPED)

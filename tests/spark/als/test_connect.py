@@ -10,39 +10,44 @@ import pytest
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 FIT = """
-import json, sys
 import numpy as np
-from pyspark.sql import SparkSession
 
 from sparkrec import ALS, ALSModel
 
-spark = SparkSession.builder{session}.config("spark.sql.shuffle.partitions", 2).getOrCreate()
-assert type(spark).__module__ == {module!r}, type(spark)
 rng = np.random.default_rng(0)
-rows = [(f"u{{u}}", int(i), float(1 + u * i % 5)) for u in range(20) for i in rng.choice(15, 6, replace=False)]
+rows = [(f"u{u}", int(i), float(1 + u * i % 5)) for u in range(20) for i in rng.choice(15, 6, replace=False)]
 ratings = spark.createDataFrame(rows, "user string, item long, rating double")
-als = ALS(rank=3, maxIter=2, implicitPrefs=True, seed=1, checkpointDir=sys.argv[1] + "/snapshots", checkpointInterval=1)
+als = ALS(rank=3, maxIter=2, implicitPrefs=True, seed=1, checkpointDir=folder + "/snapshots", checkpointInterval=1)
 model = als.fit(ratings)
-model.save(sys.argv[1] + "/model")
-loaded = ALSModel.load(sys.argv[1] + "/model")
+model.save(folder + "/model")
+loaded = ALSModel.load(folder + "/model")
 best = loaded.recommendForAllUsers(3, exclude=ratings).orderBy("user").collect()
 scores = loaded.foldIn(ratings.where("user = 'u3'")).transform(ratings).orderBy("user", "item").collect()
-found = {{
+found = {
     "loss": [row.loss for row in loaded.history.collect()],
     "best": [[row.user, [cell.item for cell in row.recommendations]] for row in best],
     "scores": [row.prediction for row in scores],
     "similar": loaded.similarItems(2).count(),
     "explained": model.explain("u3", 4).count(),
-}}
+}
+"""
+
+ON_CONNECT = """
+import json, sys
+from pyspark.sql import SparkSession
+
+folder = sys.argv[1]
+spark = SparkSession.builder.remote("local[2]").config("spark.sql.shuffle.partitions", 2).getOrCreate()
+assert type(spark).__module__ == "pyspark.sql.connect.session"
+{fit}
 print("FOUND " + json.dumps(found), flush=True)
 spark.stop()
 """
 
 
-def fit_on(folder, session, module):
-    script = FIT.format(session=session, module=module)
+def test_als_on_a_connect_server_is_als(spark, tmp_path):
     ended = subprocess.run(
-        [sys.executable, "-c", script, str(folder)],
+        [sys.executable, "-c", ON_CONNECT.format(fit=FIT), str(tmp_path / "connect")],
         env={**os.environ, "PYSPARK_PYTHON": sys.executable},
         capture_output=True,
         text=True,
@@ -51,12 +56,10 @@ def fit_on(folder, session, module):
     )
     lines = [line for line in ended.stdout.splitlines() if line.startswith("FOUND ")]
     assert lines, ended.stderr[-4000:]
-    return json.loads(lines[0].removeprefix("FOUND "))
-
-
-def test_als_on_a_connect_server_is_als(tmp_path):
-    remote = fit_on(tmp_path / "remote", '.remote("local[2]")', "pyspark.sql.connect.session")
-    classic = fit_on(tmp_path / "classic", '.master("local[2]")', "pyspark.sql.session")
+    remote = json.loads(lines[0].removeprefix("FOUND "))
+    names = {"spark": spark, "folder": str(tmp_path / "classic")}
+    exec(FIT, names)
+    classic = names["found"]
     assert remote["loss"] == pytest.approx(classic["loss"], rel=1e-5)
     assert remote["scores"] == pytest.approx(classic["scores"], abs=1e-4)
     assert remote["best"] == classic["best"]

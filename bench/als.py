@@ -34,15 +34,12 @@ def compare(sizes: list[str], rank: int, explicit: bool, peers: list[str], itera
         ratings_folder(SIZES[name])
         with_peers = peers if name != "100M" else []
         for peer in with_peers or ["mllib"]:
-            rows.append(
-                _entry("sparkrec", name, measure(_ours, SIZES[name], rank, explicit, iterations, SAME_AS[peer]))
-            )
-            rows[-1].update(SAME_AS[peer])
+            given = SIZES[name], rank, explicit, iterations, SAME_AS[peer]
+            rows.append({**_entry("sparkrec", name, measure(_ours, *given)), **SAME_AS[peer]})
             if peer in with_peers:
+                rows[-1]["beside"] = peer
                 work = _mllib if peer == "mllib" else _implicit
-                result = measure(work, SIZES[name], rank, explicit, iterations, SAME_AS[peer])
-                rows.append({**_entry(peer, name, result), **SAME_AS[peer]})
-                rows[-2]["beside"] = peer
+                rows.append({**_entry(peer, name, measure(work, *given)), **SAME_AS[peer]})
     _show(rows)
     compared = [row for row in rows if row["size"] == [name for name in sizes if name != "100M"][-1]]
     ours = {row["beside"]: row for row in compared if "beside" in row}

@@ -223,7 +223,7 @@ def equations(targets: Csr, confidence: F32, src: F32, unobserved_weight: float)
     if targets.n_rows != 1:
         raise ValueError(f"targets: found {targets.n_rows} rows, expected 1")
     b = np.zeros(d)
-    a = np.zeros_like(dense.padded(np.zeros((d, d))))
+    a = dense.padded(np.zeros((d, d)))  # the padding's own block is cut off below
     y, weighted = np.zeros((2, CHUNK, len(a)), np.float32)
     weight = confidence - np.float32(unobserved_weight)
     accumulate(src, 0, d, targets.indices, weight, confidence * targets.values, y, weighted, a, b)

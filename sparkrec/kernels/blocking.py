@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from sparkrec.kernels.arrays import F64, I32, I64, frozen
-from sparkrec.kernels.random import mix64
+from sparkrec.kernels.random import GOLDEN, mix64
 
 REGISTERS = 4096
 """Of the estimate of distinct ids, whose standard error is 1.04 / sqrt(REGISTERS) = 1.6%."""
@@ -21,7 +21,7 @@ REGISTERS = 4096
 def hashed(ids: I64) -> I64:
     """(n,) int64 ids as (n,) non-negative int64, evenly spread."""
     with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is meant
-        bits = mix64(ids.astype(np.int64, copy=False).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15))
+        bits = mix64(ids.astype(np.int64, copy=False).view(np.uint64) + GOLDEN)
     return (bits >> np.uint64(1)).view(np.int64)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 over the golden ratio: its multiples are far apart."""
 
 
 def mix64(x: np.ndarray) -> np.ndarray:
@@ -17,8 +18,8 @@ def mix64(x: np.ndarray) -> np.ndarray:
 def normal_rows(seed: int, ids: np.ndarray, d: int) -> np.ndarray:
     """Standard normal rows (n, d) float32 for ids (n,) int64, by Box and Muller (1958)."""
     with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is meant
-        keys = mix64(ids.astype(np.uint64) * _GOLDEN + mix64(np.full(1, seed, dtype=np.uint64)))
-        counters = np.arange(1, 2 * d + 1, dtype=np.uint64) * _GOLDEN
+        keys = mix64(ids.astype(np.uint64) * GOLDEN + mix64(np.full(1, seed, dtype=np.uint64)))
+        counters = np.arange(1, 2 * d + 1, dtype=np.uint64) * GOLDEN
         bits = mix64(keys[:, None] + counters[None, :])
     uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     radius = np.sqrt(-2.0 * np.log(uniform[:, :d]))

@@ -36,12 +36,16 @@ class ArrowRow:
     def has(self, name: str) -> bool:
         return bool(self.batch.column(name)[0].is_valid)
 
+    def key(self, name: str) -> int:
+        """A column that is an integer."""
+        return int(self.batch.column(name)[0].as_py())
+
     def array(self, name: str, kind: type[np.generic]) -> NDArray[Any]:
         return np.frombuffer(self.batch.column(name)[0].as_buffer(), kind)
 
     @property
     def n(self) -> int:
-        return int(self.batch.column("n")[0].as_py())
+        return self.key("n")
 
     def floats(self, name: str) -> F32:
         """A column of n numbers, null if all are 1."""
@@ -59,13 +63,18 @@ def each_row(batches: Iterable[pa.RecordBatch]) -> Iterator[ArrowRow]:
             yield ArrowRow(batch.slice(at, 1))
 
 
+def rows_with(table: pa.Table, column: str) -> list[ArrowRow]:
+    """The rows in which a column is not null."""
+    return [*each_row(table.filter(pc.is_valid(table.column(column))).to_batches())]
+
+
 def only_row(table: pa.Table, column: str) -> ArrowRow:
     """The one row in which a column is not null."""
-    rows = table.filter(pc.is_valid(table.column(column)))
-    if rows.num_rows != 1:
+    rows = rows_with(table, column)
+    if len(rows) != 1:
         key = table.column("block")[0].as_py()
-        raise RuntimeError(f"als: {column} of block {key} came {rows.num_rows} times, expected once")
-    return ArrowRow(rows.to_batches()[0])
+        raise RuntimeError(f"als: {column} of block {key} came {len(rows)} times, expected once")
+    return rows[0]
 
 
 def one_row(schema: pa.Schema, **columns: pa.Array) -> pa.RecordBatch:

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
 from sparkrec.config import EaseSettings
@@ -24,7 +23,7 @@ from sparkrec.spark import storage
 from sparkrec.spark.blocks import pack
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.model import Model
-from sparkrec.spark.rows import lists, sparse, strengths
+from sparkrec.spark.rows import dense_vectors, lists, sparse, strengths
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ def fit_ease(settings: EaseSettings, dataset: Dataset, observed: DataFrame, *, s
     items = spark.read.parquet(f"{scratch}/items")
     return Model(
         users=sparse(dataset.users, "user", users),
-        items=items.select("item", F.lit(None).cast("array<int>").alias("index"), "value"),
+        items=dense_vectors(items, "item"),
         size=len(ids),
         user_layout="sparse",
         item_layout="dense",

@@ -9,7 +9,12 @@ from pyspark.sql import functions as F
 def dense(rows: DataFrame, key: str, *values: Column | float) -> DataFrame:
     """Dense model rows: one value of each column or constant."""
     cells = [(each if isinstance(each, Column) else F.lit(each)).cast("float") for each in values]
-    return rows.select(key, F.lit(None).cast("array<int>").alias("index"), F.array(*cells).alias("value"))
+    return dense_vectors(rows.select(key, F.array(*cells).alias("value")), key)
+
+
+def dense_vectors(rows: DataFrame, key: str) -> DataFrame:
+    """Dense model rows of (key, value array<float>)."""
+    return rows.select(key, F.lit(None).cast("array<int>").alias("index"), "value")
 
 
 def sparse(ids: DataFrame, key: str, rows: DataFrame) -> DataFrame:

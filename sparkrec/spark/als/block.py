@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sparkrec.kernels import als as kernel
@@ -18,7 +17,7 @@ from sparkrec.kernels.blocking import positions
 from sparkrec.kernels.csr import Csr
 from sparkrec.kernels.random import normal_rows
 from sparkrec.spark.als.plan import SPLIT, SidePlan
-from sparkrec.spark.arrow_rows import Batches, each_row, only_row, schema_of
+from sparkrec.spark.arrow_rows import Batches, each_row, only_row, rows_with, schema_of
 from sparkrec.spark.blocks import binary
 
 STATE = schema_of(
@@ -65,7 +64,7 @@ class Outline:
             each["block"].as_py(): np.frombuffer(each["ids"].as_buffer(), np.int64) for each in row.batch["needed"][0]
         }
         return cls(
-            row.batch["block"][0].as_py(),
+            row.key("block"),
             row.array("ids", np.int64),
             row.array("split", np.int64),
             {home: len(ids) for home, ids in needed.items()},
@@ -164,10 +163,9 @@ def starter(d: int, scale: float, seed: int) -> Callable[[pa.Table], pa.Table]:
     def start(table: pa.Table) -> pa.Table:
         block = Outline.read(table)
         factors = (scale * normal_rows(seed, block.ids, d)).astype(np.float32)
-        for row in each_row(table.filter(pc.is_valid(table.column("start_ids"))).to_batches()):
-            ids = row.array("start_ids", np.int64)
+        for ids, values in _given(table, d):
             known = np.isin(ids, block.ids)
-            factors[positions(ids[known], block.ids)] = row.array("start", np.float32).reshape(-1, d)[known]
+            factors[positions(ids[known], block.ids)] = values[known]
         return _send(block, factors, [], loss=0.0, penalty=0.0, seconds=0.0)
 
     return start
@@ -213,12 +211,12 @@ def unpack(batches: Iterable[pa.RecordBatch]) -> Batches:
 
 def _receive(block: Outline, table: pa.Table, step: HalfStep) -> F32:
     """The src factors that the block needs, in the order of its columns."""
-    messages = table.filter(pc.is_valid(table.column("src_block")))
     factors: dict[int, F32] = {}
-    for key, data in zip(messages.column("src_block"), messages.column("src_factors"), strict=True):
-        if key.as_py() in factors:
+    for row in rows_with(table, "src_block"):
+        key = row.key("src_block")
+        if key in factors:
             raise RuntimeError(f"als: block {block.key} got the factors of block {key} twice")
-        factors[key.as_py()] = np.frombuffer(data.as_buffer(), np.float32).reshape(-1, step.rank)
+        factors[key] = row.array("src_factors", np.float32).reshape(-1, step.rank)
     if SPLIT in block.needed:
         factors[SPLIT] = step.split[positions(block.needed_split, step.split_ids)]
     found = {key: len(rows) for key, rows in factors.items()}
@@ -230,10 +228,15 @@ def _receive(block: Outline, table: pa.Table, step: HalfStep) -> F32:
 def _start(block: Outline, table: pa.Table, d: int) -> F32:
     """The factors of the block's ids in the last iteration, zero for those without."""
     start = np.zeros((len(block.ids), d), np.float32)
-    for row in each_row(table.filter(pc.is_valid(table.column("start_ids"))).to_batches()):
-        at = positions(row.array("start_ids", np.int64), block.ids)
-        start[at] = row.array("start", np.float32).reshape(-1, d)
+    for ids, values in _given(table, d):
+        start[positions(ids, block.ids)] = values
     return start
+
+
+def _given(table: pa.Table, d: int) -> Iterator[tuple[I64, F32]]:
+    """Ids and their factors, of the rows that bring some to start from."""
+    for row in rows_with(table, "start_ids"):
+        yield row.array("start_ids", np.int64), row.array("start", np.float32).reshape(-1, d)
 
 
 def _pieces_of_split(

@@ -139,7 +139,7 @@ class ALS(Estimator[ALSModel], AlsParams, DefaultParamsWritable, DefaultParamsRe
             item_ids=items,
             mean=fitted.unseen_item[-1] if settings.biases else 0.0,
             history=fitted.history,
-            params=AlsParams()._set(**{param.name: value for param, value in self.extractParamMap().items()}),
+            params=AlsParams()._set(**self.values()),
         )
         state.users.count()  # to hold them before what they were computed from is let go
         state.items.count()

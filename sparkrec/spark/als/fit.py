@@ -27,7 +27,7 @@ from sparkrec.spark.bias import biases
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.model import Model
 from sparkrec.spark.progress import track
-from sparkrec.spark.rows import with_tail
+from sparkrec.spark.rows import dense_vectors, with_tail
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def fit_als(settings: AlsSettings, dataset: Dataset, observed: DataFrame, *, see
     def rows(ids: DataFrame, key: str, factors: DataFrame, unseen: list[float]) -> DataFrame:
         value = F.coalesce("value", F.array(*map(F.lit, unseen)).cast("array<float>"))
         every = ids.select(key).join(factors.toDF(key, "value"), key, "left")
-        return every.select(key, F.lit(None).cast("array<int>").alias("index"), value.alias("value"))
+        return dense_vectors(every.select(key, value.alias("value")), key)
 
     return Model(
         users=rows(dataset.users, "user", fitted.users, fitted.unseen_user),
@@ -168,12 +168,11 @@ class _Fit:
     ) -> tuple[DataFrame, DataFrame, list[dict[str, float]]]:
         settings = self.settings
         users, items = (SideSolver(side, other.n_ids, settings, self.seed) for side, other in (sides, sides[::-1]))
-        spark = users.side.blocks.sparkSession
-        done, history = snapshots.resume()
+        done, history, kept = snapshots.resume(self.ratings.sparkSession)
         if done:
             log.info("als: resuming after iteration %s", done)
-        item_state = items.start(snapshots.factors(spark, "item") or self.warm_start)
-        user_state = users.start(snapshots.factors(spark, "user")) if users.solver.needs_start else None
+        item_state = items.start(kept.get("item", self.warm_start))
+        user_state = users.start(kept.get("user")) if users.solver.needs_start else None
         for iteration in track(range(done, settings.iterations), "als", done, settings.iterations):
             reached.append(iteration)
             started = time.perf_counter()
@@ -192,7 +191,9 @@ class _Fit:
             )
             log.info("als: iteration %s/%s, loss %.6g, %.1f s", iteration + 1, settings.iterations, loss, seconds)
             if (iteration + 1) % settings.snapshot_every == 0 and iteration + 1 < settings.iterations:
-                kept = {"item": item_state, "user": user_state} if users.solver.needs_start else {"item": item_state}
-                snapshots.write(iteration + 1, {side: state.factors() for side, state in kept.items()}, history)
+                factors = {"item": item_state.factors()}
+                if users.solver.needs_start:
+                    factors["user"] = user_state.factors()
+                snapshots.write(iteration + 1, factors, history)
         assert user_state is not None
         return user_state.factors(), item_state.factors(), history

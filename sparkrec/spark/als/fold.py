@@ -50,9 +50,13 @@ def fold_in(
     exact = settings.model_copy(update={"solver": "cholesky"})
     users, items = lay_out(ratings.drop("row", "bias"), d, None, None, preference)
     vectors = fixed.select("id", F.slice("value", 1, d).alias("value"))
-    src = SideSolver(items, 0, exact, 0).start(vectors)
-    n_fixed, gram = _gram(vectors, d)
-    folded = SideSolver(users, n_fixed, exact, 0).half_step(replace(src, gram=gram), None).factors()
+    try:
+        src = SideSolver(items, 0, exact, 0).start(vectors)
+        n_fixed, gram = _gram(vectors, d)
+        folded = SideSolver(users, n_fixed, exact, 0).half_step(replace(src, gram=gram), None).factors()
+    finally:
+        for side in (users, items):
+            side.unpersist()
     if bias is None:
         return folded
     own, one = F.col("bias") + (0.0 if own_first else shift), F.lit(1.0)

@@ -23,6 +23,7 @@ from sparkrec.spark.als.params import AlsParams, setter
 from sparkrec.spark.id_column import IdColumn
 from sparkrec.spark.model import Model
 from sparkrec.spark.retrieval import rank
+from sparkrec.spark.rows import dense_vectors
 from sparkrec.spark.sources import require_columns
 
 
@@ -58,7 +59,7 @@ class _AlsModelWriter(MLWriter):
     def saveImpl(self, path: str) -> None:
         fitted = self._model.fitted
         extra = {
-            "fit": {param.name: value for param, value in fitted.params.extractParamMap().items()},
+            "fit": fitted.params.values(),
             "users": fitted.user_ids.save(f"{path}/userIds"),
             "items": fitted.item_ids.save(f"{path}/itemIds"),
             "mean": fitted.mean,
@@ -358,10 +359,9 @@ def _updated(old: DataFrame, new: DataFrame) -> DataFrame:
 
 
 def _dense(users: DataFrame, items: DataFrame, size: int) -> Model:
-    none = F.lit(None).cast("array<int>").alias("index")
     return Model(
-        users=users.select(F.col("id").alias("user"), none, "value"),
-        items=items.select(F.col("id").alias("item"), none, "value"),
+        users=dense_vectors(users.toDF("user", "value"), "user"),
+        items=dense_vectors(items.toDF("item", "value"), "item"),
         size=size,
         user_layout="dense",
         item_layout="dense",

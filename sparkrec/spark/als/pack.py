@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.blocking import REGISTERS, hashed, numbered, positions, tally
 from sparkrec.kernels.csr import grouped
 from sparkrec.spark.als.plan import BUCKETS, SidePlan
-from sparkrec.spark.arrow_rows import Batches, each_row, one_row, only_row, schema_of
+from sparkrec.spark.arrow_rows import Batches, each_row, one_row, only_row, rows_with, schema_of
 from sparkrec.spark.blocks import binary
 
 CHUNK_ROWS = 1 << 20
@@ -225,9 +224,8 @@ def link(table: pa.Table) -> pa.Table:
     own = only_row(table, "ids")
     ids = own.array("ids", np.int64)
     links = []
-    for row in each_row(table.filter(pc.is_valid(table.column("wanted"))).to_batches()):
+    for row in sorted(rows_with(table, "wanted"), key=lambda row: row.key("to")):
         at = positions(row.array("wanted", np.int64), ids).astype(np.int32)
-        links.append({"block": row.batch["to"][0].as_py(), "positions": at.tobytes()})
-    links.sort(key=lambda each: int(each["block"]))
+        links.append({"block": row.key("to"), "positions": at.tobytes()})
     columns = {name: own.batch.column(name) for name in ("block", "ids", "split", "needed")}
     return pa.Table.from_batches([one_row(OUTLINE, **columns, links=pa.array([links], _LINKS))])

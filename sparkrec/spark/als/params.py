@@ -81,6 +81,10 @@ class AlsParams(_ALSParams):
         }
         return validate(AlsSettings, raw, "ALS")
 
+    def values(self) -> dict[str, Any]:
+        """Value by name, of all that are set or have a default: AlsParams()._set(**values) is the same."""
+        return {param.name: value for param, value in self.extractParamMap().items()}
+
     def set_columns(self, user: str, item: str) -> AlsParams:
         """Set the names of both id columns."""
         return self._set(userCol=user, itemCol=item)

@@ -109,11 +109,11 @@ def block_count(n_ratings: int, n_src: float, rank: int, slots: int, task_bytes:
     n_src  rows of the other side: a block needs at most all of them, and at most one a rating
     """
     blocks = slots
-    while blocks < n_ratings and task_bytes < task_memory(n_ratings / blocks, n_src, rank):
+    while blocks < n_ratings and task_bytes < block_memory(n_ratings / blocks, n_src, rank):
         blocks += max(slots, blocks // 8 // slots * slots)
     return blocks
 
 
-def task_memory(n_ratings: float, n_src: float, rank: int) -> float:
+def block_memory(n_ratings: float, n_src: float, rank: int) -> float:
     """Bytes that a block of so many ratings takes: itself, and twice the src factors it needs."""
     return n_ratings * ASSEMBLY_BYTES + 2 * min(n_src, n_ratings) * rank * 4

@@ -38,15 +38,13 @@ class Snapshots:
         manifest = {"iteration": iteration, "sides": sorted(factors), "history": history}
         storage.write_json(self._path(iteration, "manifest.json"), manifest)
 
-    def resume(self) -> tuple[int, list[dict[str, float]]]:
-        """Iterations done and their history."""
+    def resume(self, spark: SparkSession) -> tuple[int, list[dict[str, float]], dict[str, DataFrame]]:
+        """Iterations done, their history, and the factors of the sides that were kept."""
         last = self._last()
-        return (last["iteration"], last["history"]) if last else (0, [])
-
-    def factors(self, spark: SparkSession, side: str) -> DataFrame | None:
-        """The factors of a side to go on from."""
-        last = self._last()
-        return spark.read.parquet(self._path(last["iteration"], side)) if last and side in last["sides"] else None
+        if last is None:
+            return 0, [], {}
+        factors = {side: spark.read.parquet(self._path(last["iteration"], side)) for side in last["sides"]}
+        return last["iteration"], last["history"], factors
 
     def delete(self) -> None:
         """What has been finished needs them no more."""

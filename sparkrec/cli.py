@@ -70,16 +70,28 @@ def _run_stage(name: str, config: str | None, overrides: tuple[str, ...], dry_ru
 
 
 class _Interruption:
-    """Ctrl-C reaches the Python workers too, so what ends the run may be a failed job instead of KeyboardInterrupt."""
+    """Ctrl-C reaches the Python workers too, so what ends the run may be a failed job instead of KeyboardInterrupt.
+
+    Where a finalizer runs, and Py4J's run all the time, Python prints what is raised and goes on: raise it again.
+    """
 
     came = False
 
     def listen(self) -> None:
         signal.signal(signal.SIGINT, self._came)
+        signal.signal(signal.SIGALRM, self._came)
+        sys.unraisablehook = self._swallowed
 
     def _came(self, number: int, frame: FrameType | None) -> None:
         self.came = True
         raise KeyboardInterrupt
+
+    @staticmethod
+    def _swallowed(unraisable: sys.UnraisableHookArgs) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        else:
+            sys.__unraisablehook__(unraisable)
 
 
 _interruption = _Interruption()

@@ -1,5 +1,6 @@
 """The command line: exit codes, one clear line an error, --dry-run."""
 
+import subprocess
 import sys
 
 import pytest
@@ -84,3 +85,24 @@ def test_dry_run_prints_settings_and_input_versions_and_writes_nothing(
     assert printed["settings"]["max_abs_rating"] == 1e6
     assert printed["inputs"] == {"table": "interactions", "version": None}
     assert not lake.has_table("interactions")
+
+
+def test_ctrl_c_within_a_finalizer_is_not_lost():
+    program = """
+import os, signal, time
+from sparkrec.cli import _interruption
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
+_interruption.listen()
+try:
+    Finalized()
+    time.sleep(10)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ended.stdout, ended.stderr) == ("interrupted\n", "")

@@ -57,22 +57,23 @@ def test_a_killed_prepare_leaves_no_dataset_and_completes_when_run_again(lake, t
 
 
 def snapshot(lake, iteration):
-    return any_path(lake.root, f"models/*/*/scratch/*/iteration-0000{iteration}/manifest.json")
+    return any_path(lake.root, f"models/*/*/scratch/*/iteration-{iteration:05d}/manifest.json")
 
 
 def test_a_killed_fit_resumes_and_ends_with_the_same_factors(lake, twin, pipeline_settings, config_file, caplog):
     factors = []
+    als = {**pipeline_settings["train"][0]["model"], "iterations": 20, "snapshot_every": 1}
     for each in (lake, twin):
         ingest(stage(IngestSettings, pipeline_settings, each, pipeline_settings["ingest"][0])[1], each)
         prepare(stage(PrepareSettings, pipeline_settings, each, pipeline_settings["prepare"])[1], each)
-        part = {"dataset": "small", **pipeline_settings["train"][0]}
+        part = {"dataset": "small", **pipeline_settings["train"][0], "model": als}
         raw, settings = stage(TrainSettings, pipeline_settings, each, part)
         if each is lake:
             arguments = command("train", "--config", config_file(raw))
-            code, said = interrupt_when(arguments, snapshot(each, 2))
+            code, said = interrupt_when(arguments, snapshot(each, 3))
             assert code == 130
             assert "\nerror: interrupted. What was finished is kept" in said
-            kill_when(arguments, snapshot(each, 4))
+            kill_when(arguments, snapshot(each, 10))
             with pytest.raises(InputError, match="no finished train run 'small-als'"):
                 each.finished_run("train", "small-als")
             caplog.set_level("INFO")

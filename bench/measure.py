@@ -9,8 +9,10 @@ from typing import Any
 
 import psutil
 
+Rows = list[dict[str, Any]]
 
-def measure(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+
+def measure(work: Callable[..., Rows], *arguments: Any) -> Rows:
     """What `work` returns, and `peak_gb`: the most memory that it and its children (a JVM, workers) had at once."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -22,12 +24,12 @@ def measure(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, A
         if not process.is_alive() and not receiver.poll(0):
             raise RuntimeError(f"{work.__name__} ended with exit code {process.exitcode}")
         peak = max(peak, _memory(process.pid))
-    result = receiver.recv()
+    rows = receiver.recv()
     process.join()
-    return {**result, "peak_gb": round(peak / 2**30, 2)}
+    return [{**row, "peak_gb": round(peak / 2**30, 2)} for row in rows]
 
 
-def _send(sender: Any, work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> None:
+def _send(sender: Any, work: Callable[..., Rows], arguments: tuple[Any, ...]) -> None:
     sender.send(work(*arguments))
     sender.close()
 

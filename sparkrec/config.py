@@ -335,11 +335,13 @@ class AlsSettings(Settings):
     unobserved_weight: float = Field(0.0, ge=0)
     """Weight of every unobserved cell, whose target is 0. 0 fits the observed cells only: explicit feedback."""
     solver: Literal["cholesky", "cg", "ials++"] = "cholesky"
-    """cholesky: exact. cg: a few conjugate gradient steps from the last factors, cheaper from rank 128 on. ials++: one
-    sweep over blocks of coordinates (Rendle et al. 2021)."""
+    """cholesky: exact. cg: a few conjugate gradient steps from the last factors, cheaper. ials++: one sweep over blocks
+    of coordinates (Rendle et al. 2021), cheaper from rank 128 on."""
     cg_steps: int = Field(3, ge=1)
     coordinates: int = Field(32, ge=1)
     """Size of the blocks of ials++."""
+    kernel: Literal["numba", "torch"] = "numba"
+    """numba: on CPUs. torch: for executors with a GPU, and needs torch there."""
     nonnegative: bool = False
     """No factor below zero (with cholesky only)."""
     biases: bool = False
@@ -350,6 +352,8 @@ class AlsSettings(Settings):
     item_blocks: int | None = Field(None, ge=1)
     init_scale: float = Field(0.1, gt=0)
     """Item factors start from a normal distribution of this deviation over sqrt(rank)."""
+    storage_level: Literal["MEMORY_AND_DISK", "MEMORY_ONLY", "DISK_ONLY"] = "MEMORY_AND_DISK"
+    """Where the ratings are held between iterations."""
     snapshot_every: int = Field(5, ge=1)
     """Iterations between snapshots, from which a killed fit resumes."""
 

@@ -93,7 +93,7 @@ def half_step_reference(
     start: F32 | None = None,
 ) -> tuple[F32, float]:
     """`half_step` as it would be written on a blackboard; float64 throughout."""
-    targets, confidence, src, gram, reg = _checked(targets, confidence, src, gram, reg)
+    targets, confidence, src, gram, reg = checked(targets, confidence, src, gram, reg)
     dst = np.zeros((targets.n_rows, src.shape[1]), np.float32)
     for u in range(targets.n_rows):
         own = slice(targets.indptr[u], targets.indptr[u + 1])
@@ -190,22 +190,14 @@ def half_step(
     Raises SingularSystem naming the first row that has no trustworthy solution, ValueError and TypeError for
     arguments that do not fit together.
     """
-    targets, confidence, src, gram, reg = _checked(targets, confidence, src, gram, reg)
-    shape = targets.n_rows, src.shape[1]
-    if solver.needs_start:
-        if start is None or start.shape != shape:
-            raise ValueError(f"start: found {None if start is None else start.shape}, expected {shape} for cg and "
-                             "coordinate")  # fmt: skip
-        dst = frozen(start, np.float32, "start", 2).copy()
-        dst[np.diff(targets.indptr) == 0] = 0.0
-    else:
-        dst = np.zeros(shape, np.float32)
+    targets, confidence, src, gram, reg = checked(targets, confidence, src, gram, reg)
+    dst = start_of(targets, src, solver, start)
     given = *targets, confidence, src
     w0 = float(unobserved_weight)
     if solver.method == "cg":
         failed, finite, loss = half_step_cg(*given, gram.astype(np.float32), w0, reg, solver.steps, dst)
     elif solver.method == "coordinate":
-        failed, finite, loss = half_step_coordinate(*given, gram, w0, reg, min(solver.width, shape[1]), dst)
+        failed, finite, loss = half_step_coordinate(*given, gram, w0, reg, min(solver.width, src.shape[1]), dst)
     else:
         failed, finite, loss = half_step_exact(*given, dense.padded(gram), w0, reg, solver.method == "nonnegative", dst)
     if failed >= 0:
@@ -219,7 +211,7 @@ def equations(targets: Csr, confidence: F32, src: F32, unobserved_weight: float)
     Those of the parts of a row add up: a row with too many entries for one task is summed in several.
     """
     d = src.shape[1]
-    targets, confidence, src, *_ = _checked(targets, confidence, src, np.zeros((d, d)), np.zeros(targets.n_rows))
+    targets, confidence, src, *_ = checked(targets, confidence, src, np.zeros((d, d)), np.zeros(targets.n_rows))
     if targets.n_rows != 1:
         raise ValueError(f"targets: found {targets.n_rows} rows, expected 1")
     b = np.zeros(d)
@@ -242,14 +234,15 @@ def squared_loss(targets: Csr, confidence: F32, dst: F32, src: F32, unobserved_w
     occur twice in a row.
     """
     no_reg = np.zeros(targets.n_rows)
-    targets, confidence, src, gram, _ = _checked(targets, confidence, src, gram, no_reg)
+    targets, confidence, src, gram, _ = checked(targets, confidence, src, gram, no_reg)
     dst = frozen(dst, np.float32, "dst", 2)
     if dst.shape != (targets.n_rows, src.shape[1]):
         raise ValueError(f"dst: found shape {dst.shape}, expected {(targets.n_rows, src.shape[1])}")
     return float(_squared_loss(*targets, confidence, dst, src, float(unobserved_weight), gram))
 
 
-def _checked(targets: Csr, confidence: F32, src: F32, gram: F64, reg: F32 | F64) -> tuple[Csr, F32, F32, F64, F64]:
+def checked(targets: Csr, confidence: F32, src: F32, gram: F64, reg: F32 | F64) -> tuple[Csr, F32, F32, F64, F64]:
+    """Arguments of `half_step` of the types that kernels take. Raises ValueError and TypeError."""
     src = frozen(src, np.float32, "src", 2)
     targets = targets.checked(len(src), "targets")
     confidence = frozen(confidence, np.float32, "confidence")
@@ -265,6 +258,19 @@ def _checked(targets: Csr, confidence: F32, src: F32, gram: F64, reg: F32 | F64)
     if len(ridge) != targets.n_rows:
         raise ValueError(f"reg: found {len(ridge)} values, expected one for each of {targets.n_rows} dst rows")
     return targets, confidence, src, gram, ridge
+
+
+def start_of(targets: Csr, src: F32, solver: Solver, start: F32 | None) -> F32:
+    """(n_dst, d) float32, new, in which `solver` goes on from `start`; zero without it, and in rows without entries."""
+    shape = targets.n_rows, src.shape[1]
+    if not solver.needs_start:
+        return np.zeros(shape, np.float32)
+    if start is None or start.shape != shape:
+        raise ValueError(f"start: found {None if start is None else start.shape}, expected {shape} for cg and "
+                         "coordinate")  # fmt: skip
+    dst: F32 = frozen(start, np.float32, "start", 2).copy()
+    dst[np.diff(targets.indptr) == 0] = 0.0
+    return dst
 
 
 @njit(cache=True, nogil=True, fastmath=REGROUPED)

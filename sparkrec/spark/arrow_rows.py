@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from sparkrec.kernels.arrays import F32
+from sparkrec.kernels.coding import LEVELS, coded
+from sparkrec.spark.blocks import binary
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -47,14 +48,42 @@ class ArrowRow:
     def n(self) -> int:
         return self.key("n")
 
-    def floats(self, name: str) -> F32:
-        """A column of n numbers, null if all are 1."""
-        return self.array(name, np.float32) if self.has(name) else np.ones(self.n, np.float32)
+    def floats(self, name: str, n: int) -> F32:
+        """A column of n numbers, as `floats` packs them."""
+        if not self.has(name):
+            return np.ones(n, np.float32)
+        data = self.array(name, np.uint8)
+        if len(data) == 4 * n:
+            return data.view(np.float32)
+        decoded: F32 = data[: 4 * LEVELS].view(np.float32)[data[4 * LEVELS :]]
+        return decoded
 
-    def ids(self, name: str) -> NDArray[Any]:
-        """A column of n ids, of 4 or 8 bytes."""
+    def integers(self, name: str, n: int) -> NDArray[Any]:
+        """A column of n integers, as `integers` packs them."""
         data = self.batch.column(name)[0].as_buffer()
-        return np.frombuffer(data, np.int32 if len(data) == 4 * self.n else np.int64)
+        return np.frombuffer(data, {2: np.uint16, 4: np.int32, 8: np.int64}[len(data) // n if n else 8])
+
+
+def floats(values: F32) -> pa.Array:
+    """Numbers as one row of a binary column: null if all are 1.
+
+    Else n float32 or, if they have few values, a table of LEVELS float32 and n bytes. The length tells which.
+    """
+    if (values == 1).all():
+        return pa.nulls(1, pa.binary())
+    if 4 * LEVELS + len(values) < 4 * len(values) and (found := coded(values)):
+        levels, codes = found
+        return binary(np.concatenate((levels.view(np.uint8), codes)))
+    return binary(values)
+
+
+def integers(values: NDArray[Any]) -> pa.Array:
+    """Integers as one row of a binary column: uint16, int32 or int64, the narrowest that holds them."""
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    for narrow in (np.uint16, np.int32):
+        if np.iinfo(narrow).min <= low and high <= np.iinfo(narrow).max:
+            return binary(values.astype(narrow, copy=False))
+    return binary(values.astype(np.int64, copy=False))
 
 
 def each_row(batches: Iterable[pa.RecordBatch]) -> Iterator[ArrowRow]:
@@ -64,8 +93,8 @@ def each_row(batches: Iterable[pa.RecordBatch]) -> Iterator[ArrowRow]:
 
 
 def rows_with(table: pa.Table, column: str) -> list[ArrowRow]:
-    """The rows in which a column is not null."""
-    return [*each_row(table.filter(pc.is_valid(table.column(column))).to_batches())]
+    """The rows in which a column is not null, where they are: a filter would copy them."""
+    return [row for row in each_row(table.to_batches()) if row.has(column)]
 
 
 def only_row(table: pa.Table, column: str) -> ArrowRow:

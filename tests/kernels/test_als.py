@@ -6,6 +6,19 @@ import pytest
 from sparkrec.kernels import als
 from sparkrec.kernels.csr import Csr
 
+try:
+    from sparkrec.kernels import als_torch
+except ImportError:  # the Spark half alone
+    als_torch = None
+
+HALF_STEPS = [
+    pytest.param(als.half_step, id="numba"),
+    pytest.param(
+        als_torch and als_torch.half_step,
+        id="torch",
+        marks=[pytest.mark.torch, pytest.mark.skipif(als_torch is None, reason="torch is not installed")],
+    ),
+]
 LENGTHS = [
     3,
     0,
@@ -49,12 +62,13 @@ def arguments(kind, targets, src, rng):
 KINDS = ["explicit", "implicit", "ials", "less sure of what was seen than of what was not"]
 
 
+@pytest.mark.parametrize("half_step", HALF_STEPS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("d", [1, 3, 16, 65])
-def test_the_fast_half_step_is_the_readable_one(d, kind):
+def test_the_fast_half_step_is_the_readable_one(d, kind, half_step):
     targets, src, rng = problem(d)
     rest = arguments(kind, targets, src, rng)
-    fast, fast_loss = als.half_step(targets, rest[0], src, *rest[1:])
+    fast, fast_loss = half_step(targets, rest[0], src, *rest[1:])
     slow, slow_loss = als.half_step_reference(targets, rest[0], src, *rest[1:])
     assert fast_loss == pytest.approx(slow_loss, rel=1e-4)
     assert fast.dtype == slow.dtype == np.float32
@@ -72,15 +86,16 @@ SOLVERS = [
 ]
 
 
+@pytest.mark.parametrize("half_step", HALF_STEPS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("solver", SOLVERS, ids=str)
-def test_every_solver_is_its_readable_one(solver, kind):
+def test_every_solver_is_its_readable_one(solver, kind, half_step):
     targets, src, rng = problem(21)
     confidence, gram, weight, reg = arguments(kind, targets, src, rng)
     start = 0.1 * rng.normal(size=(targets.n_rows, 21)).astype(np.float32)
     given = targets, confidence, src, gram, weight, reg, solver, start
     kept = start.copy()
-    (fast, fast_loss), (slow, slow_loss) = als.half_step(*given), als.half_step_reference(*given)
+    (fast, fast_loss), (slow, slow_loss) = half_step(*given), als.half_step_reference(*given)
     assert fast_loss == pytest.approx(slow_loss, rel=1e-4)
     np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=2e-5)
     np.testing.assert_array_equal(start, kept)
@@ -127,11 +142,12 @@ def test_a_row_summed_in_parts_is_the_row(solver):
     np.testing.assert_allclose(als.solve(a + gram, b, reg[0], solver, start[0]), whole[0], rtol=1e-4, atol=1e-5)
 
 
-def test_solvers_that_go_on_need_something_to_go_on_from():
+@pytest.mark.parametrize("half_step", HALF_STEPS)
+def test_solvers_that_go_on_need_something_to_go_on_from(half_step):
     targets, src, rng = problem(4)
     confidence, gram, weight, reg = arguments("ials", targets, src, rng)
     with pytest.raises(ValueError, match=r"start: found None, expected \(13, 4\) for cg and coordinate"):
-        als.half_step(targets, confidence, src, gram, weight, reg, als.Solver("cg"))
+        half_step(targets, confidence, src, gram, weight, reg, als.Solver("cg"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -180,10 +196,11 @@ def test_rows_do_not_feel_their_neighbours():
         np.testing.assert_array_equal(alone[0], whole[u])
 
 
-def test_a_row_without_observations_is_zero_even_where_its_system_is_singular():
+@pytest.mark.parametrize("half_step", HALF_STEPS)
+def test_a_row_without_observations_is_zero_even_where_its_system_is_singular(half_step):
     targets = Csr(np.array([0, 0, 0]), np.zeros(0, np.int32), np.zeros(0, np.float32))
     src = np.ones((4, 3), np.float32)
-    for step in (als.half_step, als.half_step_reference):
+    for step in (half_step, als.half_step_reference):
         dst, _ = step(targets, np.zeros(0, np.float32), src, np.zeros((3, 3)), 0.0, np.zeros(2))
         np.testing.assert_array_equal(dst, np.zeros((2, 3)))
 
@@ -201,7 +218,7 @@ def test_read_only_arrays_are_welcome_and_give_the_same():
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
-@pytest.mark.parametrize("step", [als.half_step, als.half_step_reference])
+@pytest.mark.parametrize("step", [*HALF_STEPS, pytest.param(als.half_step_reference, id="reference")])
 @pytest.mark.parametrize(
     ("spoil", "row", "reason"),
     [

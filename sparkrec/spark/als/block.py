@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -79,12 +79,10 @@ class Outline:
 def _ratings(table: pa.Table) -> tuple[Csr, F32]:
     """The ratings of a block, and their confidence. Raises RuntimeError unless they are there once."""
     row = only_row(table, "indptr")
-    indptr, indices = row.array("indptr", np.int64), row.array("indices", np.int32)
-
-    def values(name: str) -> F32:
-        return row.array(name, np.float32) if row.has(name) else np.ones(len(indices), np.float32)
-
-    return Csr(indptr, indices, values("value")), values("confidence")
+    indptr = row.array("indptr", np.int64)
+    n = int(indptr[-1])
+    indices = row.integers("indices", n).astype(np.int32, copy=False)
+    return Csr(indptr, indices, row.floats("value", n)), row.floats("confidence", n)
 
 
 @dataclass(frozen=True)
@@ -113,6 +111,7 @@ class HalfStep:
     split_ids: I64
     split: F32
     """Factors of the split src ids."""
+    kernel: Literal["numba", "torch"]
 
 
 def solver(step: HalfStep) -> Callable[[pa.Table], pa.Table]:
@@ -128,12 +127,18 @@ def solver(step: HalfStep) -> Callable[[pa.Table], pa.Table]:
         reg = step.penalty(counted_ratings(targets, step.unobserved_weight))
         start = _start(block, table, step.rank) if step.solver.needs_start else None
         weight = step.unobserved_weight
+        half_step: Callable[..., tuple[F32, float]] = kernel.half_step
         try:
-            dst, loss = kernel.half_step(targets, confidence, src, step.gram, weight, reg, step.solver, start)
+            if step.kernel == "torch":
+                from sparkrec.kernels.als_torch import half_step
+            dst, loss = half_step(targets, confidence, src, step.gram, weight, reg, step.solver, start)
         except kernel.SingularSystem as error:
             row = error.row
             n = targets.indptr[row + 1] - targets.indptr[row]
             return pa.Table.from_pylist([{"failure": failure(block.ids[row], n, error)}], STATE)
+        except ImportError as error:
+            needed = f"als: kernel torch needs torch on every executor ({error}): install sparkrec[train] there."
+            return pa.Table.from_pylist([{"failure": needed}], STATE)
         penalty = float(reg @ np.einsum("nd,nd->n", dst, dst, dtype=np.float64))
         systems = [*_pieces_of_split(block, ratings, weights, src, weight)]
         seconds = time.perf_counter() - started

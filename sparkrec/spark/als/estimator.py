@@ -63,6 +63,7 @@ class ALS(Estimator[ALSModel], AlsParams, DefaultParamsWritable, DefaultParamsRe
         regScaling: str = "count",
         regExponent: float = 1.0,
         biases: bool = False,
+        kernel: str = "numba",
         checkpointDir: str = "",
         warmStart: ALSModel | None = None,
     ) -> None:
@@ -100,6 +101,7 @@ class ALS(Estimator[ALSModel], AlsParams, DefaultParamsWritable, DefaultParamsRe
     setRegScaling = setter("regScaling")
     setRegExponent = setter("regExponent")
     setBiases = setter("biases")
+    setKernel = setter("kernel")
     setCheckpointDir = setter("checkpointDir")
 
     def setNumBlocks(self, value: int) -> ALS:

@@ -153,7 +153,7 @@ class _Fit:
     def attempt(self, reached: list[int]) -> tuple[DataFrame, DataFrame, list[dict[str, float]]]:
         """Lay out, resume, iterate; `reached` gets each iteration that is begun."""
         settings = self.settings
-        sides = lay_out(self.ratings, settings.rank, settings.user_blocks, settings.item_blocks, self.preference)
+        sides = lay_out(self.ratings, settings, self.preference)
         try:
             snapshots = Snapshots(self.scratch and f"{self.scratch}/{fingerprint(settings, self.seed, sides)}")
             result = self._iterate(sides, snapshots, reached)

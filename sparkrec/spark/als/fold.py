@@ -47,8 +47,8 @@ def fold_in(
         solution = F.sum("value") / (F.count("*") + penalty)
         bias = ratings.groupBy("user").agg(solution.alias("bias")).persist()
         ratings = ratings.join(bias, "user").withColumn("value", F.col("value") - F.col("bias"))
-    exact = settings.model_copy(update={"solver": "cholesky"})
-    users, items = lay_out(ratings.drop("row", "bias"), d, None, None, preference)
+    exact = settings.model_copy(update={"solver": "cholesky", "user_blocks": None, "item_blocks": None})
+    users, items = lay_out(ratings.drop("row", "bias"), exact, preference)
     vectors = fixed.select("id", F.slice("value", 1, d).alias("value"))
     try:
         src = SideSolver(items, 0, exact, 0).start(vectors)

@@ -17,8 +17,8 @@ out-links hold {A: [1, 2]}; Q's {A: [0]}: when P has solved its items it sends r
 The system of a split user is summed in pieces, in the blocks that have its ratings, and solved on the driver, which
 tells its factors to every task: its block is SPLIT, and no block sends them.
 
-Every block is a row of binary columns (little-endian; ids int64, positions int32, indptr int64, values float32), so
-that Spark never looks at a rating again.
+Every block is a row of binary columns (little-endian; ids and indptr int64, positions int32, of ratings uint16 where
+that is enough, and their values a byte where they are few), so that Spark never looks at a rating again.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame, GroupedData, SparkSession
 from pyspark.sql import functions as F
 
+from sparkrec.config import AlsSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.blocking import distinct_count
@@ -40,6 +42,13 @@ from sparkrec.spark.arrow_rows import ddl
 log = logging.getLogger(__name__)
 
 SIDES = ("user", "item")
+
+# As Scala has them: its names are for rows as they are, PySpark's for rows that are pickled.
+_LEVELS = {
+    "MEMORY_AND_DISK": StorageLevel.MEMORY_AND_DISK_DESER,
+    "MEMORY_ONLY": StorageLevel(useDisk=False, useMemory=True, useOffHeap=False, deserialized=True),
+    "DISK_ONLY": StorageLevel.DISK_ONLY,
+}
 
 
 @dataclass(frozen=True)
@@ -83,17 +92,15 @@ class Side:
 
 def lay_out(
     ratings: DataFrame,
-    rank: int,
-    user_blocks: int | None,
-    item_blocks: int | None,
+    settings: AlsSettings,
     preference: pack.Preference | None = None,
     split_above: float | None = None,
 ) -> tuple[Side, Side]:
     """Both sides of `ratings` (user, item, value; confidence or none), in memory; the caller unpersists them.
 
-    user_blocks, item_blocks  None: from the data and the executors' memory
-    preference                makes of the values targets and confidences
-    split_above               most ratings of an id that is solved in one block; None: half the ratings of a block
+    settings     of which it takes rank, blocks and storage level
+    preference   makes of the values targets and confidences
+    split_above  most ratings of an id that is solved in one block; None: half the ratings of a block
     """
     spark = ratings.sparkSession
     columns = [name for name in (*SIDES, "value", "confidence") if name in ratings.columns]
@@ -119,16 +126,17 @@ def lay_out(
     memory = task_memory(spark, slots)
     rated = chunks.where("n IS NOT NULL").select("n", *SIDES, "value", "confidence")
     plans = {}
-    for side, other, given in (("user", "item", user_blocks), ("item", "user", item_blocks)):
-        n_blocks = given or block_count(n_ratings, distinct[other], rank, slots, memory)
+    for side, other, given in (("user", "item", settings.user_blocks), ("item", "user", settings.item_blocks)):
+        n_blocks = given or block_count(n_ratings, distinct[other], settings.rank, slots, memory)
         most = split_above or max(n_ratings / n_blocks / 2, 1000.0)
         found = _popular(rated, side, counts[side], most)
         plans[side] = plan_side(counts[side], found, partition_keys(n_blocks), most)
         log.info("als: about %s %ss in %s blocks, %s split", round(distinct[side]), side, n_blocks, len(found))
-    blocks = {side: _in_blocks(rated, plans, side, other) for side, other in (SIDES, SIDES[::-1])}
+    level = _LEVELS[settings.storage_level]
+    blocks = {side: _in_blocks(rated, plans, side, other, level) for side, other in (SIDES, SIDES[::-1])}
     sides = []
     for side, other in (SIDES, SIDES[::-1]):
-        outlines = _outlines(blocks[side], blocks[other], len(plans[side].keys))
+        outlines = _outlines(blocks[side], blocks[other], len(plans[side].keys), level)
         sizes = outlines.select("block", (F.length("ids") / 8).cast("long").alias("n")).collect()
         keys = sorted(row.block for row in sizes)
         if len(set(keys)) != len(keys):
@@ -164,29 +172,29 @@ def _popular(chunks: DataFrame, side: str, counts: I64, most: float) -> dict[int
     return {row["id"]: row["count"] for row in totals.collect()}
 
 
-def _in_blocks(chunks: DataFrame, plans: dict[str, SidePlan], dst: str, src: str) -> DataFrame:
+def _in_blocks(chunks: DataFrame, plans: dict[str, SidePlan], dst: str, src: str, level: StorageLevel) -> DataFrame:
     n = len(plans[dst].keys)
     pieces = chunks.mapInArrow(pack.pieces(plans[dst], dst, src), ddl(pack.PIECE))
     assembled = pieces.repartition(n, "block").groupBy("block").applyInArrow(
         pack.assemble(plans[dst], plans[src]), ddl(pack.IN_BLOCK)
     )  # fmt: skip
-    return _held(assembled, n)
+    return _held(assembled, n, level)
 
 
-def _outlines(blocks: DataFrame, needing: DataFrame, n: int) -> DataFrame:
+def _outlines(blocks: DataFrame, needing: DataFrame, n: int, level: StorageLevel) -> DataFrame:
     needs = needing.select(F.col("block").alias("to"), F.explode("needed").alias("need"))
     wanted = needs.where(F.col("need.block") >= 0).select(
         F.col("need.block").alias("block"), "to", F.col("need.ids").alias("wanted")
     )
     rows = blocks.select("block", "ids", "split", "needed").unionByName(wanted, allowMissingColumns=True)
-    return _held(rows.groupBy("block").applyInArrow(pack.link, ddl(pack.OUTLINE)), n)
+    return _held(rows.groupBy("block").applyInArrow(pack.link, ddl(pack.OUTLINE)), n, level)
 
 
-def _held(blocks: DataFrame, n: int) -> DataFrame:
+def _held(blocks: DataFrame, n: int, level: StorageLevel) -> DataFrame:
     """Partitioned by key last, then held: the solving tasks find the blocks where they are.
 
     Not by localCheckpoint, which forgets how its rows are partitioned.
     """
-    held = blocks.repartition(n, "block").persist()
+    held = blocks.repartition(n, "block").persist(level)
     held.count()
     return held

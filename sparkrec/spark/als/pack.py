@@ -14,7 +14,7 @@ from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.blocking import REGISTERS, hashed, numbered, positions, tally
 from sparkrec.kernels.csr import grouped
 from sparkrec.spark.als.plan import BUCKETS, SidePlan
-from sparkrec.spark.arrow_rows import Batches, each_row, one_row, only_row, rows_with, schema_of
+from sparkrec.spark.arrow_rows import Batches, each_row, floats, integers, one_row, only_row, rows_with, schema_of
 from sparkrec.spark.blocks import binary
 
 CHUNK_ROWS = 1 << 20
@@ -34,9 +34,9 @@ CHUNK = schema_of(
     unusable=pa.int64(),
     example=pa.string(),
 )
-"""n ratings as they come: arrays of ids (int32 where they fit, else int64), and of float32, null if all are 1. Last in
-each partition, a row with the tallies of its ids (int64 and int32 arrays, as of `blocking.tally`), how many of its rows
-cannot be used, and one of them."""
+"""n ratings as they come, packed as `arrow_rows.integers` and `floats` do, here and below. Last in each partition, a
+row with the tallies of its ids (int64 and int32 arrays, as of `blocking.tally`), how many of its rows cannot be used,
+and one of them."""
 
 PIECE = schema_of(
     block=pa.int64(), n=pa.int64(), dst=pa.binary(), src=pa.binary(), value=pa.binary(), confidence=pa.binary()
@@ -106,15 +106,11 @@ def chunker(preference: Preference | None) -> Callable[[Iterable[pa.RecordBatch]
 
 
 def _packed(columns: dict[str, NDArray[Any]]) -> dict[str, pa.Array]:
-    """Arrays as binary columns: ids as narrow as they can be, floats left out if all are 1."""
-    packed = {}
-    for name, values in columns.items():
-        if np.issubdtype(values.dtype, np.integer):
-            fits = values.dtype.itemsize <= 4 or (values.min() >= -(2**31) and values.max() < 2**31)
-            packed[name] = binary(values.astype(np.int32 if fits else np.int64, copy=False))
-        elif not (values == 1).all():
-            packed[name] = binary(values)
-    return packed
+    """Arrays as binary columns."""
+    return {
+        name: (integers if np.issubdtype(values.dtype, np.integer) else floats)(values)
+        for name, values in columns.items()
+    }
 
 
 def _joined(batches: Iterable[pa.RecordBatch], most: int) -> Iterator[pa.Table]:
@@ -152,7 +148,7 @@ def popular(side: str, buckets: I64) -> Callable[[Iterable[pa.RecordBatch]], Bat
 
     def count(batches: Iterable[pa.RecordBatch]) -> Batches:
         for row in each_row(batches):
-            ids = row.ids(side)
+            ids = row.integers(side, row.n)
             distinct, counts = np.unique(ids[wanted[hashed(ids) % BUCKETS]], return_counts=True)
             yield pa.RecordBatch.from_pydict({"id": distinct.astype(np.int64), "count": counts})
 
@@ -164,8 +160,8 @@ def pieces(plan: SidePlan, dst: str, src: str) -> Callable[[Iterable[pa.RecordBa
 
     def cut(batches: Iterable[pa.RecordBatch]) -> Batches:
         for row in each_row(batches):
-            columns = {"dst": row.ids(dst), "src": row.ids(src)}
-            columns |= {name: row.array(name, np.float32) for name in ("value", "confidence") if row.has(name)}
+            columns = {"dst": row.integers(dst, row.n), "src": row.integers(src, row.n)}
+            columns |= {name: row.floats(name, row.n) for name in ("value", "confidence") if row.has(name)}
             block = plan.blocks_of_ratings(columns["dst"], columns["src"])
             order = np.argsort(block.astype(np.int16) if len(plan.keys) < 1 << 15 else block, kind="stable")
             ends = np.cumsum(np.bincount(block, minlength=len(plan.keys)))
@@ -183,7 +179,7 @@ def assemble(dst_plan: SidePlan, src_plan: SidePlan) -> Callable[[pa.Table], pa.
 
     def put_together(table: pa.Table) -> pa.Table:
         parts = [*each_row(table.to_batches())]
-        dst, src = (np.concatenate([part.ids(name) for part in parts]) for name in ("dst", "src"))
+        dst, src = (np.concatenate([part.integers(name, part.n) for part in parts]) for name in ("dst", "src"))
         is_split = dst_plan.split_at(dst) >= 0
         if is_split.any():
             own, own_rows = numbered(dst[~is_split])
@@ -205,15 +201,15 @@ def assemble(dst_plan: SidePlan, src_plan: SidePlan) -> Callable[[pa.Table], pa.
         out = {
             "block": table.column("block").slice(0, 1).combine_chunks(),
             "indptr": binary(indptr),
-            "indices": binary(columns[order]),
+            "indices": integers(columns[order]),
             "ids": binary(own),
             "split": binary(split),
             "needed": pa.array([needed], _NEEDED),
         }
         for name in ("value", "confidence"):
             if any(part.has(name) for part in parts):
-                values = np.concatenate([part.floats(name) for part in parts])
-                out[name] = binary(values[order])
+                values = np.concatenate([part.floats(name, part.n) for part in parts])
+                out[name] = floats(values[order])
         return pa.Table.from_batches([one_row(IN_BLOCK, **out)])
 
     return put_together

@@ -49,6 +49,7 @@ class AlsParams(_ALSParams):
     )  # fmt: skip
     regExponent = _param("regExponent", "the exponent of regScaling ials", TypeConverters.toFloat)
     biases = _param("biases", "fit mean, user and item biases of explicit ratings first", TypeConverters.toBoolean)
+    kernel = _param("kernel", "numba, or torch for executors with a GPU", TypeConverters.toString)
     checkpointDir = _param(
         "checkpointDir", "folder for the snapshots from which a fit that was killed resumes; without it there are none",
         TypeConverters.toString,
@@ -57,7 +58,9 @@ class AlsParams(_ALSParams):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._setDefault(numUserBlocks=None, numItemBlocks=None, solver="cholesky", regScaling="count")
-        self._setDefault(regExponent=1.0, biases=False, confidenceCol="", checkpointDir="", unobservedWeight=None)
+        self._setDefault(
+            kernel="numba", regExponent=1.0, biases=False, confidenceCol="", checkpointDir="", unobservedWeight=None
+        )
 
     def settings(self) -> AlsSettings:
         """The parameters as the engine takes them. Raises ConfigError naming the one that is out of range."""
@@ -73,10 +76,12 @@ class AlsParams(_ALSParams):
             "unobserved_weight": float(implicit) if weight is None else weight,
             "init_scale": 0.1 if implicit else 1.0,  # what loss falls fastest from; MLlib: 1
             "solver": self.getOrDefault("solver"),
+            "kernel": self.getOrDefault("kernel"),
             "nonnegative": self.getOrDefault("nonnegative"),
             "biases": self.getOrDefault("biases"),
             "user_blocks": self.getOrDefault("numUserBlocks"),
             "item_blocks": self.getOrDefault("numItemBlocks"),
+            "storage_level": self.getOrDefault("intermediateStorageLevel"),
             "snapshot_every": max(self.getOrDefault("checkpointInterval"), 1),
         }
         return validate(AlsSettings, raw, "ALS")

@@ -16,7 +16,8 @@ from sparkrec.spark.als.layout import Side
 
 def fingerprint(settings: AlsSettings, seed: int, sides: tuple[Side, Side]) -> str:
     """Names a fit, whatever its blocks: a snapshot of other ratings or settings is not one to go on from."""
-    same = settings.model_dump(mode="json", exclude={"user_blocks", "item_blocks", "iterations", "snapshot_every"})
+    how = {"user_blocks", "item_blocks", "iterations", "snapshot_every", "kernel", "storage_level"}
+    same = settings.model_dump(mode="json", exclude=how)
     digest = hashlib.sha256(json.dumps([same, seed], sort_keys=True).encode())
     for side in sides:
         digest.update(side.counts.tobytes())

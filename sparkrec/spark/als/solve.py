@@ -103,6 +103,7 @@ class SideSolver:
             gram=src.gram * settings.unobserved_weight,
             split_ids=src.split_ids,
             split=src.split,
+            kernel=settings.kernel,
         )
         others = src.messages()
         if solver.needs_start and before is not None:

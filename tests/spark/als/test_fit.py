@@ -1,6 +1,7 @@
 """Blockwise ALS: right, whatever the blocks; resumable; honest about what it cannot solve."""
 
 import os
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -65,8 +66,12 @@ def matrix():
         AlsSettings(rank=4, iterations=3, regularization=0.1, user_blocks=3, item_blocks=2),
         AlsSettings(rank=4, iterations=3, regularization=0.5, unobserved_weight=0.3, regularization_exponent=0.5),
         AlsSettings(rank=4, iterations=2, regularization=0.2, unobserved_weight=1.0, regularization_exponent=0.0),
+        pytest.param(
+            AlsSettings(rank=4, iterations=2, unobserved_weight=0.3, kernel="torch", storage_level="DISK_ONLY"),
+            marks=[pytest.mark.torch, pytest.mark.skipif(not find_spec("torch"), reason="torch is not installed")],
+        ),
     ],
-    ids=["explicit", "ials", "hu"],
+    ids=["explicit", "ials", "hu", "torch, on disk"],
 )
 def test_factors_are_those_of_dense_closed_form_updates(spark, tmp_path, matrix, settings):
     confidence = 1.0 + np.random.default_rng(1).random(matrix.shape)
@@ -215,7 +220,7 @@ def test_a_missing_or_doubled_block_is_named(spark, matrix):
     from sparkrec.spark.als.block import Outline
     from sparkrec.spark.als.layout import lay_out
 
-    users, _ = lay_out(ratings_of(spark, matrix), 3, 2, 2)
+    users, _ = lay_out(ratings_of(spark, matrix), AlsSettings(rank=3, user_blocks=2, item_blocks=2))
     outline = users.outlines.limit(1).toArrow()
     key = outline["block"][0].as_py()
     assert Outline.read(outline).key == key

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from pyspark import StorageLevel
@@ -66,6 +67,11 @@ class Side:
     counts: I64
     """Ratings in each bucket of ids."""
 
+    @cached_property
+    def _layout(self) -> DataFrame:
+        ratings = self.blocks.drop("ids", "split", "needed")
+        return self.outlines.unionByName(ratings, allowMissingColumns=True)
+
     def with_ratings(self, messages: DataFrame) -> GroupedData:
         """For each block its ratings, its outline and the messages to it.
 
@@ -73,8 +79,7 @@ class Side:
         4.1 and later see that all sides of the union lie in the same partitions and leave the layout where it is; an
         optimiser that does not see it moves the layout too, which is slower and as right.
         """
-        ratings = self.blocks.drop("ids", "split", "needed")
-        return self._grouped(self.outlines.unionByName(ratings, allowMissingColumns=True), messages)
+        return self._grouped(self._layout, messages)
 
     def without_ratings(self, messages: DataFrame) -> GroupedData:
         """For each block its outline and the messages to it."""

@@ -22,6 +22,7 @@ from sparkrec.spark.als.layout import Side
 from sparkrec.spark.arrow_rows import ddl
 
 FACTORS = "id long, value array<float>"
+_SUMS = [name for name in block.STATE.names if name not in ("to", "ids", "factors")]
 _START = "block long, start_ids binary, start binary"
 
 
@@ -120,7 +121,7 @@ class SideSolver:
     ) -> State:
         """Run `task` on every block, computed once and cut from its history."""
         frame = blocks.applyInArrow(task, ddl(block.STATE)).localCheckpoint(eager=False)
-        rows = frame.where("to IS NULL").drop("to", "ids", "factors").collect()
+        rows = frame.where("to IS NULL").select(*_SUMS).collect()
         if failures := sorted(row.failure for row in rows if row.failure):
             raise TrainError(failures[0])
         sums = sorted((row for row in rows if row.split is None), key=lambda row: row.block)  # for one order of sums

@@ -44,6 +44,31 @@ for _name, _summary in {
     _add(_name, _summary)
 
 
+@sparkrec.command(short_help="Forecast what an ALS fit takes on a cluster.")
+@click.option("--users", type=click.IntRange(1), required=True)
+@click.option("--items", type=click.IntRange(1), required=True)
+@click.option("--ratings", type=click.IntRange(1), required=True)
+@click.option("--rank", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--executors", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--cores", type=click.IntRange(1), default=2, show_default=True, help="Of each executor.")
+@click.option("--memory", type=click.FloatRange(0, min_open=True), required=True, help="GiB of each executor.")
+@click.option(
+    "--network",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Gbit a second of each executor.",
+)
+def plan(
+    users: int, items: int, ratings: int, rank: int, executors: int, cores: int, memory: float, network: float
+) -> None:
+    """Blocks, memory, traffic and seconds of a fit with the exact solver, from measured costs (docs/als.md)."""
+    from sparkrec.spark.als.forecast import Cluster, Fit, forecast
+
+    cluster = Cluster(executors, cores, memory * 2**30, network * 1e9 / 8)
+    click.echo(yaml.safe_dump(forecast(Fit(users, items, ratings, rank), cluster), sort_keys=False).rstrip())
+
+
 @sparkrec.command(short_help="The whole pipeline on a generated log.")
 @click.option("--lake", default=".demo", show_default=True, help="Folder for the log and the lake.")
 def demo(lake: str) -> None:

@@ -37,7 +37,7 @@ from sparkrec.errors import TrainError
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.blocking import distinct_count
 from sparkrec.spark.als import pack
-from sparkrec.spark.als.plan import SidePlan, block_count, partition_keys, plan_side
+from sparkrec.spark.als.plan import SidePlan, block_count, memory_of_task, partition_keys, plan_side
 from sparkrec.spark.arrow_rows import ddl
 
 log = logging.getLogger(__name__)
@@ -158,13 +158,13 @@ def task_slots(spark: SparkSession) -> int:
 
 
 def task_memory(spark: SparkSession, slots: int) -> float:
-    """Bytes that a task may use: half of an executor's memory, shared among its cores."""
+    """Bytes that a task may use, as far as Spark says."""
     local = str(spark.conf.get("spark.master", "")).startswith("local")
     text = str(spark.conf.get("spark.driver.memory" if local else "spark.executor.memory", "1g")).lower()
     units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
     size = float(text.rstrip("bkmgt")) * units.get(text.rstrip("b")[-1:], 1)
     cores = slots if local else int(spark.conf.get("spark.executor.cores", "1") or 1)
-    return size / 2 / max(cores, 1)
+    return memory_of_task(size, cores)
 
 
 def _popular(chunks: DataFrame, side: str, counts: I64, most: float) -> dict[int, int]:

@@ -114,6 +114,11 @@ def block_count(n_ratings: int, n_src: float, rank: int, slots: int, task_bytes:
     return blocks
 
 
+def memory_of_task(executor_bytes: float, cores: int) -> float:
+    """Bytes that a task may use: half of an executor's memory, shared among its cores."""
+    return executor_bytes / 2 / max(cores, 1)
+
+
 def block_memory(n_ratings: float, n_src: float, rank: int) -> float:
     """Bytes that a block of so many ratings takes: itself, and twice the src factors it needs."""
     return n_ratings * ASSEMBLY_BYTES + 2 * min(n_src, n_ratings) * rank * 4

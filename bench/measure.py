@@ -20,7 +20,7 @@ def measure(work: Callable[..., Rows], *arguments: Any) -> Rows:
     process.start()
     sender.close()
     peak = 0
-    while not receiver.poll(0.2):
+    while not receiver.poll(3):  # seconds: looking more often at a large JVM slows it
         if not process.is_alive() and not receiver.poll(0):
             raise RuntimeError(f"{work.__name__} ended with exit code {process.exitcode}")
         peak = max(peak, _memory(process.pid))

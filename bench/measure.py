@@ -16,7 +16,7 @@ def measure(work: Callable[..., Rows], *arguments: Any) -> Rows:
     """What `work` returns, and `peak_gb`: the most memory that it and its children (a JVM, workers) had at once."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(sender, work, arguments))
+    process = context.Process(target=_send, args=(sender, work, arguments), daemon=True)
     process.start()
     sender.close()
     peak = 0

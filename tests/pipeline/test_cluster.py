@@ -1,4 +1,4 @@
-"""The jobs on a real standalone cluster, with a packed environment, give the tables of a local run."""
+"""A real standalone cluster: its jobs give the tables of a local run, and a fit outlives an executor."""
 
 import os
 import re
@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyspark
 import pytest
 
@@ -22,9 +23,10 @@ ROOT = Path(__file__).parents[2]
 HOME = Path(pyspark.__file__).parent
 
 
-@pytest.fixture
-def cluster(tmp_path):
-    """Address of a master with two workers of one core each, on loopback."""
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Address of a master with two workers of one core each, on loopback, and the folder they work in."""
+    folder = tmp_path_factory.mktemp("cluster")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -33,17 +35,17 @@ def cluster(tmp_path):
     base, loopback = "org.apache.spark.deploy", ["--host", "127.0.0.1", "--webui-port", "0"]
     commands = [[f"{base}.master.Master", *loopback, "--port", str(port)]]
     for number in range(2):
-        work = str(tmp_path / f"worker{number}")
+        work = str(folder / f"worker{number}")
         commands.append([f"{base}.worker.Worker", *loopback, "-c", "1", "-m", "2g", "-d", work, address])
     processes = []
     try:
         for command in commands:
-            log = open(tmp_path / f"{command[0].rsplit('.', 1)[1]}-{len(processes)}.log", "w")  # noqa: SIM115
+            log = open(folder / f"{command[0].rsplit('.', 1)[1]}-{len(processes)}.log", "w")  # noqa: SIM115
             processes.append(
                 subprocess.Popen([HOME / "bin" / "spark-class", *command], env=environment, stdout=log, stderr=log)
             )
-        _wait_for(tmp_path / "Master-0.log", "Registering worker", times=2)
-        yield address
+        _wait_for(folder / "Master-0.log", "Registering worker", times=2)
+        yield address, folder
     finally:
         for process in processes:
             process.terminate()
@@ -62,6 +64,7 @@ def rows(lake, name, *columns):
 
 
 def test_a_cluster_gives_the_tables_of_a_local_run(spark, tmp_path, cluster, pipeline_settings, config_file):
+    address, folder = cluster
     archive = tmp_path / "sparkrec.tar.gz"
     subprocess.run([sys.executable, "setup/pack.py", str(archive)], cwd=ROOT, check=True)
     local, remote = (Lake(spark, str(tmp_path / name)) for name in ("local", "remote"))
@@ -79,12 +82,12 @@ def test_a_cluster_gives_the_tables_of_a_local_run(spark, tmp_path, cluster, pip
     # The environment's own Python, far from the checkout: executors must live on what was packed.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYSPARK"))}
     submitted = subprocess.run(
-        [HOME / "bin" / "spark-submit", "--properties-file", ROOT / "conf/spark/local.conf", "--master", cluster,
+        [HOME / "bin" / "spark-submit", "--properties-file", ROOT / "conf/spark/local.conf", "--master", address,
          *options, ROOT / "jobs/run.py", "--config", config],
         cwd=tmp_path, env={**environment, "SPARK_LOCAL_IP": "127.0.0.1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert submitted.returncode == 0, submitted.stderr[-4000:]
-    executors = sorted(tmp_path.glob("worker*/app-*/*"))
+    executors = sorted(folder.glob("worker*/app-*/*"))
     assert len(executors) >= 2, "the job did not run on both workers"
     run(validate(PipelineSettings, {**pipeline_settings, "lake": local.root}, "test"), local)
     for name, columns in {
@@ -98,3 +101,64 @@ def test_a_cluster_gives_the_tables_of_a_local_run(spark, tmp_path, cluster, pip
     for mine, theirs in zip(rows(local, "metrics", *keys), rows(remote, "metrics", *keys), strict=True):
         assert mine[:-1] == theirs[:-1]
         assert mine[-1] == pytest.approx(theirs[-1], abs=1e-4, nan_ok=True)
+
+
+FIT = """
+import subprocess, sys
+from pyspark.sql import SparkSession
+from sparkrec.config import AlsSettings
+from sparkrec.spark.als import solve
+from sparkrec.spark.als.fit import factorize
+
+ratings, scratch, out, kill = sys.argv[1:]
+spark = SparkSession.builder.getOrCreate()
+half_step, calls = solve.SideSolver.half_step, []
+
+def kills(*args):
+    calls.append(args)
+    if kill == "yes" and len(calls) == 8:  # in the fourth iteration
+        subprocess.run(["pkill", "-KILL", "-o", "-f", f"app-id {spark.sparkContext.applicationId}"], check=True)
+    return half_step(*args)
+
+solve.SideSolver.half_step = kills
+settings = AlsSettings(rank=4, iterations=5, unobserved_weight=0.1, snapshot_every=2, user_blocks=3, item_blocks=3)
+users, items, history = factorize(spark.read.parquet(ratings), settings, seed=1, scratch=scratch)
+users.write.parquet(out + "/users")
+items.write.parquet(out + "/items")
+print(len(calls), [entry["iteration"] for entry in history])
+"""
+
+
+def test_a_fit_outlives_an_executor(spark, tmp_path, cluster):
+    """SIGKILL to its JVM: the blocks it held are gone, and the fit ends with the same factors."""
+    rng = np.random.default_rng(0)
+    users, items = np.nonzero(rng.random((40, 25)) < 0.4)
+    rows = [(int(u), int(i), 1.0, 1.0) for u, i in zip(users, items, strict=True)]
+    frame = spark.createDataFrame(rows, "user long, item long, value float, confidence float")
+    frame.repartition(4).write.parquet(str(tmp_path / "ratings"))
+    program = tmp_path / "fit.py"
+    program.write_text(FIT)
+    here = {"SPARK_LOCAL_IP": "127.0.0.1", "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable}
+    environment, said = {**os.environ, **here}, {}
+    for kill in ("no", "yes"):
+        options = {
+            "spark.executorEnv.PYTHONPATH": str(ROOT),
+            "spark.executor.memory": "1g",
+            "spark.sql.shuffle.partitions": "2",
+            "spark.driver.host": "127.0.0.1",
+        }
+        submitted = subprocess.run(
+            [HOME / "bin" / "spark-submit", "--master", cluster[0],
+             *(part for key, value in options.items() for part in ("--conf", f"{key}={value}")),
+             program, tmp_path / "ratings", tmp_path / f"scratch-{kill}", tmp_path / kill, kill],
+            env=environment, capture_output=True, text=True, check=False, timeout=400,
+        )  # fmt: skip
+        assert submitted.returncode == 0, submitted.stderr[-4000:]
+        said[kill] = submitted.stdout.strip().splitlines()[-1]
+    assert said["no"] == "10 [1, 2, 3, 4, 5]"
+    assert said["yes"] != said["no"], "the executor was not missed"
+    assert said["yes"].endswith("[1, 2, 3, 4, 5]")
+    for side in ("users", "items"):
+        whole, broken = (spark.read.parquet(str(tmp_path / kill / side)).orderBy("id").collect() for kill in said)
+        assert [row.id for row in whole] == [row.id for row in broken]
+        np.testing.assert_allclose([row.value for row in whole], [row.value for row in broken], atol=1e-4)

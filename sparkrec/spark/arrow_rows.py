@@ -111,3 +111,17 @@ def one_row(schema: pa.Schema, **columns: pa.Array) -> pa.RecordBatch:
     arrays = [columns[each.name] if each.name in columns else pa.nulls(1, each.type) for each in schema]
     return pa.RecordBatch.from_arrays([array.cast(each.type) for array, each in zip(arrays, schema, strict=True)],
                                       schema=schema)  # fmt: skip
+
+
+def joined(batches: Iterable[pa.RecordBatch], most: int) -> Iterator[pa.Table]:
+    """Tables of at least `most` rows, the last of what is left."""
+    held: list[pa.RecordBatch] = []
+    n = 0
+    for batch in batches:
+        held.append(batch)
+        n += batch.num_rows
+        if n >= most:
+            yield pa.Table.from_batches(held).combine_chunks()
+            held, n = [], 0
+    if n:
+        yield pa.Table.from_batches(held).combine_chunks()

@@ -106,15 +106,27 @@ def pack(frame: DataFrame, key: str, arrays: Arrays, max_rows: int, max_bytes: i
     """
 
     def blocks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for block in _gather(batches, arrays, max_rows, max_bytes):
-            columns = {f"{key}_id": binary(block.ids)}
-            for name, each in block.arrays.items():
-                columns[f"{key}_{name}"] = binary(each.values)
-                columns[f"{key}_{name}_start"] = binary(each.start)
-            yield pa.RecordBatch.from_pydict(columns)
+        return packed(batches, key, arrays, max_rows, max_bytes)
 
+    return frame.select(key, *arrays).mapInArrow(blocks, packed_columns(key, arrays))
+
+
+def packed_columns(key: str, arrays: Arrays) -> str:
+    """The columns of `pack`, as DDL."""
     names = [f"{key}_id", *(f"{key}_{name}{part}" for name in arrays for part in ("", "_start"))]
-    return frame.select(key, *arrays).mapInArrow(blocks, ", ".join(f"{name} binary" for name in names))
+    return ", ".join(f"{name} binary" for name in names)
+
+
+def packed(
+    batches: Iterable[pa.RecordBatch], key: str, arrays: Arrays, max_rows: int, max_bytes: int
+) -> Iterator[pa.RecordBatch]:
+    """What `pack` makes of a partition: its first column is the id, those of `arrays` follow."""
+    for block in _gather(batches, arrays, max_rows, max_bytes):
+        columns = {f"{key}_id": binary(block.ids)}
+        for name, each in block.arrays.items():
+            columns[f"{key}_{name}"] = binary(each.values)
+            columns[f"{key}_{name}_start"] = binary(each.start)
+        yield pa.RecordBatch.from_pydict(columns)
 
 
 def unpack(batch: pa.RecordBatch, row: int, key: str, arrays: Arrays) -> Block:

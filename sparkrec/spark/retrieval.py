@@ -24,6 +24,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from sparkrec.spark.asking import user_blocks
 from sparkrec.spark.blocks import Arrays, binary, first_id, pack, unpack, view
 from sparkrec.spark.model import Layout, Model
 from sparkrec.spark.scoring import Items, PairScores, Partial, Question, Ranking, Users
@@ -156,14 +157,13 @@ def _sweep(
     if items is not None:
         items = model.items.join(F.broadcast(items.select("item").distinct()), "item", "left_semi")
     item_blocks = pack(model.items if items is None else items, "item", row, blocks.items, blocks.bytes)
-    asked = _asked(model.users, users, lists, question.lists, plan.partitions)
-    user_blocks = pack(asked, "user", {**row, **question.lists}, plan.rows, blocks.bytes)
+    asked = user_blocks(model.users, users, lists, question.lists, plan.partitions, plan.rows, blocks.bytes)
     if plan.broadcast == "users":
-        pairs = item_blocks.crossJoin(F.broadcast(user_blocks))
+        pairs = item_blocks.crossJoin(F.broadcast(asked))
     elif plan.broadcast == "items":
-        pairs = user_blocks.crossJoin(F.broadcast(item_blocks))
+        pairs = asked.crossJoin(F.broadcast(item_blocks))
     else:
-        pairs = user_blocks.crossJoin(item_blocks)
+        pairs = asked.crossJoin(item_blocks)
     size, layouts = model.size, (model.user_layout, model.item_layout)
 
     def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -223,29 +223,6 @@ def _plan(
     )
     # Hashing makes partitions of nearly, not quite, equal size.
     return _Plan(max(1, -(-n_users // block)), block + block // 4, broadcast)
-
-
-def _asked(
-    rows: DataFrame, users: DataFrame | None, lists: Mapping[str, DataFrame], arrays: Arrays, partitions: int
-) -> DataFrame:
-    """Rows of the users asked for with an array column for each of `arrays`; every frame moves once."""
-    asked = rows.repartition(partitions, "user")
-    if users is not None:
-        asked = asked.join(users.repartition(partitions, "user"), "user", "left_semi")
-    for name, frame in lists.items():
-        moved = frame.repartition(partitions, "user").groupBy("user")
-        if frame.columns == ["user", "item"]:
-            grouped = moved.agg(F.array_sort(F.collect_set("item")).alias(name))
-        else:
-            cells = moved.agg(F.array_sort(F.collect_list(F.struct("item", "score"))).alias("cells"))
-            grouped = cells.select("user", F.col("cells.item").alias(name), F.col("cells.score").alias(f"{name}_score"))
-        asked = asked.join(grouped, "user", "left")
-    missing = {name: F.lit(None).cast(_SQL[dtype]) for name, dtype in arrays.items() if name not in asked.columns}
-    # The order within a partition decides where a block ends: the same again when a task is repeated.
-    return asked.withColumns(missing).sortWithinPartitions("user")
-
-
-_SQL: dict[type[np.generic], str] = {np.int64: "array<long>", np.float32: "array<float>"}
 
 
 def _score(

@@ -37,8 +37,9 @@ from sparkrec.errors import TrainError
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.blocking import distinct_count
 from sparkrec.spark.als import pack
-from sparkrec.spark.als.plan import SidePlan, block_count, memory_of_task, partition_keys, plan_side
+from sparkrec.spark.als.plan import SidePlan, block_count, memory_of_task, plan_side
 from sparkrec.spark.arrow_rows import ddl
+from sparkrec.spark.partitions import partition_keys
 
 log = logging.getLogger(__name__)
 

@@ -325,7 +325,7 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
             frame = frame.select(*[F.col(column).alias(ids.column) for ids, column, _ in wanted])
             for ids, _, name in wanted:
                 frame = ids.replace(frame, name)
-            return frame.dropna().distinct()
+            return frame.dropna()
 
         best = rank(
             _dense(whom_rows, what_rows, fitted.size),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,17 @@ from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.blocking import REGISTERS, hashed, numbered, positions, tally
 from sparkrec.kernels.csr import grouped
 from sparkrec.spark.als.plan import BUCKETS, SidePlan
-from sparkrec.spark.arrow_rows import Batches, each_row, floats, integers, one_row, only_row, rows_with, schema_of
+from sparkrec.spark.arrow_rows import (
+    Batches,
+    each_row,
+    floats,
+    integers,
+    joined,
+    one_row,
+    only_row,
+    rows_with,
+    schema_of,
+)
 from sparkrec.spark.blocks import binary
 
 CHUNK_ROWS = 1 << 20
@@ -80,7 +90,7 @@ def chunker(preference: Preference | None) -> Callable[[Iterable[pa.RecordBatch]
         counts = {side: np.zeros(BUCKETS, np.int64) for side in ("user", "item")}
         registers = {side: np.zeros(REGISTERS, np.int32) for side in ("user", "item")}
         unusable, example, empty = 0, None, True
-        for table in _joined(batches, CHUNK_ROWS):
+        for table in joined(batches, CHUNK_ROWS):
             empty = False
             bad = _unusable(table)
             if bad.any():
@@ -111,19 +121,6 @@ def _packed(columns: dict[str, NDArray[Any]]) -> dict[str, pa.Array]:
         name: (integers if np.issubdtype(values.dtype, np.integer) else floats)(values)
         for name, values in columns.items()
     }
-
-
-def _joined(batches: Iterable[pa.RecordBatch], most: int) -> Iterator[pa.Table]:
-    held: list[pa.RecordBatch] = []
-    n = 0
-    for batch in batches:
-        held.append(batch)
-        n += batch.num_rows
-        if n >= most:
-            yield pa.Table.from_batches(held).combine_chunks()
-            held, n = [], 0
-    if n:
-        yield pa.Table.from_batches(held).combine_chunks()
 
 
 def _unusable(ratings: pa.Table) -> NDArray[np.bool_]:

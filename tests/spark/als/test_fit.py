@@ -10,7 +10,7 @@ from sparkrec.config import AlsSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.random import normal_rows
 from sparkrec.spark.als.fit import factorize
-from sparkrec.spark.als.plan import partition_keys, spark_hash
+from sparkrec.spark.partitions import partition_keys, spark_hash
 
 pytestmark = pytest.mark.spark
 

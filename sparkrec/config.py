@@ -334,6 +334,9 @@ class AlsSettings(Settings):
     """nu in reg_u = regularization (n_u + ...)^nu. 0: the same for all."""
     unobserved_weight: float = Field(0.0, ge=0)
     """Weight of every unobserved cell, whose target is 0. 0 fits the observed cells only: explicit feedback."""
+    propensity_exponent: float = Field(0.0, ge=0, le=1)
+    """eta: the confidence of a rating is divided by n_i^eta, and by the mean of that. What everybody meets says less
+    about a taste (inverse propensity weights; Schnabel et al. 2016)."""
     solver: Literal["cholesky", "cg", "ials++"] = "cholesky"
     """cholesky: exact. cg: a few conjugate gradient steps from the last factors, cheaper. ials++: one sweep over blocks
     of coordinates (Rendle et al. 2021), cheaper from rank 128 on."""

@@ -76,6 +76,14 @@ class Csr(NamedTuple):
         return Csr(indptr, indices, values)
 
 
+def by_key(keys: I32, n_keys: int) -> tuple[I64, I64]:
+    """Where the entries of each key start, (n_keys + 1,), and the entries in order of their keys, then as they came.
+
+    keys  (n,) int32 in [0, n_keys), which the caller has checked
+    """
+    return _counting_order(frozen(keys, np.int32, "keys"), n_keys, np.arange(len(keys)))
+
+
 def grouped(rows: I32, columns: I32, n_rows: int) -> tuple[I64, I64]:
     """indptr (n_rows + 1,) of entries grouped by row, and their order: by row, then column, then as they came.
 
@@ -84,7 +92,7 @@ def grouped(rows: I32, columns: I32, n_rows: int) -> tuple[I64, I64]:
     rows, columns = frozen(rows, np.int32, "rows"), frozen(columns, np.int32, "columns")
     n_columns = int(columns.max()) + 1 if len(columns) else 0
     # Grouping by row what is already in column order leaves the columns ascending inside each row.
-    _, by_column = _counting_order(columns, n_columns, np.arange(len(columns)))
+    _, by_column = by_key(columns, n_columns)
     return _counting_order(rows, n_rows, by_column)
 
 

@@ -1,6 +1,7 @@
 """The k best of a stream of scored ids: best is the higher score and, among equals, the lower id.
 
-A heap with its worst entry on top, in two arrays of length k that the caller owns.
+A heap with its worst entry on top, in two arrays of length k that the caller owns. Places that nothing has taken yet
+hold -inf and the id -1: any score displaces them.
 """
 
 from typing import Any
@@ -13,59 +14,47 @@ from sparkrec.kernels.arrays import F32, I32, Real
 
 
 @njit(cache=True, nogil=True)
-def offer(scores: NDArray[Any], ids: NDArray[Any], size: int, score: Real, candidate: int) -> int:
-    """Keep (score, candidate) if it is among the best; returns how many are kept, `size` or one more."""
-    if size < len(scores):
-        at = size
-        while at > 0:
-            parent = (at - 1) // 2
-            if not _worse(score, candidate, scores[parent], ids[parent]):
-                break
-            scores[at], ids[at] = scores[parent], ids[parent]
-            at = parent
-        scores[at], ids[at] = score, candidate
-        return size + 1
+def offer(scores: NDArray[Any], ids: NDArray[Any], score: Real, candidate: int) -> None:
+    """Keep (score, candidate) if it is among the best."""
     if _worse(scores[0], ids[0], score, candidate):
-        _sink(scores, ids, size, score, candidate)
-    return size
+        _sink(scores, ids, len(scores), score, candidate)
 
 
 @njit(cache=True, nogil=True)
-def offer_row(scores: F32, ids: I32, row: F32, exclude: I32) -> int:
-    """Fill an empty heap with the best of `row`, by position; returns how many are kept.
+def offer_row(scores: F32, ids: I32, row: F32, first: int, exclude: I32) -> None:
+    """Offer the scores of ids [first, first + len(row)), all above those that came before.
 
-    NaN, -inf and the positions in `exclude`, ascending, are passed over.
+    NaN, -inf and the ids in `exclude`, ascending, are passed over.
     """
-    next_excluded = 0
-    size = 0
-    for first in range(0, len(row), 128):
-        # Until the heap is full the bar is -inf. A later column that only equals it loses; NaN never passes.
-        bar = scores[0] if size == len(scores) else np.float32(-np.inf)
+    next_excluded = -1
+    for begin in range(0, len(row), 128):
+        # A later id that only equals the bar loses; NaN never passes.
+        bar = scores[0]
         # Most stretches hold nothing. A slice and a bool are what the compiler turns into vector comparisons.
-        stretch = row[first : first + 128]
+        stretch = row[begin : begin + 128]
         passes = False
         for c in range(len(stretch)):
             passes |= stretch[c] > bar
         if not passes:
             continue
+        if next_excluded < 0:
+            next_excluded = int(np.searchsorted(exclude, first))
         for c in range(len(stretch)):
             if not stretch[c] > bar:
                 continue
-            position = first + c
-            while next_excluded < len(exclude) and exclude[next_excluded] < position:
+            candidate = first + begin + c
+            while next_excluded < len(exclude) and exclude[next_excluded] < candidate:
                 next_excluded += 1
-            if next_excluded < len(exclude) and exclude[next_excluded] == position:
+            if next_excluded < len(exclude) and exclude[next_excluded] == candidate:
                 continue
-            size = offer(scores, ids, size, stretch[c], position)
-            if size == len(scores):
-                bar = scores[0]
-    return size
+            _sink(scores, ids, len(scores), stretch[c], candidate)
+            bar = scores[0]
 
 
 @njit(cache=True, nogil=True)
-def sort_best_first(scores: NDArray[Any], ids: NDArray[Any], size: int) -> None:
-    """Turn the heap in the first `size` places into a list, best first."""
-    for last in range(size - 1, 0, -1):
+def sort_best_first(scores: NDArray[Any], ids: NDArray[Any]) -> None:
+    """Turn the heap into a list, best first."""
+    for last in range(len(scores) - 1, 0, -1):
         score, candidate = scores[last], ids[last]
         scores[last], ids[last] = scores[0], ids[0]
         _sink(scores, ids, last, score, candidate)

@@ -5,7 +5,7 @@ from numba import njit
 
 from sparkrec.kernels.arrays import F32, F64, I32, I64, frozen
 from sparkrec.kernels.csr import Csr
-from sparkrec.kernels.heap import offer, offer_row, sort_best_first
+from sparkrec.kernels.heap import empty_places, offer, offer_row, sort_best_first
 
 
 def row_norms(rows: Csr) -> F64:
@@ -60,7 +60,7 @@ def cosine_topn(rows: Csr, columns: Csr, norms: F64, start: int, stop: int, n: i
     if len(norms) != rows.n_rows:
         raise ValueError(f"norms: found {len(norms)}, expected {rows.n_rows}, one a row")
     width = min(n, rows.n_rows)
-    ids, similarity = np.empty((block.n_rows, width), np.int32), np.empty((block.n_rows, width), np.float32)
+    ids, similarity = empty_places(block.n_rows, width, np.int32)
     counts = _cosine_topn(*block, *columns, norms, start, float(shrinkage), ids, similarity)
     kept = np.arange(width) < counts[:, None]
     return Csr(np.concatenate([[0], np.cumsum(counts)]), ids[kept], similarity[kept])
@@ -95,7 +95,6 @@ def _cosine_topn(
             for at in range(column_indptr[indices[e]], column_indptr[indices[e] + 1]):
                 dots[column_indices[at]] += value * column_values[at]
         dots[a] = 0.0
-        size = 0
         if products < n_rows:
             # Few rows were met: walk the same entries again. A dot is cleared as it is taken, so taken once.
             for e in range(indptr[r], indptr[r + 1]):
@@ -103,14 +102,14 @@ def _cosine_topn(
                     b = column_indices[at]
                     if dots[b] != 0.0:
                         nearness = np.float32(dots[b] / (norms[a] * norms[b] + shrinkage))
-                        size = offer(found[r], found_ids[r], size, nearness, b)
+                        offer(found[r], found_ids[r], nearness, b)
                         dots[b] = 0.0
         else:
             for b in range(n_rows):
                 nearness = np.float32(dots[b] / (norms[a] * norms[b] + shrinkage))
                 similarity[b] = nearness if dots[b] != 0.0 else np.float32(-np.inf)
                 dots[b] = 0.0
-            size = offer_row(found[r], found_ids[r], similarity, nothing)
-        sort_best_first(found[r], found_ids[r], size)
-        counts[r] = size
+            offer_row(found[r], found_ids[r], similarity, 0, nothing)
+        sort_best_first(found[r], found_ids[r])
+        counts[r] = np.sum(found_ids[r] >= 0)
     return counts

@@ -108,12 +108,9 @@ def score_pairs(users: F32 | Csr, items: F32 | SourceMajor, pairs: Lists) -> F32
     raise TypeError(_LAYOUTS.format(type(users).__name__, type(items).__name__))
 
 
-def select_topk_reference(
-    scores: F32, k: int, exclude: Lists | None = None, out: tuple[I32, F32] | None = None
-) -> tuple[I32, F32]:
+def select_topk_reference(scores: F32, k: int, exclude: Lists | None = None) -> tuple[I32, F32]:
     """`select_topk` by sorting everything."""
-    positions, best = out if out is not None else empty_places(len(scores), k, np.int32)
-    positions[:], best[:] = -1, -np.inf
+    positions, best = empty_places(len(scores), k, np.int32)
     for row, row_scores in enumerate(scores):
         allowed = row_scores > -np.inf
         if exclude is not None:
@@ -124,30 +121,38 @@ def select_topk_reference(
     return positions, best
 
 
-def select_topk(
-    scores: F32, k: int, exclude: Lists | None = None, out: tuple[I32, F32] | None = None
-) -> tuple[I32, F32]:
-    """The k best columns of every row: positions (n, k) int32 and scores (n, k) float32, best first.
-
-    scores   (n, m) float32; NaN and -inf are never selected
-    exclude  (indptr, positions) a list of columns a row, ascending, that are not selected (already seen, say)
-    out      arrays for the two results
-    Ordered by descending score, then ascending position, which makes the result the same however the items
-    were split into blocks. Rows with fewer than k candidates end in -1 / -inf.
-    """
+def select_topk(scores: F32, k: int, exclude: Lists | None = None) -> tuple[I32, F32]:
+    """The k best columns of every row: `TopK` of one tile, (n, m) float32."""
     scores = frozen(scores, np.float32, "scores", 2)
-    if k < 1:
-        raise ValueError(f"k: found {k}, expected at least 1")
-    indptr, positions = _exclusions(exclude, scores.shape)
-    chosen, best = out if out is not None else empty_places(len(scores), k, np.int32)
-    shape = len(scores), k
-    if chosen.dtype != np.int32 or best.dtype != np.float32 or not chosen.shape == best.shape == shape:
-        raise ValueError(
-            f"out: found {chosen.dtype} {chosen.shape} and {best.dtype} {best.shape}, "
-            f"expected int32 and float32 {shape}"
-        )
-    _select(scores, indptr, positions, chosen, best)
-    return chosen, best
+    best = TopK(len(scores), scores.shape[1], k, exclude)
+    best.offer(scores)
+    return best.finish()
+
+
+class TopK:
+    """The k best columns of every row of a matrix that comes in tiles.
+
+    n_rows, n_columns  of the matrix
+    exclude            (indptr, positions) a list of columns a row, ascending, that are not selected (already seen, say)
+    Ordered by descending score, then ascending position, which makes the result the same however the items were split
+    into blocks. NaN and -inf are never selected; rows with fewer than k candidates end in -1 / -inf.
+    """
+
+    def __init__(self, n_rows: int, n_columns: int, k: int, exclude: Lists | None = None) -> None:
+        if k < 1:
+            raise ValueError(f"k: found {k}, expected at least 1")
+        self._exclude = _exclusions(exclude, (n_rows, n_columns))
+        self._positions, self._scores = empty_places(n_rows, k, np.int32)
+
+    def offer(self, scores: F32, row: int = 0, column: int = 0) -> None:
+        """A tile, (n, m) float32, that begins at a row and a column; tiles of a row come from left to right."""
+        scores = frozen(scores, np.float32, "scores", 2)
+        _offer(scores, row, column, *self._exclude, self._positions, self._scores)
+
+    def finish(self) -> tuple[I32, F32]:
+        """Positions (n_rows, k) int32 and scores (n_rows, k) float32, best first. The last call."""
+        _sort(self._positions, self._scores)
+        return self._positions, self._scores
 
 
 def merge_topk(ids_a: NDArray[Any], scores_a: F32, ids_b: NDArray[Any], scores_b: F32, k: int) -> tuple[I64, F32]:
@@ -320,12 +325,17 @@ def _pairs_dense(users: F32, items: F32, pair_indptr: I64, positions: I32, found
 
 
 @njit(cache=True, nogil=True)
-def _select(scores: F32, exclude_indptr: I64, exclude: I32, chosen: I32, best: F32) -> None:
-    for r in range(len(scores)):
-        chosen[r] = -1
-        best[r] = -np.inf
-        size = offer_row(best[r], chosen[r], scores[r], exclude[exclude_indptr[r] : exclude_indptr[r + 1]])
-        sort_best_first(best[r], chosen[r], size)
+def _offer(scores: F32, row: int, column: int, exclude_indptr: I64, exclude: I32, chosen: I32, best: F32) -> None:
+    for tile_row in range(len(scores)):
+        r = row + tile_row
+        passed_over = exclude[exclude_indptr[r] : exclude_indptr[r + 1]]
+        offer_row(best[r], chosen[r], scores[tile_row], column, passed_over)
+
+
+@njit(cache=True, nogil=True)
+def _sort(chosen: I32, best: F32) -> None:
+    for r in range(len(best)):
+        sort_best_first(best[r], chosen[r])
 
 
 @njit(cache=True, nogil=True)

@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.blocking import hashed, numbered
-from sparkrec.kernels.csr import grouped
+from sparkrec.kernels.csr import by_key, grouped
 from sparkrec.spark.arrow_rows import ArrowRow, ddl, each_row, integers, joined, one_row, schema_of
 from sparkrec.spark.blocks import Arrays, Ragged, binary, packed, packed_columns, read_lists
 from sparkrec.spark.partitions import partition_keys
@@ -78,9 +78,9 @@ def _cut_rows(keys: I64) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.Rec
     def cut(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             user = batch.column("user").to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
-            order, cuts = _by_partition(user, len(keys))
+            start, order = _by_partition(user, len(keys))
             lists = {name: read_lists(batch.column(name), kind).take(order) for name, kind in _ROWS.items()}
-            for key, first, stop in _pieces(keys, cuts):
+            for key, first, stop in _pieces(keys, start):
                 columns = {"user": integers(user[order[first:stop]])}
                 for name, each in lists.items():
                     part = each.between(first, stop)
@@ -95,10 +95,10 @@ def _cut_list(name: str, keys: I64) -> Callable[[Iterable[pa.RecordBatch]], Iter
         for table in joined(batches, CHUNK_ROWS):
             user, item = (table.column(each).to_numpy().astype(np.int64, copy=False) for each in ("user", "item"))
             score = table.column("score").to_numpy() if "score" in table.column_names else None
-            order, cuts = _by_partition(user, len(keys))
+            start, order = _by_partition(user, len(keys))
             user, item = user[order], item[order]
             score = None if score is None else score[order].astype(np.float32, copy=False)
-            for key, first, stop in _pieces(keys, cuts):
+            for key, first, stop in _pieces(keys, start):
                 columns = {"user": integers(user[first:stop]), "item": integers(item[first:stop])}
                 if score is not None:
                     columns["score"] = binary(score[first:stop])
@@ -108,14 +108,12 @@ def _cut_list(name: str, keys: I64) -> Callable[[Iterable[pa.RecordBatch]], Iter
 
 
 def _by_partition(user: I64, n: int) -> tuple[I64, I64]:
-    """Order of users by partition, as they came within, and where each of n partitions begins and ends in it."""
-    partition = hashed(user) % n
-    order = np.argsort(partition.astype(np.int16), kind="stable")  # by radix
-    return order, np.concatenate(([0], np.cumsum(np.bincount(partition, minlength=n))))
+    """Where the users of each of n partitions start, and their order by partition, as they came within."""
+    return by_key((hashed(user) % n).astype(np.int32), n)
 
 
-def _pieces(keys: I64, cuts: I64) -> Iterator[tuple[int, int, int]]:
-    for key, first, stop in zip(keys.tolist(), cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+def _pieces(keys: I64, start: I64) -> Iterator[tuple[int, int, int]]:
+    for key, first, stop in zip(keys.tolist(), start[:-1].tolist(), start[1:].tolist(), strict=True):
         if first < stop:
             yield key, first, stop
 

@@ -1,11 +1,19 @@
-"""Sending rows to partitions of our choice, by a key that Spark hashes there."""
+"""How many tasks run at once, and sending rows to partitions of our choice by a key that Spark hashes there."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from sparkrec.kernels.arrays import I64
+
+
+def task_slots(spark: SparkSession) -> int:
+    """How many tasks run at once, as far as Spark says."""
+    at = spark.range(1 << 16).select(F.spark_partition_id().alias("partition"))
+    return int(at.agg(F.max("partition")).collect()[0][0]) + 1
 
 
 def partition_keys(n: int) -> list[int]:

@@ -5,8 +5,9 @@
     items  -> blocks of rows, bounded in number and in bytes                                     /
 
 The smaller side is broadcast. A task scores the pairs of blocks it gets in tiles and keeps a partial answer for each
-user block, at most `Blocks.held_bytes` of them; partial answers of a block meet in one group. What comes out does not
-depend on how many blocks there are: an item wins by its score and, among equals, by the lower id.
+user block, at most `Blocks.held_bytes` of them; partial answers of a block meet in one group. Items that fit into one
+block need no merging. What comes out does not depend on how many blocks there are: an item wins by its score and, among
+equals, by the lower id.
 
 Both tables of a model must come the same again when Spark computes them anew: read from files, or persisted.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Literal
 
 import numpy as np
@@ -27,17 +28,23 @@ from pyspark.sql import functions as F
 from sparkrec.spark.asking import user_blocks
 from sparkrec.spark.blocks import Arrays, binary, first_id, pack, unpack, view
 from sparkrec.spark.model import Layout, Model
+from sparkrec.spark.partitions import task_slots
 from sparkrec.spark.scoring import Items, PairScores, Partial, Question, Ranking, Users
 
 log = logging.getLogger(__name__)
+
+_ROW: Arrays = {"index": np.int32, "value": np.float32}
+_LEAST_USERS, _TASKS_A_SLOT = 1024, 4
+"""Users that are worth a task, and tasks of a slot that end about when those of another do."""
+_UNBOUNDED = 1 << 40
 
 
 @dataclass(frozen=True)
 class Blocks:
     """Sizes that trade memory for speed and change no result."""
 
-    users: int = 4096
-    """Users in a block, when each block is a task's."""
+    users: int = 16384
+    """Most users in a block, when each block is a task's; a cluster with many tasks gets smaller ones."""
     broadcast_users: int = 32768
     """Users in a block, when every task gets all of them."""
     items: int = 32768
@@ -141,6 +148,8 @@ class _Plan:
     rows: int
     """Users in a block."""
     broadcast: Literal["users", "items", "neither"]
+    one_block: bool
+    """All items are in one: each block of users is answered at once."""
 
 
 def _sweep(
@@ -153,10 +162,13 @@ def _sweep(
 ) -> DataFrame:
     """The answers to a question: every block of users meets every block of items."""
     plan = _plan(model, question, users, lists, blocks)
-    row: Arrays = {"index": np.int32, "value": np.float32}
+    item_rows = model.items
     if items is not None:
-        items = model.items.join(F.broadcast(items.select("item").distinct()), "item", "left_semi")
-    item_blocks = pack(model.items if items is None else items, "item", row, blocks.items, blocks.bytes)
+        item_rows = item_rows.join(F.broadcast(items.select("item").distinct()), "item", "left_semi")
+    if plan.one_block:
+        item_blocks = pack(item_rows.coalesce(1), "item", _ROW, _UNBOUNDED, _UNBOUNDED)
+    else:
+        item_blocks = pack(item_rows, "item", _ROW, blocks.items, blocks.bytes)
     asked = user_blocks(model.users, users, lists, question.lists, plan.partitions, plan.rows, blocks.bytes)
     if plan.broadcast == "users":
         pairs = item_blocks.crossJoin(F.broadcast(asked))
@@ -164,15 +176,21 @@ def _sweep(
         pairs = asked.crossJoin(F.broadcast(item_blocks))
     else:
         pairs = asked.crossJoin(item_blocks)
-    size, layouts = model.size, (model.user_layout, model.item_layout)
+    meet = partial(_meet, lists=question.lists, size=model.size, layouts=(model.user_layout, model.item_layout))
+
+    def answer(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for users, items in meet(batches):
+            yield question.answer(question.ask(users, items, blocks.cells))
 
     def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return _score(batches, question, size, layouts, blocks)
+        return _score(meet(batches), question, blocks)
 
     def merge(table: pa.Table) -> pa.Table:
         parts = [_decode(table, row, question) for row in range(len(table))]
         return pa.Table.from_batches([question.answer(reduce(question.merge, parts))])
 
+    if plan.one_block:
+        return pairs.mapInArrow(answer, question.answers)
     names = ", ".join(f"{name} binary" for name in question.partial)
     return pairs.mapInArrow(score, f"block long, {names}").groupBy("block").applyInArrow(merge, question.answers)
 
@@ -180,14 +198,13 @@ def _sweep(
 def _plan(
     model: Model, question: Question, users: DataFrame | None, lists: Mapping[str, DataFrame], blocks: Blocks
 ) -> _Plan:
-    """Counts both sides, in one job."""
+    """Counts both sides, in one job, and the lists where it depends on them."""
 
     def sizes(of: str, frame: DataFrame, layout: Layout | None = None) -> DataFrame:
         entries = F.size("value") if layout == "sparse" else F.lit(0)
         return frame.select(F.lit(of).alias("of"), entries.alias("entries"))
 
     frames = [sizes("users", model.users, model.user_layout), sizes("items", model.items, model.item_layout)]
-    frames += [sizes("lists", frame) for frame in lists.values()]
     if users is not None:
         frames.append(sizes("asked", users))
     total = F.sum("entries").alias("entries")
@@ -203,13 +220,17 @@ def _plan(
         n_users = min(n_users, rows.get("asked", 0))
     if isinstance(question, Ranking) and question.k > n_items:
         log.warning("k is %s, but there are %s items to rank: lists are shorter", question.k, n_items)
-    user_bytes = n_users * row_bytes("users", model.user_layout) + 8 * rows.get("lists", 0)
+    user_bytes = n_users * row_bytes("users", model.user_layout)
     item_bytes = n_items * row_bytes("items", model.item_layout)
+    one_block = n_items <= blocks.items and item_bytes <= blocks.bytes
+    if not one_block:
+        user_bytes += sum(8 * frame.count() for frame in lists.values())
     most = max(64, blocks.held_bytes // 4 // question.bytes_a_user)
     broadcast: Literal["users", "items", "neither"]
     # Blocks of users make tasks of equal size, files of items do not: so users stream unless items are far larger.
     if item_bytes <= max(blocks.bytes, min(blocks.broadcast_bytes, 8 * user_bytes)):
-        block, broadcast = min(blocks.users, most), "items"
+        even = max(_LEAST_USERS, -(-n_users // (_TASKS_A_SLOT * task_slots(model.users.sparkSession))))
+        block, broadcast = min(blocks.users, even, most), "items"
     else:
         block = min(blocks.broadcast_users, most)
         broadcast = "users" if user_bytes <= blocks.broadcast_bytes else "neither"
@@ -222,41 +243,45 @@ def _plan(
         broadcast,
     )
     # Hashing makes partitions of nearly, not quite, equal size.
-    return _Plan(max(1, -(-n_users // block)), block + block // 4, broadcast)
+    return _Plan(max(1, -(-n_users // block)), block + block // 4, broadcast, one_block)
 
 
-def _score(
-    batches: Iterator[pa.RecordBatch], question: Question, size: int, layouts: tuple[Layout, Layout], blocks: Blocks
-) -> Iterator[pa.RecordBatch]:
-    """Partial answers for the pairs of a task, one a user block as long as they can all be held."""
-    row: Arrays = {"index": np.int32, "value": np.float32}
+def _meet(
+    batches: Iterator[pa.RecordBatch], lists: Arrays, size: int, layouts: tuple[Layout, Layout]
+) -> Iterator[tuple[Users, Items]]:
+    """The pairs of blocks of a task."""
     users: Users | None = None
     items: Items | None = None
-    held: dict[int, Partial] = {}
-    size_held = 0
     for batch in batches:
         for at in range(batch.num_rows):
             # The side that streams stays the same for many pairs.
-            block = first_id(batch, at, "user")
-            if users is None or users.first != block:
-                users = Users.of(unpack(batch, at, "user", {**row, **question.lists}), size, layouts[0])
+            if users is None or users.first != first_id(batch, at, "user"):
+                users = Users.of(unpack(batch, at, "user", {**_ROW, **lists}), size, layouts[0])
             if items is None or items.first != first_id(batch, at, "item"):
-                items = Items.of(unpack(batch, at, "item", row), size, layouts[1], layouts[0])
-            partial = question.ask(users, items, blocks.cells)
-            if block in held:
-                held[block] = question.merge(held[block], partial)
-                continue
-            held[block] = partial
-            size_held += sum(array.nbytes for array in partial.values())
-            if size_held > blocks.held_bytes:
-                yield from _encode(held)
-                held, size_held = {}, 0
+                items = Items.of(unpack(batch, at, "item", _ROW), size, layouts[1], layouts[0])
+            yield users, items
+
+
+def _score(pairs: Iterator[tuple[Users, Items]], question: Question, blocks: Blocks) -> Iterator[pa.RecordBatch]:
+    """Partial answers for the pairs of a task, one a user block as long as they can all be held."""
+    held: dict[int, Partial] = {}
+    size_held = 0
+    for users, items in pairs:
+        answered = question.ask(users, items, blocks.cells)
+        if users.first in held:
+            held[users.first] = question.merge(held[users.first], answered)
+            continue
+        held[users.first] = answered
+        size_held += sum(array.nbytes for array in answered.values())
+        if size_held > blocks.held_bytes:
+            yield from _encode(held)
+            held, size_held = {}, 0
     yield from _encode(held)
 
 
 def _encode(held: Mapping[int, Partial]) -> Iterator[pa.RecordBatch]:
-    for block, partial in held.items():
-        columns = {"block": pa.array([block], pa.int64()), **{name: binary(array) for name, array in partial.items()}}
+    for block, answered in held.items():
+        columns = {"block": pa.array([block], pa.int64()), **{name: binary(array) for name, array in answered.items()}}
         yield pa.RecordBatch.from_pydict(columns)
 
 

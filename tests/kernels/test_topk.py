@@ -117,11 +117,23 @@ def test_the_best_come_in_order_and_equals_by_position():
 
 def test_a_row_with_too_few_candidates_ends_in_padding():
     scores = np.array([[1, 2, np.nan], [-np.inf, 0, 1], [0, 0, 0]], np.float32)
-    out = np.zeros((3, 4), np.int32), np.zeros((3, 4), np.float32)
-    positions, best = topk.select_topk(scores, 4, lists([], [1], [0, 1, 2]), out)
+    positions, best = topk.select_topk(scores, 4, lists([], [1], [0, 1, 2]))
     np.testing.assert_array_equal(positions, [[1, 0, -1, -1], [2, -1, -1, -1], [-1] * 4])
     np.testing.assert_array_equal(best[0], [2, 1, -np.inf, -np.inf])
-    assert positions is out[0]
+
+
+@pytest.mark.parametrize("k", [1, 7, 350])
+@pytest.mark.parametrize(("height", "width"), [(50, 300), (7, 300), (50, 64), (13, 37)])
+def test_the_best_of_tiles_are_those_of_the_whole(k, height, width, rng):
+    scores = rng.integers(-4, 4, size=(50, 300)).astype(np.float32)
+    scores[rng.random(scores.shape) < 0.1] = np.nan
+    exclude = random_lists(rng, 50, 300, 300)
+    best = topk.TopK(50, 300, k, exclude)
+    for row in range(0, 50, height):
+        for column in range(0, 300, width):
+            best.offer(scores[row : row + height, column : column + width], row, column)
+    for found, expected in zip(best.finish(), topk.select_topk_reference(scores, k, exclude), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("cuts", [[150], [1, 2, 299], [100, 200]])

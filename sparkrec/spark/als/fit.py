@@ -65,6 +65,15 @@ def fit_als(settings: AlsSettings, dataset: Dataset, observed: DataFrame, *, see
     )
 
 
+def _inverse_propensity(ratings: DataFrame, exponent: float) -> DataFrame:
+    """Confidence of ratings divided by n_i^exponent and by its mean over all ratings."""
+    weights = ratings.groupBy("item").agg(F.count("*").alias("n")).select("item", F.pow("n", -exponent).alias("weight"))
+    weighted = ratings.join(weights, "item")
+    mean = weighted.agg(F.avg("weight")).collect()[0][0]
+    weight = (F.col("confidence") * F.col("weight") / F.lit(mean)).cast("float")
+    return weighted.withColumn("confidence", weight).drop("weight")
+
+
 def fit_factors(
     ratings: DataFrame,
     settings: AlsSettings,
@@ -78,6 +87,8 @@ def fit_factors(
 
     Arguments and errors as of `factorize`; `warm_start` may have biases, too.
     """
+    if settings.propensity_exponent:
+        ratings = _inverse_propensity(ratings, settings.propensity_exponent)
     zeros = [0.0] * settings.rank
     if warm_start is not None:
         warm_start = warm_start.select("id", F.slice("value", 1, settings.rank).alias("value"))

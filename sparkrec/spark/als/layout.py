@@ -39,7 +39,7 @@ from sparkrec.kernels.blocking import distinct_count
 from sparkrec.spark.als import pack
 from sparkrec.spark.als.plan import SidePlan, block_count, memory_of_task, plan_side
 from sparkrec.spark.arrow_rows import ddl
-from sparkrec.spark.partitions import partition_keys
+from sparkrec.spark.partitions import partition_keys, task_slots
 
 log = logging.getLogger(__name__)
 
@@ -150,12 +150,6 @@ def lay_out(
         n_ids = sum(row.n for row in sizes) + len(plans[side].split)
         sides.append(Side(plans[side], blocks[side], outlines, set(keys), n_ids, counts[side]))
     return sides[0], sides[1]
-
-
-def task_slots(spark: SparkSession) -> int:
-    """How many tasks run at once, as far as Spark says."""
-    at = spark.range(1 << 16).select(F.spark_partition_id().alias("partition"))
-    return int(at.agg(F.max("partition")).collect()[0][0]) + 1
 
 
 def task_memory(spark: SparkSession, slots: int) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.blocking import REGISTERS, hashed, numbered, positions, tally
-from sparkrec.kernels.csr import grouped
+from sparkrec.kernels.csr import by_key, grouped
 from sparkrec.spark.als.plan import BUCKETS, SidePlan
 from sparkrec.spark.arrow_rows import (
     Batches,
@@ -160,10 +160,9 @@ def pieces(plan: SidePlan, dst: str, src: str) -> Callable[[Iterable[pa.RecordBa
             columns = {"dst": row.integers(dst, row.n), "src": row.integers(src, row.n)}
             columns |= {name: row.floats(name, row.n) for name in ("value", "confidence") if row.has(name)}
             block = plan.blocks_of_ratings(columns["dst"], columns["src"])
-            order = np.argsort(block.astype(np.int16) if len(plan.keys) < 1 << 15 else block, kind="stable")
-            ends = np.cumsum(np.bincount(block, minlength=len(plan.keys)))
+            start, order = by_key(block, len(plan.keys))
             columns = {name: values[order] for name, values in columns.items()}
-            for key, first, stop in zip(plan.keys.tolist(), (0, *ends[:-1]), ends, strict=True):
+            for key, first, stop in zip(plan.keys.tolist(), start[:-1].tolist(), start[1:].tolist(), strict=True):
                 if first < stop:
                     part = _packed({name: values[first:stop] for name, values in columns.items()})
                     yield one_row(PIECE, block=pa.array([key]), n=pa.array([stop - first]), **part)

@@ -9,7 +9,7 @@ import pytest
 from sparkrec.config import AlsSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.random import normal_rows
-from sparkrec.spark.als.fit import factorize
+from sparkrec.spark.als.fit import factorize, fit_factors
 from sparkrec.spark.partitions import partition_keys, spark_hash
 
 pytestmark = pytest.mark.spark
@@ -92,6 +92,17 @@ def test_factors_are_those_of_dense_closed_form_updates(spark, tmp_path, matrix,
     assert history[-1]["loss"] == pytest.approx(loss, rel=1e-4)
     losses = [entry["loss"] for entry in history]
     assert losses == sorted(losses, reverse=True)
+
+
+def test_propensities_divide_confidences_by_a_power_of_the_counts_of_items(spark, tmp_path, matrix):
+    settings = AlsSettings(rank=4, iterations=2, unobserved_weight=0.1)
+    counts = (matrix != 0).sum(0)
+    weights = np.where(matrix != 0, counts**-0.5, 0)
+    weights /= weights.sum() / counts.sum()
+    expected = fit_factors(ratings_of(spark, matrix, weights), settings, seed=0, scratch=str(tmp_path))
+    weighted = settings.model_copy(update={"propensity_exponent": 0.5})
+    found = fit_factors(ratings_of(spark, matrix), weighted, seed=0, scratch=str(tmp_path))
+    np.testing.assert_allclose(collected(found.users)[1], collected(expected.users)[1], atol=1e-5)
 
 
 def test_the_number_of_blocks_and_the_order_of_rows_change_nothing(spark, tmp_path, matrix):

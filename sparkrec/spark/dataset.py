@@ -7,8 +7,8 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
+from sparkrec import storage
 from sparkrec.errors import InputError
-from sparkrec.spark import storage
 from sparkrec.spark.lake import Lake
 
 

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 from scipy.sparse import csr_array
 
+from sparkrec import storage
 from sparkrec.config import EaseSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.kernels.ease import TILE, NotPositiveDefinite, ease_weights
-from sparkrec.spark import storage
 from sparkrec.spark.blocks import pack
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.model import Model

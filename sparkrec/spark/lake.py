@@ -16,10 +16,9 @@ from typing import Any
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
-from sparkrec import __version__
+from sparkrec import __version__, storage
 from sparkrec.config import Settings
 from sparkrec.errors import InputError
-from sparkrec.spark import storage
 
 FOLDERS = {
     "prepare": "datasets",

@@ -1,6 +1,6 @@
-"""A fitted model is two matrices: score(u, i) = <x_u, w_i>.
+"""A fitted model is two matrices: score(u, i) = <x_u, w_i>, or a head's f(x_u, w_i).
 
-Every kind that Spark fits has this form, so that saving, retrieval and evaluation are written once:
+Every kind has this form, so that saving, retrieval and evaluation are written once:
 
     kind        x_u                                   w_i
     popularity  [1]                                   [count]
@@ -10,18 +10,37 @@ Every kind that Spark fits has this form, so that saving, retrieval and evaluati
     itemknn     the user's history, sparse            similarities to its neighbours, sparse
     userknn     similarities to neighbours, sparse    the item's history, sparse
     ease        the user's history, sparse            a column of the weights, dense
+    mf, gmf     factors (and biases)                  factors (and biases)
+    mlp, neumf  what the head takes of a user         what it takes of an item
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pyspark.sql import DataFrame
 
+from sparkrec import storage
+from sparkrec.kernels.arrays import F32, Lists
 from sparkrec.spark.lake import Lake, Run
 
 Layout = Literal["dense", "sparse"]
+
+_HEAD = "head.safetensors"
+
+
+class Head(Protocol):
+    """Scores of pairs of dense rows, where they are not inner products. Pickled to where it works."""
+
+    def scores(self, users: F32, items: F32) -> F32:
+        """(a, d) and (b, d) -> (a, b)."""
+
+    def score_pairs(self, users: F32, items: F32, pairs: Lists) -> F32:
+        """Row u of `users` with the rows of `items` in list u -> (nnz,)."""
+
+    def to_bytes(self) -> bytes:
+        """As a file."""
 
 
 @dataclass(frozen=True)
@@ -35,20 +54,30 @@ class Model:
     item_layout: Layout
     facts: dict[str, Any] = field(default_factory=dict)
     """What the fit wants to tell: losses, counts. Plain values, kept in the manifest."""
+    head: Head | None = None
+    """None: the inner product."""
 
     def save(self, run: Run) -> Run:
         """Write both tables and publish the run."""
         self.users.write.mode("overwrite").parquet(f"{run.path}/users")
         self.items.write.mode("overwrite").parquet(f"{run.path}/items")
+        if self.head is not None:
+            storage.write(f"{run.path}/{_HEAD}", self.head.to_bytes())
         shape = {"size": self.size, "user_layout": self.user_layout, "item_layout": self.item_layout}
         return run.publish(model=shape, facts=self.facts)
 
     @classmethod
     def load(cls, lake: Lake, run: Run) -> Model:
         assert run.manifest is not None
+        head: Head | None = None
+        if storage.exists(f"{run.path}/{_HEAD}"):
+            from sparkrec.training import head as network  # with torch, which only such models need
+
+            head = network.Head.from_bytes(storage.read(f"{run.path}/{_HEAD}"))
         return cls(
             users=lake.spark.read.parquet(f"{run.path}/users"),
             items=lake.spark.read.parquet(f"{run.path}/items"),
             facts=run.manifest["facts"],
+            head=head,
             **run.manifest["model"],
         )

@@ -27,7 +27,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.spark.asking import user_blocks
 from sparkrec.spark.blocks import Arrays, binary, first_id, pack, unpack, view
-from sparkrec.spark.model import Layout, Model
+from sparkrec.spark.model import Head, Layout, Model
 from sparkrec.spark.partitions import task_slots
 from sparkrec.spark.scoring import Items, PairScores, Partial, Question, Ranking, Users
 
@@ -176,7 +176,8 @@ def _sweep(
         pairs = asked.crossJoin(F.broadcast(item_blocks))
     else:
         pairs = asked.crossJoin(item_blocks)
-    meet = partial(_meet, lists=question.lists, size=model.size, layouts=(model.user_layout, model.item_layout))
+    layouts = model.user_layout, model.item_layout
+    meet = partial(_meet, lists=question.lists, size=model.size, layouts=layouts, head=model.head)
 
     def answer(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for users, items in meet(batches):
@@ -247,7 +248,7 @@ def _plan(
 
 
 def _meet(
-    batches: Iterator[pa.RecordBatch], lists: Arrays, size: int, layouts: tuple[Layout, Layout]
+    batches: Iterator[pa.RecordBatch], lists: Arrays, size: int, layouts: tuple[Layout, Layout], head: Head | None
 ) -> Iterator[tuple[Users, Items]]:
     """The pairs of blocks of a task."""
     users: Users | None = None
@@ -256,7 +257,7 @@ def _meet(
         for at in range(batch.num_rows):
             # The side that streams stays the same for many pairs.
             if users is None or users.first != first_id(batch, at, "user"):
-                users = Users.of(unpack(batch, at, "user", {**_ROW, **lists}), size, layouts[0])
+                users = Users.of(unpack(batch, at, "user", {**_ROW, **lists}), size, layouts[0], head)
             if items is None or items.first != first_id(batch, at, "item"):
                 items = Items.of(unpack(batch, at, "item", _ROW), size, layouts[1], layouts[0])
             yield users, items

@@ -19,7 +19,7 @@ from sparkrec.kernels import topk as kernel
 from sparkrec.kernels.arrays import F32, I32, I64
 from sparkrec.kernels.csr import Csr
 from sparkrec.spark.blocks import Arrays, Block, Ragged
-from sparkrec.spark.model import Layout
+from sparkrec.spark.model import Head, Layout
 
 Partial: TypeAlias = dict[str, NDArray[Any]]
 
@@ -36,10 +36,12 @@ class Users:
 
     block: Block
     rows: F32 | Csr
+    head: Head | None
+    """What scores their rows; None: the inner product."""
 
     @classmethod
-    def of(cls, block: Block, size: int, layout: Layout) -> Users:
-        return cls(block, _matrix(block, size) if layout == "dense" else _csr(block))
+    def of(cls, block: Block, size: int, layout: Layout, head: Head | None) -> Users:
+        return cls(block, _matrix(block, size) if layout == "dense" else _csr(block), head)
 
     def __len__(self) -> int:
         return len(self.block)
@@ -223,7 +225,10 @@ class PairScores(Question):
         places, here = items.locate(pair)
         rows = users.rows[: len(users)] if isinstance(users.rows, np.ndarray) else users.rows
         score = np.full(len(pair.values), np.nan, np.float32)
-        score[here] = kernel.score_pairs(rows, items.rows, places.lists)
+        if users.head is None:
+            score[here] = kernel.score_pairs(rows, items.rows, places.lists)
+        else:
+            score[here] = users.head.score_pairs(rows, items.rows, places.lists)  # type: ignore[arg-type]  # dense
         return {
             "user": users.block.ids.copy(),
             "start": pair.start.copy(),
@@ -264,7 +269,10 @@ def _tiles(users: Users, items: Items, cells: int, whole_rows: bool) -> Iterator
             part = items.rows[column : column + width] if isinstance(items.rows, np.ndarray) else items.rows
             shape = stop - first, min(width, n_items - column)
             tile = buffer[: shape[0] * shape[1]].reshape(shape)
-            kernel.scores(users.rows, part, first, stop, out=tile)
+            if users.head is None:
+                kernel.scores(users.rows, part, first, stop, out=tile)
+            else:
+                tile[:] = users.head.scores(users.rows[first:stop], part)  # type: ignore[arg-type]  # dense
             tile[:, max(0, len(items) - column) :] = -np.inf
             yield first, column, tile[: len(users) - first]
 

@@ -6,10 +6,9 @@ import datetime as dt
 import logging
 from typing import Any
 
-from sparkrec import tables
+from sparkrec import storage, tables
 from sparkrec.config import EvaluateSettings, GivenCandidates
 from sparkrec.errors import EvaluateError
-from sparkrec.spark import storage
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.model import Model

@@ -15,6 +15,7 @@ from sparkrec.spark.linear import fit_linear
 from sparkrec.spark.model import Model
 from sparkrec.spark.neighbors import fit_itemknn, fit_userknn
 from sparkrec.spark.popularity import fit_popularity
+from sparkrec.stages.networks import fit_network
 
 FITTERS: dict[str, Callable[..., Model]] = {
     "popularity": fit_popularity,
@@ -24,6 +25,10 @@ FITTERS: dict[str, Callable[..., Model]] = {
     "userknn": fit_userknn,
     "ease": fit_ease,
     "als": fit_als,
+    "mf": fit_network,
+    "gmf": fit_network,
+    "mlp": fit_network,
+    "neumf": fit_network,
 }
 """kind -> fit(settings, dataset, observed, *, seed, scratch)."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from sparkrec import storage
 from sparkrec.config import TrainSettings
 from sparkrec.errors import TrainError
-from sparkrec.spark import storage
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.stages.registry import fit

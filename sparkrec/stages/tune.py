@@ -17,11 +17,10 @@ import numpy as np
 import yaml
 from pyspark.sql import functions as F
 
-from sparkrec import tables
+from sparkrec import storage, tables
 from sparkrec.config import Range, TrainSettings, TuneSettings
 from sparkrec.configfile import set_key, validate
 from sparkrec.errors import ConfigError, TrainError
-from sparkrec.spark import storage
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.progress import track

@@ -2,9 +2,9 @@
 
 import pytest
 
+from sparkrec import storage
 from sparkrec.config import PrepareSettings, SparkSettings
 from sparkrec.errors import InputError
-from sparkrec.spark import storage
 from sparkrec.spark.dataset import Dataset
 
 pytestmark = pytest.mark.spark

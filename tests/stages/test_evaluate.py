@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from sparkrec import tables
+from sparkrec import storage, tables
 from sparkrec.config import EvaluateSettings, GivenCandidates, PopularitySettings, PrepareSettings, TrainSettings
 from sparkrec.errors import EvaluateError, InputError
-from sparkrec.spark import storage
 from sparkrec.spark.lake import Lake
 from sparkrec.spark.model import Model
 from sparkrec.spark.rows import dense

@@ -9,8 +9,8 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
+from sparkrec import storage
 from sparkrec.config import AlsSettings
-from sparkrec.spark import storage
 from sparkrec.spark.als.layout import Side
 
 

@@ -34,16 +34,27 @@ def read_json(path: str) -> Any | None:
         return json.loads(stream.read())
 
 
+def read(path: str) -> bytes:
+    """All of a file. Raises OSError."""
+    filesystem, name = resolve(path)
+    with filesystem.open_input_stream(name) as stream:
+        return bytes(stream.read())
+
+
 def write_json(path: str, value: Any) -> None:
     """Write a JSON file so that a reader sees all of it or nothing."""
+    write(path, json.dumps(value, indent=2, default=str).encode())
+
+
+def write(path: str, data: bytes) -> None:
+    """Write a file so that a reader sees all of it or nothing."""
     filesystem, name = resolve(path)
     filesystem.create_dir(name.rsplit("/", 1)[0], recursive=True)
     # An object store shows an object when it is whole; elsewhere a rename does that.
     direct = filesystem.type_name in ("s3", "gcs", "abfs")
     target = name if direct else f"{name}.{uuid.uuid4().hex}.tmp"
-    text = json.dumps(value, indent=2, default=str)
     with filesystem.open_output_stream(target) as stream:
-        stream.write(text.encode())
+        stream.write(data)
     if not direct:
         filesystem.move(target, name)
 
@@ -55,10 +66,13 @@ def exists(path: str) -> bool:
 
 
 def delete(path: str) -> None:
-    """Remove a folder and all in it, if it is there."""
+    """Remove a file, or a folder and all in it, if it is there."""
     filesystem, name = resolve(path)
-    if filesystem.get_file_info(name).type == pafs.FileType.Directory:
+    kind = filesystem.get_file_info(name).type
+    if kind == pafs.FileType.Directory:
         filesystem.delete_dir(name)
+    elif kind == pafs.FileType.File:
+        filesystem.delete_file(name)
 
 
 def folders(path: str) -> list[str]:

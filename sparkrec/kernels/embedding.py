@@ -1,0 +1,128 @@
+"""Updating the rows of a table that a batch has touched, and no others.
+
+The gradient of a table of embeddings is zero but in the rows of a batch. Optimisers that keep a state for each row are
+lazy: a row's state and weight decay move when the row does (as SparseAdam of torch, and LazyAdam of TensorFlow).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from sparkrec.kernels.arrays import F32, I64, frozen
+
+
+def summed(ids: I64, gradients: F32, n_rows: int) -> tuple[I64, F32]:
+    """The different ids, ascending, and the sum of the gradients of each.
+
+    ids        (b,) int64 in [0, n_rows)
+    gradients  (b, d) float32
+    Raises ValueError for an id out of range.
+    """
+    ids = frozen(ids, np.int64, "ids")
+    gradients = frozen(gradients, np.float32, "gradients", 2)
+    if len(ids) != len(gradients):
+        raise ValueError(f"gradients: found {len(gradients)} rows, expected one for each of {len(ids)} ids")
+    if len(ids) and (ids.min() < 0 or ids.max() >= n_rows):
+        raise ValueError(f"ids: found {ids.min()} to {ids.max()}, expected them in [0, {n_rows})")
+    # Counting sort while the table is not much longer than the batch: else by comparison.
+    order = np.argsort(ids, kind="stable") if n_rows > 16 * len(ids) + 1024 else _counting_order(ids, n_rows)
+    return _summed(ids, gradients, order)
+
+
+@njit(cache=True, nogil=True)
+def _counting_order(ids: I64, n_rows: int) -> I64:
+    start = np.zeros(n_rows + 1, np.int64)
+    for key in ids:
+        start[key + 1] += 1
+    for row in range(n_rows):
+        start[row + 1] += start[row]
+    order = np.empty(len(ids), np.int64)
+    for at in range(len(ids)):
+        order[start[ids[at]]] = at
+        start[ids[at]] += 1
+    return order
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+def _summed(ids: I64, gradients: F32, order: I64) -> tuple[I64, F32]:
+    n, d = len(ids), gradients.shape[1]
+    distinct = 0
+    for at in range(n):
+        if at == 0 or ids[order[at]] != ids[order[at - 1]]:
+            distinct += 1
+    keys, sums = np.empty(distinct, np.int64), np.empty((distinct, d), np.float32)
+    row = -1
+    for at in range(n):
+        source = gradients[order[at]]
+        if at == 0 or ids[order[at]] != ids[order[at - 1]]:
+            row += 1
+            keys[row] = ids[order[at]]
+            for k in range(d):
+                sums[row, k] = source[k]
+        else:
+            total = sums[row]
+            for k in range(d):
+                total[k] += source[k]
+    return keys, sums
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+def sgd(table: F32, velocity: F32, ids: I64, gradients: F32, rate: float, momentum: float) -> None:
+    """v = momentum v + g; w -= rate v, for the rows `ids` (different ones)."""
+    rate_, momentum_ = np.float32(rate), np.float32(momentum)
+    for at in range(len(ids)):
+        w, v, g = table[ids[at]], velocity[ids[at]], gradients[at]
+        for k in range(len(w)):
+            v[k] = momentum_ * v[k] + g[k]
+            w[k] -= rate_ * v[k]
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+def adagrad(table: F32, total: F32, ids: I64, gradients: F32, rate: float, epsilon: float) -> None:
+    """s += g^2; w -= rate g / (sqrt(s) + epsilon) (Duchi et al. 2011)."""
+    rate_, epsilon_ = np.float32(rate), np.float32(epsilon)
+    for at in range(len(ids)):
+        w, s, g = table[ids[at]], total[ids[at]], gradients[at]
+        for k in range(len(w)):
+            s[k] += g[k] * g[k]
+            w[k] -= rate_ * g[k] / (np.sqrt(s[k]) + epsilon_)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+def rmsprop(table: F32, square: F32, ids: I64, gradients: F32, rate: float, decay: float, epsilon: float) -> None:
+    """s = decay s + (1 - decay) g^2; w -= rate g / (sqrt(s) + epsilon)."""
+    rate_, decay_, epsilon_, rest = np.float32(rate), np.float32(decay), np.float32(epsilon), np.float32(1 - decay)
+    for at in range(len(ids)):
+        w, s, g = table[ids[at]], square[ids[at]], gradients[at]
+        for k in range(len(w)):
+            s[k] = decay_ * s[k] + rest * g[k] * g[k]
+            w[k] -= rate_ * g[k] / (np.sqrt(s[k]) + epsilon_)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+def adam(
+    table: F32,
+    mean: F32,
+    square: F32,
+    ids: I64,
+    gradients: F32,
+    step: int,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    decay: float,
+) -> None:
+    """Kingma and Ba 2015, algorithm 1, at `step` >= 1; `decay` is AdamW's (Loshchilov and Hutter 2019)."""
+    correction = np.sqrt(1 - beta2**step)
+    size = np.float32(rate * correction / (1 - beta1**step))
+    floor = np.float32(epsilon * correction)
+    first, second = np.float32(beta1), np.float32(beta2)
+    rest1, rest2, kept = np.float32(1 - beta1), np.float32(1 - beta2), np.float32(1 - rate * decay)
+    for at in range(len(ids)):
+        w, m, s, g = table[ids[at]], mean[ids[at]], square[ids[at]], gradients[at]
+        for k in range(len(w)):
+            m[k] = first * m[k] + rest1 * g[k]
+            s[k] = second * s[k] + rest2 * g[k] * g[k]
+            w[k] = kept * w[k] - size * m[k] / (np.sqrt(s[k]) + floor)

@@ -1,0 +1,89 @@
+"""What every process of a run does besides training: leave word of what it failed of."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from sparkrec import storage
+from sparkrec.errors import SparkrecError
+from sparkrec.launch import guardian as guard
+from sparkrec.training.collective import Collective
+from sparkrec.training.loop import Job
+
+LINES = 100
+
+
+class _LastLines(logging.Handler):
+    """The end of a log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: deque[str] = deque(maxlen=LINES)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.extend(self.format(record).splitlines())
+
+
+def run_here(train_fn: Callable[[Job, Collective], Any], job: Job, collective: Collective) -> Any:
+    """Call it; whatever it raises is written down in the folder of the job first, with the end of its log."""
+    logger, last = logging.getLogger("sparkrec"), _LastLines()
+    logger.addHandler(last)
+    logger.setLevel(logging.INFO)
+
+    def leave_word(error: str) -> None:
+        rank, size = collective.process_rank, collective.size
+        said = {"rank": rank, "size": size, "error": error, "log": list(last.lines), "time": time.time()}
+        storage.write_json(_word(job, rank), said)
+
+    heartbeat = tempfile.NamedTemporaryFile()  # noqa: SIM115  # as long as the guardian lives
+    collective.beat = lambda: os.utime(heartbeat.name)
+    guardian = subprocess.Popen(
+        [sys.executable, guard.__file__, str(os.getpid()), heartbeat.name,
+         str(job.settings.training.stall_seconds), _word(job, collective.process_rank),
+         str(collective.process_rank), str(collective.size)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )  # fmt: skip
+    try:
+        return train_fn(job, collective)
+    except BaseException as error:
+        if not isinstance(error, SparkrecError):
+            logger.error("%s", traceback.format_exc())
+        leave_word(str(error) or repr(error))
+        raise
+    finally:
+        guardian.kill()
+        guardian.wait()
+        heartbeat.close()
+        logger.removeHandler(last)
+
+
+def forget_failures(job: Job, processes: int) -> None:
+    """Before a run: what an earlier one said is not its."""
+    for rank in range(processes):
+        storage.delete(_word(job, rank))
+
+
+def first_failure(job: Job, processes: int) -> str | None:
+    """What the first process to fail said, and the end of its log; None if none left word."""
+    words = [word for rank in range(processes) if (word := storage.read_json(_word(job, rank)))]
+    if not words:
+        return None
+    first = min(words, key=lambda word: word["time"])
+    if first["size"] == 1:
+        return str(first["error"])
+    tail = "\n".join(first["log"])
+    return f"process {first['rank']} of {first['size']} failed: {first['error']}\nThe end of its log:\n{tail}"
+
+
+def _word(job: Job, rank: int) -> str:
+    return f"{job.folder}/failed-{rank:05}.json"

@@ -1,0 +1,20 @@
+"""Whether a session can start so many processes: launchers wait for minutes for slots that will never come."""
+
+from __future__ import annotations
+
+from pyspark.sql import SparkSession
+
+from sparkrec.errors import ConfigError
+
+
+def check_slots(processes: int) -> None:
+    """Raises ConfigError where the active session has fewer task slots, or there is none."""
+    session = SparkSession.getActiveSession()
+    if session is None:
+        raise ConfigError("more than one process needs a Spark session to start them in, and none is active")
+    slots = session.sparkContext.defaultParallelism // int(session.conf.get("spark.task.cpus", "1") or 1)
+    if slots < processes:
+        raise ConfigError(
+            f"training.processes is {processes}, and the session at {session.sparkContext.master} runs {slots} tasks "
+            "at once. Use fewer processes, or a larger cluster."
+        )

@@ -1,0 +1,26 @@
+"""Generalized matrix factorization."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sparkrec.config import GmfSettings
+from sparkrec.models.recommender import Recommender, glorot
+
+
+class GMF(Recommender):
+    """h . (p_u * q_i) + c (He et al. 2017, section 3.2)."""
+
+    def __init__(self, settings: GmfSettings, n_users: int, n_items: int) -> None:
+        super().__init__(n_users, settings.dim, n_items, settings.dim)
+        self.out = nn.Linear(settings.dim, 1)
+        glorot(self.out)
+
+    def combine(self, x: Tensor, w: Tensor) -> Tensor:
+        logits: Tensor = self.out(x * w).squeeze(-1)
+        return logits
+
+    def vectors(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        users = torch.cat((x * self.out.weight, self.out.bias.expand(len(x), 1)), 1)
+        return users, torch.cat((w, torch.ones_like(w[:, :1])), 1)

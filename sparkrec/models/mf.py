@@ -1,0 +1,31 @@
+"""Matrix factorization."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sparkrec.config import MfSettings
+from sparkrec.models.recommender import Recommender
+
+
+class MF(Recommender):
+    """p_u . q_i + b_u + b_i + c (Koren, Bell and Volinsky 2009, eq. 4); x_u = (p_u, b_u), w_i = (q_i, b_i)."""
+
+    def __init__(self, settings: MfSettings, n_users: int, n_items: int) -> None:
+        super().__init__(n_users, settings.dim + 1, n_items, settings.dim + 1)
+        self.constant = nn.Parameter(torch.zeros(()))
+
+    def combine(self, x: Tensor, w: Tensor) -> Tensor:
+        d = x.shape[-1] - 1
+        if x.shape[-2] == 1 and w.dim() == x.dim() and w.shape[0] == x.shape[0]:
+            inner = torch.matmul(w[..., :d], x[..., 0, :d, None])[..., 0]
+        else:
+            inner = (x[..., :d] * w[..., :d]).sum(-1)
+        return inner + x[..., d] + w[..., d] + self.constant
+
+    def vectors(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        d = x.shape[-1] - 1
+        users = torch.cat((x, torch.ones_like(x[:, :1])), 1)
+        items = torch.cat((w[:, :d], torch.ones_like(w[:, :1]), w[:, d:] + self.constant), 1)
+        return users, items

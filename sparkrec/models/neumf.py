@@ -1,0 +1,44 @@
+"""Neural matrix factorization."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sparkrec.config import NeumfSettings
+from sparkrec.models.gmf import GMF
+from sparkrec.models.mlp import MLP, Tower
+from sparkrec.models.recommender import Recommender, glorot
+
+
+class NeuMF(Recommender):
+    """h . (p_u * q_i, tower(p'_u, q'_i)) + c (He et al. 2017, eq. 12): GMF and MLP, with rows of their own.
+
+    x_u = (p_u, p'_u) and w_i = (q_i, q'_i), so that a pair is read once.
+    """
+
+    def __init__(self, settings: NeumfSettings, n_users: int, n_items: int) -> None:
+        size = settings.dim + settings.layers[0] // 2
+        super().__init__(n_users, size, n_items, size)
+        self.dim = settings.dim
+        self.tower = Tower(settings.layers, settings.dropout)
+        self.out = nn.Linear(settings.dim + settings.layers[-1], 1)
+        glorot(self.out)
+
+    def combine(self, x: Tensor, w: Tensor) -> Tensor:
+        product = x[..., : self.dim] * w[..., : self.dim]
+        hidden = self.tower(x[..., self.dim :], w[..., self.dim :])
+        logits: Tensor = self.out(torch.cat((product, hidden), -1)).squeeze(-1)
+        return logits
+
+    def start_from(self, trained: dict[str, Recommender]) -> None:
+        """From a trained GMF and MLP, half of each output (He et al. 2017, section 3.4.1)."""
+        gmf, mlp = trained.get("gmf"), trained.get("mlp")
+        if not (isinstance(gmf, GMF) and isinstance(mlp, MLP)):
+            raise ValueError(f"NeuMF starts from a gmf and an mlp, found {sorted(trained)}")
+        with torch.no_grad():
+            for own, first, second in ((self.users, gmf.users, mlp.users), (self.items, gmf.items, mlp.items)):
+                own.weight.copy_(torch.cat((first.weight, second.weight), 1))
+            self.tower.load_state_dict(mlp.tower.state_dict())
+            self.out.weight.copy_(0.5 * torch.cat((gmf.out.weight, mlp.out.weight), 1))
+            self.out.bias.copy_(0.5 * (gmf.out.bias + mlp.out.bias))

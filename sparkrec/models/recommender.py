@@ -1,0 +1,42 @@
+"""What all models are: a row for each user and item, and a function of a pair of rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from sparkrec.models.rows import Rows
+
+
+class Recommender(nn.Module, ABC):
+    """score(u, i) = combine(x_u, w_i), with rows x_u of `users` and w_i of `items`, and dense layers in `combine`."""
+
+    def __init__(self, n_users: int, user_size: int, n_items: int, item_size: int) -> None:
+        super().__init__()
+        self.users, self.items = Rows(n_users, user_size), Rows(n_items, item_size)
+
+    @abstractmethod
+    def combine(self, x: Tensor, w: Tensor) -> Tensor:
+        """(..., p) and (..., q), broadcast against each other, -> (...) logits."""
+
+    def vectors(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Rows (n, d) and (m, d) with the same scores as their inner products, where a model has such."""
+        return None
+
+    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        """(B,) long and (B, k) or (1, k) long -> (B, k) logits."""
+        return self.combine(self.users(users)[:, None], self.items(items))
+
+    def start_from(self, trained: dict[str, Recommender]) -> None:
+        """Take over what trained models of other kinds know, as far as this one can."""
+        raise ValueError(f"{type(self).__name__} starts from no other model, found {sorted(trained)}")
+
+
+def glorot(module: nn.Module) -> Any:
+    """Weights of a linear layer uniform as Glorot and Bengio 2010, biases zero."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

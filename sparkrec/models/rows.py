@@ -1,0 +1,39 @@
+"""Embedding tables of which a batch touches a few rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Rows(nn.Module):
+    """(n, d) float32. What a batch reads are leaves of its graph, whose gradients `take` hands over, row by row.
+
+    So the gradient of the table never exists: neither its zeros, nor a sparse tensor that would have to be sorted.
+    """
+
+    weight: Tensor
+
+    def __init__(self, n: int, d: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(n, d))
+        self._read: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(...) long -> (..., d). Raises IndexError for ids out of range."""
+        rows = self.weight.index_select(0, ids.reshape(-1))
+        if torch.is_grad_enabled():
+            rows.requires_grad_()
+            self._read.append((ids.reshape(-1), rows))
+        return rows.view(*ids.shape, -1)
+
+    def squares(self) -> Tensor:
+        """Sum of squares of what was read since the last time."""
+        return torch.stack([rows.square().sum() for _, rows in self._read]).sum()
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """(b,) ids that were read since the last time and (b, d) gradients; an id may come more than once."""
+        read, self._read = [(ids, rows.grad) for ids, rows in self._read if rows.grad is not None], []
+        if not read:
+            return torch.zeros(0, dtype=torch.long), self.weight.new_zeros(0, self.weight.shape[1])
+        return torch.cat([ids for ids, _ in read]), torch.cat([grad for _, grad in read if grad is not None])

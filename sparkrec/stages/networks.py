@@ -1,0 +1,88 @@
+"""Fitting a network: examples to shards, processes, and what they trained as the tables of a model."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from sparkrec import storage
+from sparkrec.errors import ConfigError
+from sparkrec.kernels.arrays import F32, I64
+from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.model import Model
+from sparkrec.spark.rows import dense_vectors
+from sparkrec.spark.shards import write_shards
+
+
+def fit_network(settings: Any, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
+    """Train the network that `settings` describe on the observed rows of a dataset; resumes from `scratch`."""
+    if find_spec("torch") is None:
+        raise ConfigError(f"model {settings.kind} needs torch: install sparkrec[train], or sparkrec[horovod]")
+    from sparkrec.launch import launch
+    from sparkrec.training.export import Trained
+    from sparkrec.training.loop import Job, train
+
+    training = settings.training
+    items = np.sort(dataset.items.select("item").toArrow()["item"].to_numpy())
+    numbered = observed.sparkSession.createDataFrame(
+        pa.table({"item": items, "number": np.arange(len(items), dtype=np.int32)})
+    )
+
+    scratch = f"{scratch}/{_fingerprint(settings, observed, seed)}"
+    of_group = max(training.shards.of_group or 0, training.processes)
+
+    def shards(examples: DataFrame, name: str) -> str:
+        folder = f"{scratch}/{name}-{training.shards.groups}x{of_group}"
+        columns = examples.join(F.broadcast(numbered), "item")
+        columns = columns.select("user", F.col("number").alias("item"), "value", "confidence")
+        write_shards(columns, folder, n_items=len(items), groups=training.shards.groups, of_group=of_group, seed=seed)
+        return folder
+
+    validation = shards(dataset.validation, "validation") if training.stopping else None
+    job = Job(settings, shards(observed, "examples"), validation, f"{scratch}/checkpoints", seed)
+    state = launch(train, job, training)
+    trained = Trained.of(settings, job.folder, state)
+    rows = {side: f"{scratch}/{side}" for side in ("users", "items")}
+    for folder in rows.values():
+        storage.delete(folder)
+    _write(f"{rows['items']}/part-00000.parquet", "item", items, trained.items())
+    for at, (ids, values) in enumerate(trained.users()):
+        _write(f"{rows['users']}/part-{at:05}.parquet", "user", ids, values)
+    spark, stranger = observed.sparkSession, trained.stranger()
+    users = dataset.users.select("user").join(spark.read.parquet(rows["users"]), "user", "left")
+    value = F.coalesce("value", F.array(*map(F.lit, stranger)).cast("array<float>")).alias("value")
+    return Model(
+        users=dense_vectors(users.select("user", value), "user"),
+        items=dense_vectors(spark.read.parquet(rows["items"]), "item"),
+        size=len(stranger),
+        user_layout="dense",
+        item_layout="dense",
+        facts={"history": state["history"], "epoch": trained.epoch},
+        head=trained.head(),
+    )
+
+
+def _fingerprint(settings: Any, observed: DataFrame, seed: int) -> str:
+    """Names a training run, however many processes share it: a checkpoint of another one is not its."""
+    how = {"processes", "threads", "launcher", "device", "checkpoint_every", "stall_seconds", "shards", "epochs"}
+    same = settings.model_dump(mode="json", exclude={"training": how})
+    content = F.sum(F.xxhash64("user", "item", "value", "confidence").cast("decimal(38,0)"))
+    counted = [str(each) for each in observed.agg(F.count("*"), content).collect()[0]]
+    return hashlib.sha256(json.dumps([same, seed, counted], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write(path: str, key: str, ids: I64, rows: F32) -> None:
+    starts = np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
+    lists = pa.LargeListArray.from_arrays(starts, rows.ravel()).cast(pa.list_(pa.float32()))
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({key: pa.array(ids, pa.int64()), "value": lists}), buffer)
+    storage.write(path, buffer.getvalue())

@@ -1,0 +1,286 @@
+"""The training loop of one process: batches, loss, gradients, what the processes exchange, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparkrec import storage
+from sparkrec.errors import TrainError
+from sparkrec.kernels.embedding import summed
+from sparkrec.kernels.negatives import popularity
+from sparkrec.kernels.random import normal_rows
+from sparkrec.models import MODELS
+from sparkrec.models.rows import Rows
+from sparkrec.shards import Shards
+from sparkrec.training.batches import Batch, Batches, Prefetched
+from sparkrec.training.checkpoints import Checkpoints
+from sparkrec.training.collective import Collective
+from sparkrec.training.losses import Scored, loss_of
+from sparkrec.training.optimizers import RowOptimizer, dense_optimizer, flat_state, load_flat_state, rate_at
+from sparkrec.training.validation import validate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all processes of a run are told."""
+
+    settings: Any
+    """A NetworkSettings."""
+    shards: str
+    """Folder of the examples."""
+    validation: str | None
+    """Folder of the examples to measure on, cut as the others."""
+    folder: str
+    """Of checkpoints and the log."""
+    seed: int
+
+
+def train(job: Job, collective: Collective) -> dict[str, Any]:
+    """Train to the end or resume; the state of the best epoch, as in its state.json. Raises TrainError."""
+    settings = job.settings.training
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    return Trainer(job, collective).run()
+
+
+class Trainer:
+    """Model, optimisers and batches of one process."""
+
+    def __init__(self, job: Job, collective: Collective) -> None:
+        self.job, self.collective = job, collective
+        self.settings = settings = job.settings.training
+        self.shards = Shards.open(job.shards)
+        self.alias = popularity(self.shards.item_counts, settings.popularity_power)
+        draws = settings.negatives if settings.loss in ("bce", "weighted_squared", "bpr", "hinge", "softmax") else 0
+        of_batch = settings.negative_sampling == "batch" and draws > 0
+        self.batches = Batches(
+            self.shards,
+            collective.process_rank,
+            collective.size,
+            settings.batch,
+            0 if of_batch else draws,
+            self.alias,
+            job.seed,
+            of_batch,
+        )
+        self.users = self.batches.users
+        torch.manual_seed(job.seed)
+        self.model = MODELS[job.settings.kind](job.settings, len(self.users), self.shards.n_items)
+        for table, ids, stream in (
+            (self.model.users, self.users, 2 * job.seed),
+            (self.model.items, np.arange(self.shards.n_items), 2 * job.seed + 1),
+        ):
+            start = settings.init_scale * normal_rows(stream, ids, table.weight.shape[1])
+            table.weight.copy_(torch.from_numpy(start.astype(np.float32)))
+        self.dense = list(self.model.parameters())
+        for parameter in self.dense:
+            parameter.data.copy_(collective.broadcast(parameter.data))
+        self.optimizer = dense_optimizer(settings, self.dense) if self.dense else None
+        self.user_optimizer = RowOptimizer(settings, self.model.users)
+        self.item_optimizer = RowOptimizer(settings, self.model.items)
+        self.checkpoints = Checkpoints(job.folder, collective.process_rank, collective.size)
+
+    def run(self) -> dict[str, Any]:
+        settings, steps = self.settings, self.batches.steps()
+        state = self._resume()
+        for epoch in range(state["epoch"], settings.epochs):
+            if self._stops(state):
+                break
+            entry = self._epoch(epoch, steps)
+            state["epoch"] = epoch + 1
+            stopping = settings.stopping
+            if stopping and (epoch + 1) % stopping.every == 0:
+                value = validate(self.model, self.shards, self.job.validation, self.batches, stopping, self.collective)
+                entry[f"{stopping.metric}@{stopping.k}"] = value
+                self.collective.beat()
+                if value > state["best"]:
+                    state.update(best=value, best_epoch=epoch + 1)
+            state["history"].append(entry)
+            if self.collective.process_rank == 0:
+                log.info("%s", ", ".join(f"{name} {value}" for name, value in entry.items()))
+                lines = "".join(json.dumps(each) + "\n" for each in state["history"])
+                storage.write(f"{self.job.folder}/log.jsonl", lines.encode())
+            last = epoch + 1 == settings.epochs or self._stops(state)
+            if last or (epoch + 1) % settings.checkpoint_every == 0 or state["best_epoch"] == epoch + 1:
+                self._save(state)
+        return state
+
+    def _stops(self, state: dict[str, Any]) -> bool:
+        stopping = self.settings.stopping
+        if stopping is None or not state["best_epoch"]:
+            return False
+        return bool(state["epoch"] - state["best_epoch"] >= stopping.patience * stopping.every)
+
+    def _epoch(self, epoch: int, steps: int) -> dict[str, Any]:
+        """One pass over the examples, and what it was like."""
+        self.model.train()
+        torch.manual_seed(hash((self.job.seed, epoch, self.collective.process_rank)))  # of dropout
+        started, sent, spoken = time.perf_counter(), self.collective.sent, self.collective.seconds
+        prefetched = Prefetched(lambda: self.batches.epoch(epoch))
+        total = torch.zeros((), dtype=torch.float64)
+        examples = 0
+        for step, batch in enumerate(prefetched):
+            number = epoch * steps + step
+            loss = self._step(batch, rate_at(self.settings, number, self.settings.epochs * steps))
+            if not np.isfinite(loss):
+                raise TrainError(
+                    f"the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {steps}. The last checkpoint is "
+                    "kept. Lower training.learning_rate, or set training.clip_norm, and run again."
+                )
+            total += loss * batch.total
+            examples += batch.total
+            self.collective.beat()
+        seconds = time.perf_counter() - started
+        return {
+            "epoch": epoch + 1,
+            "loss": float(total) / max(examples, 1),
+            "seconds": round(seconds, 3),
+            "examples_per_second": round(examples * (1 + self.batches.negatives) / seconds),
+            "waiting_for_data": round(prefetched.waited / seconds, 4),
+            "waiting_for_others": round((self.collective.seconds - spoken) / seconds, 4),
+            "bytes_per_step": (self.collective.sent - sent) // max(steps, 1),
+        }
+
+    def _step(self, batch: Batch, rate: float) -> float:
+        """Take one step; the mean loss of the batch of all processes."""
+        loss = torch.zeros(())
+        for part in batch.parts(self.settings.accumulate):
+            mine = self._loss(part) / batch.total
+            mine.backward()
+            loss += mine.detach()
+        loss = self._dense_step(loss, rate)
+        users, items = self.model.users.take(), self.model.items.take()
+        self.user_optimizer.step(*_summed(*users, self.model.users), rate)
+        self.item_optimizer.step(*self._of_all(*_summed(*items, self.model.items), batch), rate)
+        return float(loss)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        settings = self.settings
+        users, items = torch.from_numpy(batch.users), torch.from_numpy(batch.items).long()
+        positive, log_q = torch.zeros(len(users), dtype=torch.long), None
+        if settings.loss in ("full_softmax", "all_squared"):
+            positive, items = items[:, 0], torch.arange(self.shards.n_items)[None]
+        elif self.batches.of_batch:
+            positive, items = torch.arange(len(users)), items[:, 0][None]
+        if settings.loss == "softmax":
+            log_q = torch.from_numpy(self._log_q(batch)).float()
+        scored = Scored(
+            scores=self.model.score(users, items),
+            positive=positive,
+            values=torch.from_numpy(batch.values),
+            confidence=torch.from_numpy(batch.confidence),
+            degree=torch.from_numpy(batch.degree),
+            log_q=log_q,
+            taken=None if batch.taken is None else torch.from_numpy(batch.taken),
+        )
+        loss = loss_of(settings, scored)
+        if settings.embedding_l2:
+            loss = loss + settings.embedding_l2 * (self.model.users.squares() + self.model.items.squares())
+        return loss
+
+    def _log_q(self, batch: Batch) -> np.ndarray:
+        if self.batches.of_batch:
+            counts = self.shards.item_counts
+            log_q: np.ndarray = np.log(counts[batch.items[:, 0]] / counts.sum())[None]
+            return log_q
+        drawn: np.ndarray = self.alias.log_probability[batch.items]
+        drawn[:, 0] = 0.0
+        return drawn
+
+    def _dense_step(self, loss: Tensor, rate: float) -> Tensor:
+        """Sum the gradients of the dense layers, and the loss with them, over the processes, and update."""
+        if self.collective.size > 1 or self.optimizer:
+            gradients = [each.grad if each.grad is not None else torch.zeros_like(each) for each in self.dense]
+            flat = self.collective.sum(torch.cat([loss[None], *(each.reshape(-1) for each in gradients)]))
+            loss = flat[0]
+            if self.optimizer and torch.isfinite(loss):
+                sizes = [each.numel() for each in self.dense]
+                for each, gradient in zip(self.dense, flat[1:].split(sizes), strict=True):
+                    each.grad = gradient.view_as(each)
+                if self.settings.clip_norm:
+                    torch.nn.utils.clip_grad_norm_(self.dense, self.settings.clip_norm)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        return loss
+
+    def _of_all(self, ids: Tensor, gradients: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Item rows touched by any process and their gradients: as pairs, or as the whole table where that is less."""
+        if self.collective.size == 1:
+            return ids, gradients
+        n, d = self.model.items.weight.shape
+        most = batch.total * (1 + self.batches.negatives)
+        if self.settings.loss in ("full_softmax", "all_squared") or most * (d + 2) > 2 * n * d:
+            whole = torch.zeros(n, d + 1)
+            whole[ids, :d], whole[ids, d] = gradients, 1.0
+            whole = self.collective.sum(whole)
+            touched = whole[:, d].nonzero()[:, 0]
+            return touched, whole[touched, :d].contiguous()
+        parts = self.collective.gather(torch.cat((ids[:, None].int().view(torch.float32), gradients), 1))
+        packed = torch.cat(parts)
+        every = packed[:, 0].contiguous().view(torch.int32).long()
+        return _summed(every, packed[:, 1:].contiguous(), self.model.items)
+
+    def _save(self, state: dict[str, Any]) -> None:
+        epoch = state["epoch"]
+        users = {"ids": torch.from_numpy(self.users), "weight": self.model.users.weight}
+        users |= {f"optimizer.{name}": each for name, each in self.user_optimizer.state_dict().items()}
+        self.checkpoints.write_users(epoch, users)
+        self.collective.barrier()
+        if self.collective.process_rank == 0:
+            shared = {f"dense.{name}": each.data for name, each in self.model.named_parameters()}
+            shared["items.weight"] = self.model.items.weight
+            shared |= {f"items.optimizer.{name}": each for name, each in self.item_optimizer.state_dict().items()}
+            if self.optimizer:
+                shared |= {f"optimizer.{name}": each for name, each in flat_state(self.optimizer).items()}
+            self.checkpoints.write_shared(epoch, shared, state, state["best_epoch"])
+        self.collective.barrier()
+
+    def _resume(self) -> dict[str, Any]:
+        last = self.checkpoints.last()
+        if last is None:
+            return {"epoch": 0, "best": -1.0, "best_epoch": 0, "history": []}
+        log.info("resuming after epoch %s", last["epoch"])
+        shared = self.checkpoints.shared(last["epoch"])
+        users = _gathered(self.checkpoints.users(last["epoch"]), self.users)
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(shared[f"dense.{name}"])
+            self.model.items.weight.copy_(shared["items.weight"])
+            self.model.users.weight.copy_(users["weight"])
+        self.item_optimizer.load(_under("items.optimizer.", shared))
+        self.user_optimizer.load(_under("optimizer.", users))
+        if self.optimizer:
+            load_flat_state(self.optimizer, _under("optimizer.", shared))
+        return last
+
+
+def _summed(ids: Tensor, gradients: Tensor, table: Rows) -> tuple[Tensor, Tensor]:
+    keys, sums = summed(ids.numpy(), gradients.numpy(), len(table.weight))
+    return torch.from_numpy(keys), torch.from_numpy(sums)
+
+
+def _gathered(parts: list[dict[str, Tensor]], users: np.ndarray) -> dict[str, Tensor]:
+    """The rows of `users` from the files of all processes, which may have been others."""
+    ids = torch.cat([part["ids"] for part in parts]).numpy()
+    order = np.argsort(ids)
+    at = torch.from_numpy(order[np.searchsorted(ids[order], users)])
+    return {
+        name: parts[0][name] if parts[0][name].dim() == 0 else torch.cat([part[name] for part in parts])[at]
+        for name in parts[0]
+    }
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,67 @@
+"""Losses of a batch: summed over its positives, so that parts of a batch add up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparkrec.config import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A batch and its scores.
+
+    scores         (b, 1 + n): of the positive, then of its negatives; or (b, m) of all items or all positives
+    positive       (b,) column of the positive
+    values         (b,) observed values
+    confidence     (b,) weight of each example
+    degree         (b,) positives of each one's user
+    log_q          log probability with which a column is drawn, 0 of a positive that was not; None: not softmax
+    taken          (b, m) columns that are no negatives of a row; None: all but the positive are
+    """
+
+    scores: Tensor
+    positive: Tensor
+    values: Tensor
+    confidence: Tensor
+    degree: Tensor
+    log_q: Tensor | None = None
+    taken: Tensor | None = None
+
+
+def loss_of(settings: TrainingSettings, batch: Scored) -> Tensor:
+    """The loss of a batch, a scalar: the sum over its positives, each times its confidence."""
+    scores, confidence = batch.scores, batch.confidence
+    mine = scores.gather(1, batch.positive[:, None])[:, 0]
+    if settings.loss == "squared":
+        return (confidence * (mine - batch.values) ** 2).sum()
+    if settings.loss in ("softmax", "full_softmax"):
+        logits = scores if batch.log_q is None else scores - batch.log_q  # Bengio and Senécal 2008
+        if batch.taken is not None:
+            logits = logits.masked_fill(batch.taken.scatter(1, batch.positive[:, None], False), -torch.inf)
+        own = logits.gather(1, batch.positive[:, None])[:, 0]
+        return (confidence * (logits.logsumexp(1) - own)).sum()
+    if settings.loss == "all_squared":  # the sum over all items once a user: a share at each of its positives
+        everywhere = (scores**2).sum(1) / batch.degree
+        return (confidence * (mine - 1.0) ** 2).sum() + settings.negative_weight * everywhere.sum()
+    others = _others(batch)
+    if settings.loss == "bce":
+        each = F.softplus(-mine) * confidence
+        return each.sum() + settings.negative_weight * (F.softplus(scores) * others).sum()
+    if settings.loss == "weighted_squared":
+        each = (mine - 1.0) ** 2 * confidence
+        return each.sum() + settings.negative_weight * (scores**2 * others).sum()
+    margin = mine[:, None] - scores
+    pairs = F.softplus(-margin) if settings.loss == "bpr" else (1.0 - margin).relu()
+    share = others / others.sum(1, keepdim=True).clamp(min=1.0)
+    return (confidence[:, None] * pairs * share).sum()
+
+
+def _others(batch: Scored) -> Tensor:
+    """(b, m) 1 where a column is a negative of the row."""
+    others = torch.ones_like(batch.scores) if batch.taken is None else (~batch.taken).to(batch.scores.dtype)
+    return others.scatter(1, batch.positive[:, None], 0.0)

@@ -1,0 +1,53 @@
+"""Negatives for training: never a positive, by the distribution asked for, the same whoever draws them."""
+
+import numpy as np
+import pytest
+
+from sparkrec.kernels.negatives import Alias, check_positives, draw_negatives, is_positive, popularity
+
+POSITIVES = np.array([0, 3, 3, 5]), np.array([0, 2, 9, 1, 4], np.int32)
+
+
+def test_no_negative_is_a_positive_and_all_others_come():
+    rows = np.repeat([0, 1, 2], 2000)
+    drawn = draw_negatives(7, 0, rows, POSITIVES, Alias.of(np.ones(10)), 3)
+    for row, positives in enumerate(([0, 2, 9], [], [1, 4])):
+        assert set(drawn[rows == row].ravel()) == set(range(10)) - set(positives)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.75, 1.0])
+def test_they_come_as_often_as_the_distribution_says(power):
+    counts = np.array([0, 1, 5, 20, 100, 3, 3, 50])
+    alias = popularity(counts, power)
+    drawn = draw_negatives(1, 0, np.zeros(200_000, np.int64), (np.array([0, 1]), np.array([3], np.int32)), alias, 1)
+    expected = (counts + 1.0) ** power
+    np.testing.assert_allclose(np.exp(alias.log_probability), expected / expected.sum())
+    expected[3] = 0
+    shares = np.bincount(drawn.ravel(), minlength=8) / drawn.size
+    np.testing.assert_allclose(shares, expected / expected.sum(), atol=0.004)
+
+
+def test_a_draw_does_not_depend_on_what_is_drawn_with_it():
+    alias, rows = Alias.of(np.ones(10)), np.array([0, 1, 2, 0, 1])
+    whole = draw_negatives(3, 100, rows, POSITIVES, alias, 4)
+    parts = [draw_negatives(3, 100 + at, rows[at : at + 1], POSITIVES, alias, 4) for at in range(5)]
+    np.testing.assert_array_equal(whole, np.concatenate(parts))
+    assert (whole != draw_negatives(4, 100, rows, POSITIVES, alias, 4)).any()
+    assert (whole != draw_negatives(3, 101, rows, POSITIVES, alias, 4)).any()
+
+
+def test_membership_is_that_of_sets():
+    found = is_positive(np.array([0, 1, 2]), np.arange(10, dtype=np.int32), POSITIVES)
+    expected = np.zeros((3, 10), bool)
+    expected[0, [0, 2, 9]] = expected[2, [1, 4]] = True
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_what_cannot_be_drawn_is_refused():
+    every = np.array([0, 2]), np.array([0, 1], np.int32)
+    with pytest.raises(ValueError, match="row 0 has every item, expected one left to draw"):
+        draw_negatives(0, 0, np.array([0]), every, Alias.of(np.ones(2)), 1)
+    with pytest.raises(ValueError, match="weights: expected at least one, all positive and finite"):
+        Alias.of(np.array([1.0, 0.0]))
+    with pytest.raises(ValueError, match=r"positives: found 0 to 9, expected ids in \[0, 9\)"):
+        check_positives(POSITIVES, 3, 9)

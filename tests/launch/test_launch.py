@@ -1,0 +1,91 @@
+"""Launchers: two processes do what one does, and whatever befalls one of them ends the run with its word."""
+
+import os
+import signal
+import time
+
+import pytest
+
+pytest.importorskip("torch")
+
+from sparkrec.config import MfSettings, TrainingSettings
+from sparkrec.errors import ConfigError, TrainError
+from sparkrec.launch import launch
+from sparkrec.training.loop import Job, train
+from tests.training.examples import planted, write_shards
+
+pytestmark = [pytest.mark.spark, pytest.mark.torch, pytest.mark.slow, pytest.mark.timeout(300)]
+
+USERS, ITEMS, _ = planted()
+LAUNCHERS = [pytest.param("horovod", marks=pytest.mark.horovod), "torch"]
+
+
+def job(folder, name="run", **training):
+    shards = str(folder / "shards")
+    if not os.path.exists(shards):
+        write_shards(shards, USERS, ITEMS, 80, of_group=2)
+    given = {"threads": 1, "epochs": 2, "batch": 64, "learning_rate": 0.05, "init_scale": 0.1, "processes": 2}
+    settings = MfSettings(dim=6, training=TrainingSettings(**{**given, **training}))
+    return Job(settings, shards, None, str(folder / name), 0)
+
+
+def run(function, given):
+    return launch(function, given, given.settings.training)
+
+
+@pytest.fixture(autouse=True)
+def importable(spark, monkeypatch):
+    """The processes import this module: they are started in this checkout."""
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_processes_train_as_one_does(launcher, spark, tmp_path):
+    one = run(train, job(tmp_path, "one", processes=1))
+    two = run(train, job(tmp_path, "two", launcher=launcher))
+    assert [e["loss"] for e in two["history"]] == pytest.approx([e["loss"] for e in one["history"]], rel=1e-4)
+
+
+def _raises(job, collective):
+    if collective.process_rank == 1:
+        raise ValueError("something odd")
+    return train(job, collective)
+
+
+def _killed(job, collective):
+    if collective.process_rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train(job, collective)
+
+
+def _stopped(job, collective):
+    if collective.process_rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return train(job, collective)
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_process_that_raises_is_named_and_ends_the_others(launcher, spark, tmp_path):
+    started = time.monotonic()
+    with pytest.raises(TrainError, match=r"(?s)process 1 of 2 failed: something odd\nThe end of its log:\n.*Traceback"):
+        run(_raises, job(tmp_path, launcher=launcher, epochs=1000))
+    assert time.monotonic() - started < 90
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_process_that_is_killed_ends_the_run(launcher, spark, tmp_path):
+    with pytest.raises(TrainError):
+        run(_killed, job(tmp_path, launcher=launcher, epochs=1000, stall_seconds=20))
+
+
+@pytest.mark.horovod
+def test_a_process_that_stalls_ends_the_run(spark, tmp_path):
+    with pytest.raises(TrainError, match="process 0 made no step for 10 s: it, or one it waits for, stalls"):
+        run(_stopped, job(tmp_path, launcher="horovod", epochs=1000, stall_seconds=10))
+
+
+def test_what_cannot_be_started_is_refused_at_once(spark, tmp_path):
+    with pytest.raises(ConfigError, match=r"processes is 9, and the session at local\[2\] runs 2 tasks at once"):
+        run(train, job(tmp_path, processes=9, launcher="torch"))
+    with pytest.raises(ConfigError, match="training.launcher local runs 1 process, found 2"):
+        run(train, job(tmp_path, launcher="local"))

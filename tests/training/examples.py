@@ -1,0 +1,103 @@
+"""Shards and processes without Spark."""
+
+import threading
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from sparkrec import storage
+from sparkrec.shards import SCHEMA, entry
+from sparkrec.training.collective import Collective
+
+
+def planted(n_users=60, n_items=80, tastes=4, each=12, seed=0):
+    """Users and items of a taste: what a user has is of it, nearly always. Returns (users, items, taste of item)."""
+    rng = np.random.default_rng(seed)
+    taste = np.arange(n_items) % tastes
+    users, items = [], []
+    for user in range(n_users):
+        liked = np.where(taste == user % tastes, 1.0, 0.02)
+        chosen = rng.choice(n_items, min(each, n_items // tastes - 2), replace=False, p=liked / liked.sum())
+        users += [user] * len(chosen)
+        items += chosen.tolist()
+    return np.array(users), np.array(items), taste
+
+
+def write_shards(folder, users, items, n_items, *, of_group=1, groups=1, values=None):
+    """As `spark.shards` writes them; a user is in the shard `user % n`."""
+    n = groups * of_group
+    values = np.ones(len(users)) if values is None else values
+    shards = []
+    for shard in range(n):
+        mine = np.flatnonzero(users % n == shard)
+        mine = mine[np.lexsort((items[mine], users[mine]))]
+        columns = {"user": users[mine], "item": items[mine], "value": values[mine], "confidence": np.ones(len(mine))}
+        table = pa.table(columns).cast(SCHEMA)
+        name = f"shard-{shard:05}.parquet"
+        data = parquet(table)
+        storage.write(f"{folder}/{name}", data)
+        shards.append({**entry(name, data, len(mine)), "users": len(np.unique(users[mine]))})
+    data = parquet(pa.table({"count": np.bincount(items, minlength=n_items).astype(np.int64)}))
+    storage.write(f"{folder}/items.parquet", data)
+    manifest = {
+        "items": n_items,
+        "groups": groups,
+        "shards": shards,
+        "item_counts": entry("items.parquet", data, n_items),
+    }
+    storage.write_json(f"{folder}/manifest.json", manifest)
+    return str(folder)
+
+
+def parquet(table):
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
+
+
+class InThreads(Collective):
+    """Processes that are threads."""
+
+    def __init__(self, process_rank, size, shared):
+        super().__init__()
+        self.process_rank, self.size, self.shared = process_rank, size, shared
+
+    def _exchange(self, values):
+        self.shared["slots"][self.process_rank] = values.clone()
+        self.shared["barrier"].wait()
+        everyone = [each.clone() for each in self.shared["slots"]]
+        self.shared["barrier"].wait()
+        return everyone
+
+    def _broadcast(self, values):
+        return self._exchange(values)[0]
+
+    def _sum(self, values):
+        return torch.stack(self._exchange(values)).sum(0)
+
+    def _gather(self, values):
+        return self._exchange(values)
+
+
+def in_threads(function, size):
+    """What function(collective) returns in each of `size` threads."""
+    shared = {"slots": [None] * size, "barrier": threading.Barrier(size, timeout=60)}
+    results, errors = [None] * size, []
+
+    def work(rank):
+        try:
+            results[rank] = function(InThreads(rank, size, shared))
+        except BaseException as error:
+            errors.append(error)
+            shared["barrier"].abort()
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results

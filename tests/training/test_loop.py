@@ -1,0 +1,175 @@
+"""The loop: losses as written, and what ends it."""
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from sparkrec import storage  # noqa: E402
+from sparkrec.config import MfSettings, StoppingSettings, TrainingSettings  # noqa: E402
+from sparkrec.errors import TrainError  # noqa: E402
+from sparkrec.training.collective import Alone  # noqa: E402
+from sparkrec.training.export import Trained  # noqa: E402
+from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
+from sparkrec.training.losses import Scored, loss_of  # noqa: E402
+from sparkrec.training.optimizers import rate_at  # noqa: E402
+from tests.training.examples import planted, write_shards  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+BASE = {"threads": 1, "epochs": 3, "batch": 64, "learning_rate": 0.05, "init_scale": 0.1}
+
+
+def settings(**training):
+    return MfSettings(dim=6, training=TrainingSettings(**{**BASE, **training}))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    users, items, _ = planted()
+    return write_shards(tmp_path_factory.mktemp("shards"), users, items, 80, of_group=2)
+
+
+SCORES = np.array([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]], np.float32)
+CONFIDENCE, VALUES, DEGREE = np.array([1.0, 2.0]), np.array([4.0, 1.0]), np.array([2, 5])
+LOG_Q = np.array([[0.0, -1.0, -3.0], [0.0, -2.0, -0.5]])
+
+
+def scored(scores, log_q, taken=None):
+    confidence, values, log_q = (None if a is None else torch.tensor(a).float() for a in (CONFIDENCE, VALUES, log_q))
+    return Scored(
+        torch.tensor(scores), torch.tensor([0, 0]), values, confidence, torch.tensor(DEGREE), log_q=log_q, taken=taken
+    )
+
+
+def log1pexp(x):
+    return np.log1p(np.exp(x))
+
+
+EXPECTED = {
+    "squared": (CONFIDENCE * (SCORES[:, 0] - VALUES) ** 2).sum(),
+    "weighted_squared": (CONFIDENCE * (SCORES[:, 0] - 1) ** 2).sum() + 0.3 * (SCORES[:, 1:] ** 2).sum(),
+    "all_squared": (CONFIDENCE * (SCORES[:, 0] - 1) ** 2).sum() + 0.3 * ((SCORES**2).sum(1) / DEGREE).sum(),
+    "bce": (CONFIDENCE * log1pexp(-SCORES[:, 0])).sum() + 0.3 * log1pexp(SCORES[:, 1:]).sum(),
+    "bpr": (CONFIDENCE * log1pexp(SCORES[:, 1:] - SCORES[:, :1]).mean(1)).sum(),
+    "hinge": (CONFIDENCE * np.maximum(1 - SCORES[:, :1] + SCORES[:, 1:], 0).mean(1)).sum(),
+    "full_softmax": (CONFIDENCE * (np.log(np.exp(SCORES).sum(1)) - SCORES[:, 0])).sum(),
+    "softmax": (CONFIDENCE * (np.log(np.exp(SCORES - LOG_Q).sum(1)) - SCORES[:, 0])).sum(),
+}
+
+
+@pytest.mark.parametrize("loss", EXPECTED)
+def test_a_loss_is_its_formula(loss):
+    batch = scored(SCORES, LOG_Q if loss == "softmax" else None)
+    found = loss_of(TrainingSettings(loss=loss, negative_weight=0.3), batch)
+    assert float(found) == pytest.approx(EXPECTED[loss], rel=1e-5)
+
+
+def test_a_column_that_is_taken_is_no_negative():
+    taken = torch.tensor([[True, False, True], [True, False, False]])
+    given = SCORES.copy()
+    given[0, 2] = 1e6  # would be felt
+    for loss in ("bpr", "hinge", "softmax"):
+        batch = scored(given, LOG_Q if loss == "softmax" else None, taken)
+        assert float(loss_of(TrainingSettings(loss=loss, negative_sampling="batch"), batch)) < 1e3
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"loss": "bpr"},
+        {"loss": "hinge", "optimizer": "adagrad"},
+        {"loss": "softmax", "popularity_power": 0.75},
+        {"loss": "softmax", "negative_sampling": "batch"},
+        {"loss": "bpr", "negative_sampling": "batch"},
+        {"loss": "full_softmax"},
+        {"loss": "weighted_squared", "optimizer": "rmsprop", "learning_rate": 0.01},
+        {"loss": "all_squared", "negative_weight": 0.1, "learning_rate": 0.02},
+        {"loss": "bce", "optimizer": "sgd", "momentum": 0.9, "learning_rate": 1.0},
+        {"loss": "bce", "schedule": "cosine", "warmup_steps": 5, "embedding_l2": 1e-4},
+    ],
+    ids=lambda training: "-".join(map(str, training.values())),
+)
+def test_every_loss_falls_and_ranks_what_was_liked_first(shards, tmp_path, training):
+    chosen = settings(**{"epochs": 15, **training})
+    job = Job(chosen, shards, None, str(tmp_path), 0)
+    state = train(job, Alone())
+    losses = [entry["loss"] for entry in state["history"]]
+    assert losses[-1] < losses[0]
+    trained = Trained.of(chosen, job.folder, state)
+    users, items, _ = planted()
+    rows = {int(u): row for ids, values in trained.users() for u, row in zip(ids, values, strict=True)}
+    scores = np.stack([rows[user] for user in range(60)]) @ trained.items().T
+    seen = np.zeros((60, 80), bool)
+    seen[users, items] = True
+    assert np.mean([(scores[u][seen[u]][:, None] > scores[u][~seen[u]]).mean() for u in range(60)]) > 0.9
+
+
+def test_a_batch_in_parts_is_the_batch(shards, tmp_path):
+    whole, parts = (
+        train(Job(settings(accumulate=n), shards, None, str(tmp_path / str(n)), 0), Alone())["history"] for n in (1, 3)
+    )
+    assert [e["loss"] for e in parts] == pytest.approx([e["loss"] for e in whole], rel=1e-5)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(shards, tmp_path):
+    job = Job(settings(epochs=4), shards, None, str(tmp_path), 0)
+    step, calls = Trainer._step, []
+
+    def breaks(self, batch, rate):
+        calls.append(batch)
+        return float("nan") if len(calls) == self.batches.steps() + 3 else step(self, batch, rate)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_step", breaks)
+        with pytest.raises(TrainError, match=r"the loss is nan in epoch 2, step 3 of \d+. The last checkpoint is kept"):
+            train(job, Alone())
+    assert storage.folders(str(tmp_path)) == ["epoch-00001"]
+    assert len(train(job, Alone())["history"]) == 4
+
+
+def test_training_stops_when_it_no_longer_gets_better_and_the_best_is_kept(tmp_path):
+    users, items, _ = planted()
+    held = np.arange(len(users)) % 6 == 0
+    known = write_shards(tmp_path / "known", users[~held], items[~held], 80, of_group=2)
+    wanted = write_shards(tmp_path / "wanted", users[held], items[held], 80, of_group=2)
+    chosen = settings(epochs=60, stopping=StoppingSettings(patience=2, k=5))
+    state = train(Job(chosen, known, wanted, str(tmp_path / "run"), 0), Alone())
+    values = [entry["ndcg@5"] for entry in state["history"]]
+    assert state["epoch"] == len(values) < 60
+    assert state["best_epoch"] == int(np.argmax(values)) + 1 == state["epoch"] - 2
+    assert sorted(storage.folders(str(tmp_path / "run"))) == [
+        f"epoch-{state[key]:05}" for key in ("best_epoch", "epoch")
+    ]
+    assert values[state["best_epoch"] - 1] > 0.2
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == state["history"]
+
+
+def test_the_learning_rate_warms_up_and_falls_to_nothing():
+    given = TrainingSettings(learning_rate=2.0, schedule="linear", warmup_steps=4)
+    rates = [rate_at(given, step, 12) for step in range(13)]
+    assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
+    assert rates[4] == 2.0
+    assert rates[8] == 1.0
+    assert rates[12] == 0.0
+    cosine = TrainingSettings(learning_rate=2.0, schedule="cosine")
+    assert rate_at(cosine, 6, 12) == pytest.approx(1.0)
+
+
+def test_a_disk_that_is_full_is_said_and_leaves_nothing_that_looks_whole(shards, tmp_path, monkeypatch):
+    write = storage.write
+
+    def full(path, data):
+        if "shared" in path:
+            raise OSError(28, "No space left on device")
+        write(path, data)
+
+    monkeypatch.setattr(storage, "write", full)
+    job = Job(settings(), shards, None, str(tmp_path), 0)
+    with pytest.raises(TrainError, match="cannot write the checkpoint .*No space left on device"):
+        train(job, Alone())
+    monkeypatch.setattr(storage, "write", write)
+    assert len(train(job, Alone())["history"]) == 3

@@ -421,8 +421,10 @@ class TrainingSettings(Settings):
     """Of sgd."""
     weight_decay: float = Field(0.0, ge=0)
     """Of adamw, on all; of the others, L2 on the dense layers."""
-    embedding_l2: float = Field(0.0, ge=0)
-    """L2 on the rows that a batch touches, each as often as it is touched."""
+    user_l2: float = Field(0.0, ge=0)
+    """L2 on the rows of users that a batch reads: once for each of their positives."""
+    item_l2: float = Field(0.0, ge=0)
+    """L2 on the rows of items that a batch reads: each as often as it is a positive or a negative."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Of the learning rate, down to 0 at the last step."""
     warmup_steps: int = Field(0, ge=0)

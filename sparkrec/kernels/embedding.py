@@ -44,7 +44,7 @@ def _counting_order(ids: I64, n_rows: int) -> I64:
     return order
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
 def _summed(ids: I64, gradients: F32, order: I64) -> tuple[I64, F32]:
     n, d = len(ids), gradients.shape[1]
     distinct = 0
@@ -67,7 +67,7 @@ def _summed(ids: I64, gradients: F32, order: I64) -> tuple[I64, F32]:
     return keys, sums
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
 def sgd(table: F32, velocity: F32, ids: I64, gradients: F32, rate: float, momentum: float) -> None:
     """v = momentum v + g; w -= rate v, for the rows `ids` (different ones)."""
     rate_, momentum_ = np.float32(rate), np.float32(momentum)
@@ -78,7 +78,7 @@ def sgd(table: F32, velocity: F32, ids: I64, gradients: F32, rate: float, moment
             w[k] -= rate_ * v[k]
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
 def adagrad(table: F32, total: F32, ids: I64, gradients: F32, rate: float, epsilon: float) -> None:
     """s += g^2; w -= rate g / (sqrt(s) + epsilon) (Duchi et al. 2011)."""
     rate_, epsilon_ = np.float32(rate), np.float32(epsilon)
@@ -89,7 +89,7 @@ def adagrad(table: F32, total: F32, ids: I64, gradients: F32, rate: float, epsil
             w[k] -= rate_ * g[k] / (np.sqrt(s[k]) + epsilon_)
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
 def rmsprop(table: F32, square: F32, ids: I64, gradients: F32, rate: float, decay: float, epsilon: float) -> None:
     """s = decay s + (1 - decay) g^2; w -= rate g / (sqrt(s) + epsilon)."""
     rate_, decay_, epsilon_, rest = np.float32(rate), np.float32(decay), np.float32(epsilon), np.float32(1 - decay)
@@ -100,7 +100,7 @@ def rmsprop(table: F32, square: F32, ids: I64, gradients: F32, rate: float, deca
             w[k] -= rate_ * g[k] / (np.sqrt(s[k]) + epsilon_)
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
 def adam(
     table: F32,
     mean: F32,

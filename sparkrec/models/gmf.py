@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import GmfSettings
-from sparkrec.models.recommender import Recommender, glorot
+from sparkrec.models.recommender import Recommender
 
 
 class GMF(Recommender):
@@ -15,7 +15,6 @@ class GMF(Recommender):
     def __init__(self, settings: GmfSettings, n_users: int, n_items: int) -> None:
         super().__init__(n_users, settings.dim, n_items, settings.dim)
         self.out = nn.Linear(settings.dim, 1)
-        glorot(self.out)
 
     def combine(self, x: Tensor, w: Tensor) -> Tensor:
         logits: Tensor = self.out(x * w).squeeze(-1)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from sparkrec.config import MlpSettings
-from sparkrec.models.recommender import Recommender, glorot
+from sparkrec.models.recommender import Recommender
 
 
 class Tower(nn.Module):
@@ -26,7 +26,6 @@ class Tower(nn.Module):
             rest += [nn.Dropout(dropout)] if dropout else []
             rest += [nn.Linear(size, narrower), nn.ReLU()]
         self.rest = nn.Sequential(*rest)
-        self.apply(glorot)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """(..., half) and (..., half) -> (..., last layer)."""
@@ -42,7 +41,6 @@ class MLP(Recommender):
         super().__init__(n_users, half, n_items, half)
         self.tower = Tower(settings.layers, settings.dropout)
         self.out = nn.Linear(settings.layers[-1], 1)
-        glorot(self.out)
 
     def combine(self, x: Tensor, w: Tensor) -> Tensor:
         logits: Tensor = self.out(self.tower(x, w)).squeeze(-1)

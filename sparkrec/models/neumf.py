@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sparkrec.config import NeumfSettings
 from sparkrec.models.gmf import GMF
 from sparkrec.models.mlp import MLP, Tower
-from sparkrec.models.recommender import Recommender, glorot
+from sparkrec.models.recommender import Recommender
 
 
 class NeuMF(Recommender):
@@ -23,7 +23,6 @@ class NeuMF(Recommender):
         self.dim = settings.dim
         self.tower = Tower(settings.layers, settings.dropout)
         self.out = nn.Linear(settings.dim + settings.layers[-1], 1)
-        glorot(self.out)
 
     def combine(self, x: Tensor, w: Tensor) -> Tensor:
         product = x[..., : self.dim] * w[..., : self.dim]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from sparkrec.models.rows import Rows
 
@@ -16,6 +15,14 @@ class Recommender(nn.Module, ABC):
     def __init__(self, n_users: int, user_size: int, n_items: int, item_size: int) -> None:
         super().__init__()
         self.users, self.items = Rows(n_users, user_size), Rows(n_items, item_size)
+
+    def initialize(self, generator: Generator) -> None:
+        """Weights of linear layers uniform as Glorot and Bengio 2010, biases zero. Rows are not touched."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     @abstractmethod
     def combine(self, x: Tensor, w: Tensor) -> Tensor:
@@ -32,11 +39,3 @@ class Recommender(nn.Module, ABC):
     def start_from(self, trained: dict[str, Recommender]) -> None:
         """Take over what trained models of other kinds know, as far as this one can."""
         raise ValueError(f"{type(self).__name__} starts from no other model, found {sorted(trained)}")
-
-
-def glorot(module: nn.Module) -> Any:
-    """Weights of a linear layer uniform as Glorot and Bengio 2010, biases zero."""
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -18,11 +18,12 @@ from sparkrec.kernels.embedding import summed
 from sparkrec.kernels.negatives import popularity
 from sparkrec.kernels.random import normal_rows
 from sparkrec.models import MODELS
-from sparkrec.models.rows import Rows
+from sparkrec.models.mf import MF
 from sparkrec.shards import Shards
 from sparkrec.training.batches import Batch, Batches, Prefetched
 from sparkrec.training.checkpoints import Checkpoints
 from sparkrec.training.collective import Collective
+from sparkrec.training.gradients import Gradients, RowGradients, by_autograd, of_inner_products
 from sparkrec.training.losses import Scored, loss_of
 from sparkrec.training.optimizers import RowOptimizer, dense_optimizer, flat_state, load_flat_state, rate_at
 from sparkrec.training.validation import validate
@@ -73,9 +74,10 @@ class Trainer:
             job.seed,
             of_batch,
         )
+        self.all_items = settings.loss in ("full_softmax", "all_squared")
         self.users = self.batches.users
-        torch.manual_seed(job.seed)
         self.model = MODELS[job.settings.kind](job.settings, len(self.users), self.shards.n_items)
+        self.model.initialize(torch.Generator().manual_seed(job.seed))
         for table, ids, stream in (
             (self.model.users, self.users, 2 * job.seed),
             (self.model.items, np.arange(self.shards.n_items), 2 * job.seed + 1),
@@ -153,40 +155,41 @@ class Trainer:
 
     def _step(self, batch: Batch, rate: float) -> float:
         """Take one step; the mean loss of the batch of all processes."""
-        loss = torch.zeros(())
-        for part in batch.parts(self.settings.accumulate):
-            mine = self._loss(part) / batch.total
-            mine.backward()
-            loss += mine.detach()
-        loss = self._dense_step(loss, rate)
-        users, items = self.model.users.take(), self.model.items.take()
-        self.user_optimizer.step(*_summed(*users, self.model.users), rate)
-        self.item_optimizer.step(*self._of_all(*_summed(*items, self.model.items), batch), rate)
+        found = self._gradients(batch)
+        loss = self._dense_step(found.loss, rate)
+        self.user_optimizer.step(*found.users, rate)
+        self.item_optimizer.step(*self._of_all(found.items, batch), rate)
         return float(loss)
 
-    def _loss(self, batch: Batch) -> Tensor:
-        settings = self.settings
-        users, items = torch.from_numpy(batch.users), torch.from_numpy(batch.items).long()
-        positive, log_q = torch.zeros(len(users), dtype=torch.long), None
-        if settings.loss in ("full_softmax", "all_squared"):
-            positive, items = items[:, 0], torch.arange(self.shards.n_items)[None]
+    def _gradients(self, batch: Batch) -> Gradients:
+        if isinstance(self.model, MF) and not self.all_items and not self.batches.of_batch:
+            return of_inner_products(self.model, batch, self._loss, self.settings)
+        return by_autograd(self.model, batch, self._scored_items, self._loss, self.settings)
+
+    def _scored_items(self, batch: Batch) -> Tensor:
+        """(b, k) or (1, k) items whose scores the loss wants."""
+        if self.all_items:
+            return torch.arange(self.shards.n_items)[None]
+        items = torch.from_numpy(batch.items).long()
+        return items[:, 0][None] if self.batches.of_batch else items
+
+    def _loss(self, batch: Batch, scores: Tensor) -> Tensor:
+        n = len(batch.users)
+        positive = torch.zeros(n, dtype=torch.long)
+        if self.all_items:
+            positive = torch.from_numpy(batch.items[:, 0]).long()
         elif self.batches.of_batch:
-            positive, items = torch.arange(len(users)), items[:, 0][None]
-        if settings.loss == "softmax":
-            log_q = torch.from_numpy(self._log_q(batch)).float()
+            positive = torch.arange(n)
         scored = Scored(
-            scores=self.model.score(users, items),
+            scores=scores,
             positive=positive,
             values=torch.from_numpy(batch.values),
             confidence=torch.from_numpy(batch.confidence),
             degree=torch.from_numpy(batch.degree),
-            log_q=log_q,
+            log_q=torch.from_numpy(self._log_q(batch)).float() if self.settings.loss == "softmax" else None,
             taken=None if batch.taken is None else torch.from_numpy(batch.taken),
         )
-        loss = loss_of(settings, scored)
-        if settings.embedding_l2:
-            loss = loss + settings.embedding_l2 * (self.model.users.squares() + self.model.items.squares())
-        return loss
+        return loss_of(self.settings, scored)
 
     def _log_q(self, batch: Batch) -> np.ndarray:
         if self.batches.of_batch:
@@ -215,22 +218,23 @@ class Trainer:
                 self.optimizer.zero_grad()
         return loss
 
-    def _of_all(self, ids: Tensor, gradients: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Item rows touched by any process and their gradients: as pairs, or as the whole table where that is less."""
+    def _of_all(self, items: RowGradients, batch: Batch) -> RowGradients:
+        """Item rows read by any process and their gradients: as pairs, or as the whole table where that is less."""
         if self.collective.size == 1:
-            return ids, gradients
+            return items
+        ids, gradients = torch.from_numpy(items.rows), torch.from_numpy(items.gradients)
         n, d = self.model.items.weight.shape
         most = batch.total * (1 + self.batches.negatives)
-        if self.settings.loss in ("full_softmax", "all_squared") or most * (d + 2) > 2 * n * d:
+        if self.all_items or most * (d + 2) > 2 * n * d:
             whole = torch.zeros(n, d + 1)
             whole[ids, :d], whole[ids, d] = gradients, 1.0
             whole = self.collective.sum(whole)
-            touched = whole[:, d].nonzero()[:, 0]
-            return touched, whole[touched, :d].contiguous()
+            read = whole[:, d].nonzero()[:, 0]
+            return RowGradients(read.numpy(), whole[read, :d].contiguous().numpy())
         parts = self.collective.gather(torch.cat((ids[:, None].int().view(torch.float32), gradients), 1))
         packed = torch.cat(parts)
         every = packed[:, 0].contiguous().view(torch.int32).long()
-        return _summed(every, packed[:, 1:].contiguous(), self.model.items)
+        return RowGradients(*summed(every.numpy(), packed[:, 1:].contiguous().numpy(), n))
 
     def _save(self, state: dict[str, Any]) -> None:
         epoch = state["epoch"]
@@ -264,11 +268,6 @@ class Trainer:
         if self.optimizer:
             load_flat_state(self.optimizer, _under("optimizer.", shared))
         return last
-
-
-def _summed(ids: Tensor, gradients: Tensor, table: Rows) -> tuple[Tensor, Tensor]:
-    keys, sums = summed(ids.numpy(), gradients.numpy(), len(table.weight))
-    return torch.from_numpy(keys), torch.from_numpy(sums)
 
 
 def _gathered(parts: list[dict[str, Tensor]], users: np.ndarray) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparkrec.config import TrainingSettings
 from sparkrec.kernels import embedding
+from sparkrec.kernels.arrays import F32, I64
 from sparkrec.models.rows import Rows
 
 BETAS, EPSILON, DECAY = (0.9, 0.999), 1e-8, 0.99
@@ -37,14 +38,12 @@ class RowOptimizer:
         self.state = [torch.zeros_like(table.weight) for _ in range(_STATES[settings.optimizer])]
         self.steps = 0
 
-    def step(self, ids: Tensor, gradients: Tensor, rate: float) -> None:
-        """Update the rows `ids` (u,), different ones, by their gradients (u, d)."""
+    def step(self, rows: I64, gradients: F32, rate: float) -> None:
+        """Update `rows` (u,), different ones, by their gradients (u, d)."""
         self.steps += 1
         settings = self.settings
-        if len(ids) == 0:
-            return
         weight, states = self.table.weight.numpy(), [state.numpy() for state in self.state]
-        given = ids.numpy(), gradients.numpy()
+        given = rows, gradients
         if settings.optimizer == "sgd":
             embedding.sgd(weight, states[0], *given, rate, settings.momentum)
         elif settings.optimizer == "adagrad":

@@ -12,6 +12,7 @@ from sparkrec.config import MfSettings, StoppingSettings, TrainingSettings  # no
 from sparkrec.errors import TrainError  # noqa: E402
 from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
+from sparkrec.training.gradients import by_autograd, of_inner_products  # noqa: E402
 from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
 from sparkrec.training.losses import Scored, loss_of  # noqa: E402
 from sparkrec.training.optimizers import rate_at  # noqa: E402
@@ -88,7 +89,7 @@ def test_a_column_that_is_taken_is_no_negative():
         {"loss": "weighted_squared", "optimizer": "rmsprop", "learning_rate": 0.01},
         {"loss": "all_squared", "negative_weight": 0.1, "learning_rate": 0.02},
         {"loss": "bce", "optimizer": "sgd", "momentum": 0.9, "learning_rate": 1.0},
-        {"loss": "bce", "schedule": "cosine", "warmup_steps": 5, "embedding_l2": 1e-4},
+        {"loss": "bce", "schedule": "cosine", "warmup_steps": 5, "user_l2": 1e-4, "item_l2": 1e-4},
     ],
     ids=lambda training: "-".join(map(str, training.values())),
 )
@@ -105,6 +106,23 @@ def test_every_loss_falls_and_ranks_what_was_liked_first(shards, tmp_path, train
     seen = np.zeros((60, 80), bool)
     seen[users, items] = True
     assert np.mean([(scores[u][seen[u]][:, None] > scores[u][~seen[u]]).mean() for u in range(60)]) > 0.9
+
+
+@pytest.mark.parametrize("loss", ["bpr", "hinge", "bce", "squared", "weighted_squared", "softmax"])
+def test_gradients_by_hand_are_those_of_torch(shards, tmp_path, loss):
+    chosen = settings(loss=loss, user_l2=0.02, item_l2=0.01, popularity_power=0.5)
+    trainer = Trainer(Job(chosen, shards, None, str(tmp_path), 0), Alone())
+    batch = next(trainer.batches.epoch(0))
+    given = trainer.model, batch
+    by_hand = of_inner_products(*given, trainer._loss, chosen.training)
+    constant = trainer.model.constant.grad.clone()
+    trainer.model.constant.grad = None
+    by_torch = by_autograd(*given, trainer._scored_items, trainer._loss, chosen.training)
+    torch.testing.assert_close(by_hand.loss, by_torch.loss)
+    torch.testing.assert_close(constant, trainer.model.constant.grad, atol=1e-6, rtol=1e-4)
+    for found, expected in ((by_hand.users, by_torch.users), (by_hand.items, by_torch.items)):
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        np.testing.assert_allclose(found.gradients, expected.gradients, atol=1e-6)
 
 
 def test_a_batch_in_parts_is_the_batch(shards, tmp_path):

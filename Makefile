@@ -5,10 +5,10 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check pack format lock clean prerequisites
+.PHONY: help setup demo test check pack bench-peers format lock clean prerequisites
 
 help: ## list these targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
 
 setup: .venv/.package .venv/.horovod .venv/.delta ## .venv with locked dependencies, Horovod and the Delta jars
 
@@ -26,6 +26,8 @@ check: .venv/.package ## lint, types, import rules, the tests that need neither 
 pack: setup ## dist/sparkrec.tar.gz, the environment that spark-submit ships to a cluster
 	$(BIN)/python setup/pack.py dist/sparkrec.tar.gz
 
+bench-peers: .venv-peers/.installed ## .venv-peers, with what bench training is compared with
+
 format: .venv/.package ## rewrite the code in its one format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -36,7 +38,7 @@ lock: ## requirements.lock from pyproject.toml, keeping its pins where they stil
 		--no-emit-index-url --custom-compile-command "make lock" --quiet
 
 clean: ## remove .venv and every cache in this checkout
-	rm -rf .venv build *.egg-info .*_cache spark-warehouse metastore_db derby.log
+	rm -rf .venv .venv-peers build *.egg-info .*_cache spark-warehouse metastore_db derby.log
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 define static_checks
@@ -68,4 +70,10 @@ prerequisites:
 .venv/.delta: setup/delta_jars.py .venv/.locked | .venv/.package
 	@echo "Fetching the Delta jars and trying them"
 	@$(BIN)/python setup/delta_jars.py >.venv/delta.log 2>&1 || { cat .venv/delta.log; exit 1; }
+	@touch $@
+
+.venv-peers/.installed: bench/peers/requirements.txt .venv/.locked
+	@$(PYTHON) -m venv --clear .venv-peers
+	@.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps -r bench/peers/requirements.txt
+	@cd $(CURDIR)/.venv/lib/python*/site-packages && pwd > "$$(echo $(CURDIR)/.venv-peers/lib/python*/site-packages)/project.pth"
 	@touch $@

@@ -1,0 +1,170 @@
+"""Training on MovieLens 1M (NCF split): examples a second in the second epoch, beside RecBole, implicit and cornac.
+
+An epoch is all that a network costs: drawing negatives, forward, backward, update. NeuMF has 32 factors and layers of
+64-32-16-8, four negatives a positive, Adam; an example is a positive or a negative, and a batch counts both. BPR-MF has
+64 factors; an example is a triple.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from bench.measure import Rows, Stopwatch, measure
+from bench.spark import session
+from sparkrec.errors import ConfigError
+
+PEERS = Path(".venv-peers/bin/python")
+NEGATIVES = 4
+NEUMF: dict[str, Any] = {"kind": "neumf", "dim": 32, "layers": [64, 32, 16, 8]}
+BPR: dict[str, Any] = {"kind": "mf", "dim": 64}
+CASES = {
+    "neumf_2048": ("recbole",),
+    "neumf_65536": ("recbole",),
+    "bpr": ("recbole", "implicit", "cornac"),
+    "horovod2": (),
+}
+
+
+def compare(names: list[str], quick: bool) -> dict[str, Any]:
+    """Run all in turn and print a table."""
+    interactions = _interactions()
+    rows: Rows = []
+    ratios: dict[str, float] = {}
+    for name in names:
+        if name == "horovod2":
+            ours = [_row(name, *measure(_processes, n, interactions, quick)) for n in (1, 2)]
+            ratios["horovod2/1"] = round(ours[1]["examples_per_second"] / ours[0]["examples_per_second"], 2)
+            rows += ours
+            continue
+        ours = [_row(name, *measure(_ours, name, interactions, quick))]
+        rows += ours
+        for peer in CASES[name]:
+            theirs = _row(name, *measure(_implicit if peer == "implicit" else _peer, peer, name, interactions, quick))
+            ratios[f"{name}/{peer}"] = round(ours[0]["examples_per_second"] / theirs["examples_per_second"], 2)
+            rows.append(theirs)
+    table = Table(title="Second epoch", title_justify="left")
+    for column in ("case", "system", "examples_per_second", "peak_gb"):
+        table.add_column(column, justify="left" if column in ("case", "system") else "right")
+    for row in rows:
+        speed = f"{row['examples_per_second']:,.0f}"
+        table.add_row(row["case"], row["system"], speed, f"{row['peak_gb']:.2f}")
+    Console(width=100).print(table)
+    return {"runs": rows, "ratios": ratios}
+
+
+def _row(case: str, result: dict[str, Any]) -> dict[str, Any]:
+    row = {"case": case, **result}
+    Console(stderr=True).print(row)
+    return row
+
+
+def _interactions() -> str:
+    data = os.environ.get("SPARKREC_DATA")
+    if not data or not Path(data, "ml-1m-ncf", "train.parquet").exists():
+        raise ConfigError("bench training needs ml-1m-ncf: set SPARKREC_DATA to the folder of the public data sets")
+    if not PEERS.exists():
+        raise ConfigError("bench training needs its peers: run `make bench-peers` first, in the project's folder")
+    return str(Path(data, "ml-1m-ncf", "train.parquet"))
+
+
+def _network(case: str, epochs: int, **training: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    from sparkrec.config import ModelSettings
+
+    if case == "bpr":
+        own = {"loss": "bpr", "negatives": 1, "batch": 2048}
+        return TypeAdapter(ModelSettings).validate_python({**BPR, "training": {**own, "epochs": epochs, **training}})
+    batch = 2048 if case == "neumf_2048" else 65536
+    own = {"loss": "bce", "negatives": NEGATIVES, "batch": batch // (1 + NEGATIVES)}
+    return TypeAdapter(ModelSettings).validate_python({**NEUMF, "training": {**own, "epochs": epochs, **training}})
+
+
+def _shards(interactions: str, folder: str, of_group: int) -> str:
+    """The examples as the pipeline cuts them."""
+    from pyspark.sql import functions as F
+
+    from sparkrec.spark.shards import write_shards
+
+    rows = session().read.parquet(interactions).select(
+        F.col("user_id").cast("long").alias("user"),
+        F.col("item_id").cast("int").alias("item"),
+        F.lit(1.0).cast("float").alias("value"),
+        F.lit(1.0).cast("float").alias("confidence"),
+    )  # fmt: skip
+    n_items = rows.agg(F.max("item")).collect()[0][0] + 1
+    write_shards(rows, folder, n_items=n_items, groups=1, of_group=of_group, seed=0)
+    return folder
+
+
+def _trained(settings: Any, interactions: str) -> list[dict[str, Any]]:
+    """History of a run, whose processes Spark starts if there are more than one."""
+    from sparkrec.launch import launch
+    from sparkrec.training.loop import Job, train
+
+    with tempfile.TemporaryDirectory() as folder:
+        shards = _shards(interactions, f"{folder}/shards", settings.training.processes)
+        if settings.training.processes == 1:
+            session().stop()
+        history: list[dict[str, Any]] = launch(
+            train, Job(settings, shards, None, f"{folder}/run", 0), settings.training
+        )["history"]
+    return history
+
+
+def _ours(case: str, interactions: str, quick: bool) -> Rows:
+    history = _trained(_network(case, 3 if quick else 6), interactions)
+    speeds = [entry["examples_per_second"] for entry in history[1:]]
+    if case == "bpr":
+        speeds = [speed / 2 for speed in speeds]  # a triple is one example there
+    return [{"system": "sparkrec", "examples_per_second": median(speeds)}]
+
+
+def _processes(n: int, interactions: str, quick: bool) -> Rows:
+    """n Horovod processes of one thread."""
+    settings = _network("neumf_65536", 3 if quick else 6, processes=n, threads=1)
+    history = _trained(settings, interactions)
+    waited = median(entry["waiting_for_others"] for entry in history[1:])
+    sent = history[-1]["bytes_per_step"]
+    speed = median(entry["examples_per_second"] for entry in history[1:])
+    return [{"system": f"sparkrec x {n}", "examples_per_second": speed, "waited": waited, "bytes_per_step": sent}]
+
+
+def _peer(peer: str, case: str, interactions: str, quick: bool) -> Rows:
+    """One that lives in the peers' environment, told what to do and asked for one line of JSON."""
+    script = Path(__file__).resolve().parent / "peers" / f"{peer}_peer.py"
+    table = pq.read_table(interactions)
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = f"{folder}/pairs.npy"  # their numpy is older than any pyarrow that reads these files
+        np.save(pairs, np.stack((table["user_id"].to_numpy(), table["item_id"].to_numpy()), axis=1))
+        command = [str(PEERS.absolute()), str(script), case, pairs, "quick" if quick else "whole"]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    if ended.returncode:
+        raise RuntimeError(f"{peer}: {ended.stderr[-2000:]}")
+    return [{"system": peer, **json.loads(ended.stdout.splitlines()[-1])}]
+
+
+def _implicit(peer: str, case: str, interactions: str, quick: bool) -> Rows:
+    import scipy.sparse
+    from implicit.cpu.bpr import BayesianPersonalizedRanking
+
+    table = pq.read_table(interactions)
+    user, item = table["user_id"].to_numpy(), table["item_id"].to_numpy()
+    seen = scipy.sparse.csr_matrix((np.ones(len(user), np.float32), (user, item)))
+    seconds: list[float] = []
+    watch = Stopwatch()
+    model = BayesianPersonalizedRanking(factors=64, iterations=4 if quick else 10, num_threads=2, random_state=0)
+    watch.seconds()
+    model.fit(seen, show_progress=False, callback=lambda *_: seconds.append(watch.seconds()))
+    return [{"system": peer, "examples_per_second": round(len(user) / median(seconds[1:]))}]

@@ -34,7 +34,13 @@ class NeuMF(Recommender):
         """From a trained GMF and MLP, half of each output (He et al. 2017, section 3.4.1)."""
         gmf, mlp = trained.get("gmf"), trained.get("mlp")
         if not (isinstance(gmf, GMF) and isinstance(mlp, MLP)):
-            raise ValueError(f"NeuMF starts from a gmf and an mlp, found {sorted(trained)}")
+            raise ValueError(f"a neumf starts from a gmf and an mlp, found {sorted(trained)}")
+        expected = [self.dim, *(tuple(each.shape) for each in self.tower.parameters())]
+        found = [gmf.users.weight.shape[1], *(tuple(each.shape) for each in mlp.tower.parameters())]
+        if found != expected:
+            raise ValueError(
+                f"found a gmf and an mlp of sizes {found}, expected {expected}: give all equal dim and layers"
+            )
         with torch.no_grad():
             for own, first, second in ((self.users, gmf.users, mlp.users), (self.items, gmf.items, mlp.items)):
                 own.weight.copy_(torch.cat((first.weight, second.weight), 1))

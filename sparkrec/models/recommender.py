@@ -38,4 +38,4 @@ class Recommender(nn.Module, ABC):
 
     def start_from(self, trained: dict[str, Recommender]) -> None:
         """Take over what trained models of other kinds know, as far as this one can."""
-        raise ValueError(f"{type(self).__name__} starts from no other model, found {sorted(trained)}")
+        raise ValueError(f"a {type(self).__name__.lower()} starts from no other model, found {sorted(trained)}")

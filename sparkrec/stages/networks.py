@@ -23,8 +23,19 @@ from sparkrec.spark.rows import dense_vectors
 from sparkrec.spark.shards import write_shards
 
 
-def fit_network(settings: Any, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
-    """Train the network that `settings` describe on the observed rows of a dataset; resumes from `scratch`."""
+def fit_network(
+    settings: Any,
+    dataset: Dataset,
+    observed: DataFrame,
+    *,
+    seed: int,
+    scratch: str,
+    start: dict[str, str] | None = None,
+) -> Model:
+    """Train the network that `settings` describe on the observed rows of a dataset; resumes from `scratch`.
+
+    start  folders of published models to start from, by kind
+    """
     if find_spec("torch") is None:
         raise ConfigError(f"model {settings.kind} needs torch: install sparkrec[train], or sparkrec[horovod]")
     from sparkrec.launch import launch
@@ -48,7 +59,7 @@ def fit_network(settings: Any, dataset: Dataset, observed: DataFrame, *, seed: i
         return folder
 
     validation = shards(dataset.validation, "validation") if training.stopping else None
-    job = Job(settings, shards(observed, "examples"), validation, f"{scratch}/checkpoints", seed)
+    job = Job(settings, shards(observed, "examples"), validation, f"{scratch}/checkpoints", seed, start or {})
     state = launch(train, job, training)
     trained = Trained.of(settings, job.folder, state)
     rows = {side: f"{scratch}/{side}" for side in ("users", "items")}

@@ -33,10 +33,10 @@ FITTERS: dict[str, Callable[..., Model]] = {
 """kind -> fit(settings, dataset, observed, *, seed, scratch)."""
 
 
-def fit(settings: Any, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
+def fit(settings: Any, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str, **more: Any) -> Model:
     """Fit the model that `settings` (a ModelSettings) describes to the `observed` rows of a dataset.
 
     The model has a row for every user and item of the dataset. `scratch` is a folder for what the fit keeps on the way:
-    called again with the same folder, a fit resumes from there.
+    called again with the same folder, a fit resumes from there. `more` is what only some kinds know.
     """
-    return FITTERS[settings.kind](settings, dataset, observed, seed=seed, scratch=scratch)
+    return FITTERS[settings.kind](settings, dataset, observed, seed=seed, scratch=scratch, **more)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sparkrec import storage
 from sparkrec.config import TrainSettings
-from sparkrec.errors import TrainError
+from sparkrec.errors import InputError, TrainError
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.stages.registry import fit
@@ -16,8 +16,11 @@ log = logging.getLogger(__name__)
 
 
 def inputs(settings: TrainSettings, lake: Lake) -> dict[str, Any]:
-    """The dataset, pinned."""
-    return {"dataset": lake.finished_run("prepare", settings.dataset).reference}
+    """The dataset and what to start from, pinned."""
+    pinned: dict[str, Any] = {"dataset": lake.finished_run("prepare", settings.dataset).reference}
+    if start := getattr(settings.model, "start_from", []):
+        pinned["start_from"] = [lake.finished_run("train", reference).reference for reference in start]
+    return pinned
 
 
 def train(settings: TrainSettings, lake: Lake) -> Run:
@@ -33,7 +36,20 @@ def train(settings: TrainSettings, lake: Lake) -> Run:
         raise TrainError(f"dataset {dataset.reference} has no train rows to fit a model to. Prepare it again.")
     log.info("fitting %s to %s", settings.model.kind, dataset.reference)
     scratch = f"{run.path}/scratch"
-    run = fit(settings.model, dataset, observed, seed=settings.seed, scratch=scratch).save(run)
+    more = {"start": _start(pinned, lake)} if "start_from" in pinned else {}
+    run = fit(settings.model, dataset, observed, seed=settings.seed, scratch=scratch, **more).save(run)
     storage.delete(scratch)
     log.info("model %s is in %s", run.reference, run.path)
     return run
+
+
+def _start(pinned: dict[str, Any], lake: Lake) -> dict[str, str]:
+    """Folders of the models to start from, by kind."""
+    folders = {}
+    for reference in pinned["start_from"]:
+        run = lake.finished_run("train", reference)
+        if run.inputs["dataset"] != pinned["dataset"]:
+            found, expected = run.inputs["dataset"], pinned["dataset"]
+            raise InputError(f"start_from: {reference} was fitted to {found}, expected {expected}: fit it again")
+        folders[run.settings["model"]["kind"]] = run.path
+    return folders

@@ -21,6 +21,10 @@ PAIRS = 1 << 16
 """Scored at a time: so many that layers of a few dozen units stay in a core's cache."""
 
 
+HEAD_FILE = "head.safetensors"
+"""Its name beside the tables of a model."""
+
+
 @dataclass(frozen=True)
 class Head:
     """`combine` of a trained model, without its tables."""
@@ -69,10 +73,14 @@ class Head:
                 out[some] = self._module.combine(x, w).numpy()
         return out
 
+    @property
+    def model_settings(self) -> Any:
+        """A ModelSettings."""
+        return TypeAdapter(ModelSettings).validate_python(self.settings)
+
     @cached_property
     def _module(self) -> Recommender:
-        settings: Any = TypeAdapter(ModelSettings).validate_python(self.settings)
-        module = MODELS[settings.kind](settings, 0, 0)
+        module = MODELS[self.settings["kind"]](self.model_settings, 0, 0)
         module.load_state_dict(
             {name: torch.from_numpy(each.copy()) for name, each in self.weights.items()}, strict=False
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from sparkrec.training.gradients import Gradients, RowGradients, by_autograd, of
 from sparkrec.training.losses import Scored, loss_of
 from sparkrec.training.optimizers import RowOptimizer, dense_optimizer, flat_state, load_flat_state, rate_at
 from sparkrec.training.validation import validate
+from sparkrec.training.warm_start import start_from
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class Job:
     folder: str
     """Of checkpoints and the log."""
     seed: int
+    start: dict[str, str] = field(default_factory=dict)
+    """Folders of published models to start from, by kind."""
 
 
 def train(job: Job, collective: Collective) -> dict[str, Any]:
@@ -84,6 +87,8 @@ class Trainer:
         ):
             start = settings.init_scale * normal_rows(stream, ids, table.weight.shape[1])
             table.weight.copy_(torch.from_numpy(start.astype(np.float32)))
+        if job.start:
+            start_from(self.model, job.start, self.users)
         self.dense = list(self.model.parameters())
         for parameter in self.dense:
             parameter.data.copy_(collective.broadcast(parameter.data))

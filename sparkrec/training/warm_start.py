@@ -1,0 +1,79 @@
+"""A model that starts from what others have learned: their published tables, and the heads they came with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from sparkrec import storage
+from sparkrec.config import GmfSettings
+from sparkrec.errors import InputError
+from sparkrec.kernels.arrays import F32, I64
+from sparkrec.models import MODELS
+from sparkrec.models.gmf import GMF
+from sparkrec.models.recommender import Recommender
+from sparkrec.training.head import HEAD_FILE, Head
+
+
+def start_from(model: Recommender, folders: Mapping[str, str], users: I64) -> None:
+    """Take over what the models in `folders` (by kind) know of `users` (n,) and all items.
+
+    Raises InputError where they are of other sizes, or do not know a user.
+    """
+    trained = {kind: _trained(kind, folder, users) for kind, folder in folders.items()}
+    try:
+        model.start_from(trained)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"start_from: {error}") from None
+
+
+def _trained(kind: str, folder: str, users: I64) -> Recommender:
+    """With the rows of `users` in their order, and of all items by id."""
+    x, w = _rows(f"{folder}/users", "user", users), _rows(f"{folder}/items", "item")
+    with torch.no_grad():
+        if kind == "gmf":  # h is in the users' factors, and c in a column of them
+            d = x.shape[1] - 1
+            model: Recommender = GMF(GmfSettings(dim=d), len(x), len(w))
+            assert isinstance(model, GMF)
+            model.out.weight.fill_(1.0)
+            model.out.bias.copy_(torch.from_numpy(x[:1, d]) if len(x) else torch.zeros(1))
+            x, w = x[:, :d], w[:, :d]
+        else:
+            head = Head.from_bytes(storage.read(f"{folder}/{HEAD_FILE}"))
+            model = MODELS[kind](head.model_settings, len(x), len(w))
+            model.load_state_dict(
+                {name: torch.from_numpy(each.copy()) for name, each in head.weights.items()}, strict=False
+            )
+        model.users.weight.copy_(torch.from_numpy(x.copy()))
+        model.items.weight.copy_(torch.from_numpy(w.copy()))
+    return model
+
+
+def _rows(folder: str, key: str, wanted: I64 | None = None) -> F32:
+    """Rows of the ids in `wanted`, or of all in their order; one file after the other."""
+    ids, rows = [], []
+    for name in storage.files(folder):
+        if not name.endswith(".parquet"):
+            continue
+        table = pq.read_table(pa.BufferReader(storage.read(f"{folder}/{name}")), columns=[key, "value"])
+        found = table[key].to_numpy()
+        values = table["value"].combine_chunks()
+        if len(found):
+            keep = slice(None) if wanted is None else np.isin(found, wanted)
+            ids.append(found[keep])
+            rows.append(values.flatten().to_numpy(zero_copy_only=False).reshape(len(found), -1)[keep])
+    every = np.concatenate([np.zeros(0, np.int64), *ids])
+    order = np.argsort(every)
+    matrix: F32 = np.concatenate(rows)[order]
+    if wanted is None:
+        return matrix
+    at = np.searchsorted(every[order], wanted).clip(max=max(len(order) - 1, 0))
+    unknown = every[order][at] != wanted
+    if unknown.any():
+        raise InputError(f"start_from: user {wanted[int(np.argmax(unknown))]} is not in {folder}")
+    chosen: F32 = matrix[at]
+    return chosen

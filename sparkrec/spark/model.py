@@ -56,6 +56,8 @@ class Model:
     """What the fit wants to tell: losses, counts. Plain values, kept in the manifest."""
     head: Head | None = None
     """None: the inner product."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What else to keep beside it, by name: a log, a plot. For people; `load` does not read it."""
 
     def save(self, run: Run) -> Run:
         """Write both tables and publish the run."""
@@ -63,6 +65,8 @@ class Model:
         self.items.write.mode("overwrite").parquet(f"{run.path}/items")
         if self.head is not None:
             storage.write(f"{run.path}/{_HEAD}", self.head.to_bytes())
+        for name, data in self.files.items():
+            storage.write(f"{run.path}/{name}", data)
         shape = {"size": self.size, "user_layout": self.user_layout, "item_layout": self.item_layout}
         return run.publish(model=shape, facts=self.facts)
 

@@ -21,6 +21,7 @@ from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.model import Model
 from sparkrec.spark.rows import dense_vectors
 from sparkrec.spark.shards import write_shards
+from sparkrec.stages import history
 
 
 def fit_network(
@@ -61,6 +62,7 @@ def fit_network(
     validation = shards(dataset.validation, "validation") if training.stopping else None
     job = Job(settings, shards(observed, "examples"), validation, f"{scratch}/checkpoints", seed, start or {})
     state = launch(train, job, training)
+    history.to_mlflow(f"{dataset.name}-{settings.kind}", settings.model_dump(mode="json"), state["history"])
     trained = Trained.of(settings, job.folder, state)
     rows = {side: f"{scratch}/{side}" for side in ("users", "items")}
     for folder in rows.values():
@@ -79,6 +81,7 @@ def fit_network(
         item_layout="dense",
         facts={"history": state["history"], "epoch": trained.epoch},
         head=trained.head(),
+        files=history.files(state["history"]),
     )
 
 

@@ -21,9 +21,9 @@ from sparkrec import storage, tables
 from sparkrec.config import Range, TrainSettings, TuneSettings
 from sparkrec.configfile import set_key, validate
 from sparkrec.errors import ConfigError, TrainError
+from sparkrec.progress import track
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake, Run
-from sparkrec.spark.progress import track
 from sparkrec.spark.ranking import measure
 from sparkrec.stages.registry import fit
 

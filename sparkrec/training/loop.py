@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from sparkrec.kernels.negatives import popularity
 from sparkrec.kernels.random import normal_rows
 from sparkrec.models import MODELS
 from sparkrec.models.mf import MF
+from sparkrec.progress import track
 from sparkrec.shards import Shards
 from sparkrec.training.batches import Batch, Batches, Prefetched
 from sparkrec.training.checkpoints import Checkpoints
@@ -134,9 +136,19 @@ class Trainer:
         torch.manual_seed(hash((self.job.seed, epoch, self.collective.process_rank)))  # of dropout
         started, sent, spoken = time.perf_counter(), self.collective.sent, self.collective.seconds
         prefetched = Prefetched(lambda: self.batches.epoch(epoch))
-        total = torch.zeros((), dtype=torch.float64)
-        examples = 0
-        for step, batch in enumerate(prefetched):
+        total, examples = 0.0, 0
+
+        def note() -> str:
+            seconds = time.perf_counter() - started
+            speed = examples * (1 + self.batches.negatives) / seconds
+            others = (self.collective.seconds - spoken) / seconds
+            waits = f"waiting {prefetched.waited / seconds:.0%} for data, {others:.0%} for others"
+            return f"loss {total / examples:.4f}, {speed:,.0f} examples/s, {waits}"
+
+        shown: Iterable[Batch] = prefetched
+        if self.collective.process_rank == 0:
+            shown = track(prefetched, f"epoch {epoch + 1} of {self.settings.epochs}", 0, steps, note)
+        for step, batch in enumerate(shown):
             number = epoch * steps + step
             loss = self._step(batch, rate_at(self.settings, number, self.settings.epochs * steps))
             if not np.isfinite(loss):
@@ -150,7 +162,7 @@ class Trainer:
         seconds = time.perf_counter() - started
         return {
             "epoch": epoch + 1,
-            "loss": float(total) / max(examples, 1),
+            "loss": total / max(examples, 1),
             "seconds": round(seconds, 3),
             "examples_per_second": round(examples * (1 + self.batches.negatives) / seconds),
             "waiting_for_data": round(prefetched.waited / seconds, 4),

@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import AlsSettings
 from sparkrec.errors import SparkrecError
+from sparkrec.progress import track
 from sparkrec.spark.als.layout import Side, lay_out
 from sparkrec.spark.als.pack import Preference
 from sparkrec.spark.als.snapshots import Snapshots, fingerprint
@@ -26,7 +27,6 @@ from sparkrec.spark.als.solve import SideSolver
 from sparkrec.spark.bias import biases
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.model import Model
-from sparkrec.spark.progress import track
 from sparkrec.spark.rows import dense_vectors, with_tail
 
 log = logging.getLogger(__name__)

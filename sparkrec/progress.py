@@ -1,0 +1,39 @@
+"""Progress of a loop: a bar on a terminal; in a log, the lines that the loop itself writes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def track(steps: Iterable[T], label: str, done: int, total: int, note: Callable[[], str] = lambda: "") -> Iterator[T]:
+    """Yield the steps, showing how many of `total` are done, and what `note` says after each."""
+    if not sys.stderr.isatty():
+        yield from steps
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=total, completed=done, note="")
+        for step in steps:
+            yield step
+            progress.update(task, advance=1, note=note())

@@ -1,0 +1,64 @@
+"""What is kept of a training run besides its model: its log, a plot of it, and a run in MLflow."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from importlib.util import find_spec
+from typing import Any
+
+
+def files(history: list[dict[str, Any]]) -> dict[str, bytes]:
+    """The log as JSON lines; with matplotlib (`pip install sparkrec[plot]`) a plot of it, too."""
+    lines = "".join(json.dumps(entry) + "\n" for entry in history)
+    kept = {"log.jsonl": lines.encode()}
+    if find_spec("matplotlib"):
+        kept["history.png"] = _plot(history)
+    return kept
+
+
+def to_mlflow(name: str, settings: dict[str, Any], history: list[dict[str, Any]]) -> None:
+    """A run in MLflow, or in the run that is active, where MLflow is installed and told where to write."""
+    if not find_spec("mlflow"):
+        return
+    import mlflow
+
+    told = os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("DATABRICKS_RUNTIME_VERSION")
+    if not told and mlflow.active_run() is None:
+        return
+    with mlflow.start_run(run_name=name, nested=mlflow.active_run() is not None):
+        mlflow.log_params(_flat(settings))
+        for entry in history:
+            metrics = {
+                key.replace("@", "_at_"): float(value) for key, value in entry.items() if key not in _NOT_METRICS
+            }
+            mlflow.log_metrics(metrics, step=entry["epoch"])
+
+
+def _plot(history: list[dict[str, Any]]) -> bytes:
+    from matplotlib.figure import Figure
+
+    measured = [key for key in history[-1] if "@" in key]
+    panels = ["loss", *measured, "examples_per_second", "waiting"]
+    figure = Figure(figsize=(3.2 * len(panels), 3), layout="constrained")
+    for axis, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        shown = ["waiting_for_data", "waiting_for_others"] if panel == "waiting" else [panel]
+        for key in shown:
+            points = [(entry["epoch"], entry[key]) for entry in history if key in entry]
+            axis.plot(*zip(*points, strict=True), marker=".", label=key)
+        axis.set_xlabel("epoch")
+        axis.set_title("share of time waiting" if panel == "waiting" else panel.replace("_", " "))
+        if len(shown) > 1:
+            axis.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

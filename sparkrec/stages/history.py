@@ -30,9 +30,7 @@ def to_mlflow(name: str, settings: dict[str, Any], history: list[dict[str, Any]]
     with mlflow.start_run(run_name=name, nested=mlflow.active_run() is not None):
         mlflow.log_params(_flat(settings))
         for entry in history:
-            metrics = {
-                key.replace("@", "_at_"): float(value) for key, value in entry.items() if key not in _NOT_METRICS
-            }
+            metrics = {key.replace("@", "_at_"): float(value) for key, value in entry.items() if key != "epoch"}
             mlflow.log_metrics(metrics, step=entry["epoch"])
 
 

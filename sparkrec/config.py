@@ -438,6 +438,9 @@ class TrainingSettings(Settings):
     launcher: Literal["local", "horovod", "torch"] | None = None
     """None: local for one process, horovod for more."""
     device: Literal["cpu", "gpu"] = "cpu"
+    """gpu: each process uses one of its machine's, by its number there."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: products of the dense layers in half as many bits; weights, gradients and losses stay float32."""
     checkpoint_every: int = Field(1, ge=1)
     """Epochs between checkpoints, from which a killed run resumes."""
     stall_seconds: int = Field(300, ge=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -20,6 +21,8 @@ class Collective(ABC):
     """
 
     process_rank: int
+    local_rank: int
+    """Among the processes of this machine."""
     size: int
     beat: Callable[[], None] = staticmethod(lambda: None)
     """Says that this process has made a step: one that does not for long is ended."""
@@ -30,15 +33,17 @@ class Collective(ABC):
 
     def broadcast(self, values: Tensor) -> Tensor:
         """The values of process 0."""
-        return values if self.size == 1 else self._timed(self._broadcast, values)
+        return values if self.size == 1 else self._timed(self._broadcast, values).to(values.device)
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, the same bits in each."""
-        return values if self.size == 1 else self._timed(self._sum, values)
+        return values if self.size == 1 else self._timed(self._sum, values).to(values.device)
 
     def gather(self, values: Tensor) -> list[Tensor]:
         """(n_r, ...) of each process r, in their order; n_r may differ."""
-        return [values] if self.size == 1 else self._timed(self._gather, values)
+        if self.size == 1:
+            return [values]
+        return [each.to(values.device) for each in self._timed(self._gather, values)]
 
     def barrier(self) -> None:
         """Until all are here."""
@@ -50,7 +55,7 @@ class Collective(ABC):
 
     def _timed(self, call: Callable[[Tensor], T], values: Tensor) -> T:
         started = time.perf_counter()
-        result = call(values)
+        result = call(values.cpu())  # whatever it was built for
         self.seconds += time.perf_counter() - started
         self.sent += values.numel() * values.element_size()
         return result
@@ -68,7 +73,7 @@ class Collective(ABC):
 class Alone(Collective):
     """One process."""
 
-    process_rank, size = 0, 1
+    process_rank, local_rank, size = 0, 0, 1
 
     def _broadcast(self, values: Tensor) -> Tensor:
         return values
@@ -90,7 +95,7 @@ class Horovod(Collective):
         if not hvd.is_initialized():
             hvd.init()
         self._hvd = hvd
-        self.process_rank, self.size = hvd.rank(), hvd.size()
+        self.process_rank, self.local_rank, self.size = hvd.rank(), hvd.local_rank(), hvd.size()
 
     def _broadcast(self, values: Tensor) -> Tensor:
         result: Tensor = self._hvd.broadcast(values, 0, name="broadcast")
@@ -114,6 +119,7 @@ class TorchDistributed(Collective):
 
         self._dist = dist
         self.process_rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
 
     def _broadcast(self, values: Tensor) -> Tensor:
         values = values.clone()

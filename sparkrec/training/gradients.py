@@ -14,7 +14,6 @@ from sparkrec.kernels import embedding, factors
 from sparkrec.kernels.arrays import F32, I32, I64
 from sparkrec.models.mf import MF
 from sparkrec.models.recommender import Recommender
-from sparkrec.models.rows import Rows
 from sparkrec.training.batches import Batch
 
 Loss: TypeAlias = Callable[[Batch, Tensor], Tensor]
@@ -22,10 +21,10 @@ Loss: TypeAlias = Callable[[Batch, Tensor], Tensor]
 
 
 class RowGradients(NamedTuple):
-    """Rows of a table that a batch read, ascending, and the gradients by them: (u,) int64 and (u, d) float32."""
+    """Rows of a table that a batch read, ascending, and the gradients by them: (u,) long and (u, d) float32."""
 
-    rows: I64
-    gradients: F32
+    rows: Tensor
+    gradients: Tensor
 
 
 class Gradients(NamedTuple):
@@ -40,16 +39,19 @@ def by_autograd(
     model: Recommender, batch: Batch, items: Callable[[Batch], Tensor], loss: Loss, settings: TrainingSettings
 ) -> Gradients:
     """Of any model; `items` says which are scored, (b, k) or (1, k). Divided by the positives of all processes."""
-    total = torch.zeros(())
+    device = model.users.weight.device
+    total = torch.zeros((), device=device)
     for part in batch.parts(settings.accumulate):
-        mine = loss(part, model.score(torch.from_numpy(part.users), items(part)))
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            scores = model.score(torch.from_numpy(part.users).to(device), items(part).to(device))
+        mine = loss(part, scores.float())
         for rate, table in ((settings.user_l2, model.users), (settings.item_l2, model.items)):
             if rate:
                 mine = mine + rate * table.squares()
         mine = mine / batch.total
         mine.backward()
         total += mine.detach()
-    return Gradients(total, *(_summed(table) for table in (model.users, model.items)))
+    return Gradients(total, *(summed(*table.take(), len(table.weight)) for table in (model.users, model.items)))
 
 
 def of_inner_products(model: MF, batch: Batch, loss: Loss, settings: TrainingSettings) -> Gradients:
@@ -61,8 +63,8 @@ def of_inner_products(model: MF, batch: Batch, loss: Loss, settings: TrainingSet
     assert scores.grad is not None
     by_score = scores.grad.numpy()
     model.constant.grad = scores.grad.sum()
-    users = RowGradients(*factors.user_gradients(w, batch.users, batch.items, by_score, len(x)))
-    items = RowGradients(*factors.item_gradients(x, batch.users, batch.items, by_score, len(w)))
+    users = factors.user_gradients(w, batch.users, batch.items, by_score, len(x))
+    items = factors.item_gradients(x, batch.users, batch.items, by_score, len(w))
     total = mine.detach()
     for rate, table, each, read in (
         (settings.user_l2, x, users, batch.users),
@@ -70,17 +72,21 @@ def of_inner_products(model: MF, batch: Batch, loss: Loss, settings: TrainingSet
     ):
         if rate:
             total = total + _shrink(table, each, read, rate / batch.total)
-    return Gradients(total, users, items)
+    return Gradients(total, *(RowGradients(*map(torch.from_numpy, each)) for each in (users, items)))
 
 
-def _shrink(table: F32, found: RowGradients, read: I64 | I32, rate: float) -> float:
+def summed(ids: Tensor, gradients: Tensor, n_rows: int) -> RowGradients:
+    """The different ids (b,) of a table of n_rows, ascending, and the sum of the gradients (b, d) of each."""
+    if ids.device.type == "cpu":
+        return RowGradients(*map(torch.from_numpy, embedding.summed(ids.numpy(), gradients.numpy(), n_rows)))
+    rows, inverse = ids.unique(return_inverse=True)
+    return RowGradients(rows, gradients.new_zeros(len(rows), gradients.shape[1]).index_add_(0, inverse, gradients))
+
+
+def _shrink(table: F32, found: tuple[I64, F32], read: I64 | I32, rate: float) -> float:
     """Add the gradient of rate times the sum of squares of the rows that were `read`; that sum."""
-    times = np.bincount(read.ravel(), minlength=len(table))[found.rows].astype(np.float32)
-    rows = table[found.rows]
-    np.add(found.gradients, (2.0 * rate) * times[:, None] * rows, out=found.gradients)
+    keys, gradients = found
+    times = np.bincount(read.ravel(), minlength=len(table))[keys].astype(np.float32)
+    rows = table[keys]
+    gradients += (2.0 * rate) * times[:, None] * rows
     return float(rate * (times @ np.einsum("nd,nd->n", rows, rows)))
-
-
-def _summed(table: Rows) -> RowGradients:
-    ids, gradients = table.take()
-    return RowGradients(*embedding.summed(ids.numpy(), gradients.numpy(), len(table.weight)))

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sparkrec import storage
+from sparkrec.config import TrainingSettings
 from sparkrec.errors import TrainError
-from sparkrec.kernels.embedding import summed
 from sparkrec.kernels.negatives import popularity
 from sparkrec.kernels.random import normal_rows
 from sparkrec.models import MODELS
@@ -25,7 +26,7 @@ from sparkrec.shards import Shards
 from sparkrec.training.batches import Batch, Batches, Prefetched
 from sparkrec.training.checkpoints import Checkpoints
 from sparkrec.training.collective import Collective
-from sparkrec.training.gradients import Gradients, RowGradients, by_autograd, of_inner_products
+from sparkrec.training.gradients import Gradients, RowGradients, by_autograd, of_inner_products, summed
 from sparkrec.training.losses import Scored, loss_of
 from sparkrec.training.optimizers import RowOptimizer, dense_optimizer, flat_state, load_flat_state, rate_at
 from sparkrec.training.validation import validate
@@ -91,6 +92,8 @@ class Trainer:
             table.weight.copy_(torch.from_numpy(start.astype(np.float32)))
         if job.start:
             start_from(self.model, job.start, self.users)
+        self.device = _device(settings, collective)
+        self.model.to(self.device)
         self.dense = list(self.model.parameters())
         for parameter in self.dense:
             parameter.data.copy_(collective.broadcast(parameter.data))
@@ -179,7 +182,8 @@ class Trainer:
         return float(loss)
 
     def _gradients(self, batch: Batch) -> Gradients:
-        if isinstance(self.model, MF) and not self.all_items and not self.batches.of_batch:
+        on_cpu = self.device.type == "cpu"
+        if isinstance(self.model, MF) and on_cpu and not self.all_items and not self.batches.of_batch:
             return of_inner_products(self.model, batch, self._loss, self.settings)
         return by_autograd(self.model, batch, self._scored_items, self._loss, self.settings)
 
@@ -197,14 +201,18 @@ class Trainer:
             positive = torch.from_numpy(batch.items[:, 0]).long()
         elif self.batches.of_batch:
             positive = torch.arange(n)
+
+        def there(values: NDArray[Any] | Tensor) -> Tensor:
+            return torch.as_tensor(values).to(scores.device)
+
         scored = Scored(
             scores=scores,
-            positive=positive,
-            values=torch.from_numpy(batch.values),
-            confidence=torch.from_numpy(batch.confidence),
-            degree=torch.from_numpy(batch.degree),
-            log_q=torch.from_numpy(self._log_q(batch)).float() if self.settings.loss == "softmax" else None,
-            taken=None if batch.taken is None else torch.from_numpy(batch.taken),
+            positive=there(positive),
+            values=there(batch.values),
+            confidence=there(batch.confidence),
+            degree=there(batch.degree),
+            log_q=there(self._log_q(batch)).float() if self.settings.loss == "softmax" else None,
+            taken=None if batch.taken is None else there(batch.taken),
         )
         return loss_of(self.settings, scored)
 
@@ -239,19 +247,18 @@ class Trainer:
         """Item rows read by any process and their gradients: as pairs, or as the whole table where that is less."""
         if self.collective.size == 1:
             return items
-        ids, gradients = torch.from_numpy(items.rows), torch.from_numpy(items.gradients)
         n, d = self.model.items.weight.shape
         most = batch.total * (1 + self.batches.negatives)
         if self.all_items or most * (d + 2) > 2 * n * d:
-            whole = torch.zeros(n, d + 1)
-            whole[ids, :d], whole[ids, d] = gradients, 1.0
+            whole = torch.zeros(n, d + 1, device=self.device)
+            whole[items.rows, :d], whole[items.rows, d] = items.gradients, 1.0
             whole = self.collective.sum(whole)
             read = whole[:, d].nonzero()[:, 0]
-            return RowGradients(read.numpy(), whole[read, :d].contiguous().numpy())
-        parts = self.collective.gather(torch.cat((ids[:, None].int().view(torch.float32), gradients), 1))
-        packed = torch.cat(parts)
+            return RowGradients(read, whole[read, :d].contiguous())
+        ids = items.rows[:, None].int().view(torch.float32)  # in one message with what they name
+        packed = torch.cat(self.collective.gather(torch.cat((ids, items.gradients), 1)))
         every = packed[:, 0].contiguous().view(torch.int32).long()
-        return RowGradients(*summed(every.numpy(), packed[:, 1:].contiguous().numpy(), n))
+        return summed(every, packed[:, 1:].contiguous(), n)
 
     def _save(self, state: dict[str, Any]) -> None:
         epoch = state["epoch"]
@@ -285,6 +292,15 @@ class Trainer:
         if self.optimizer:
             load_flat_state(self.optimizer, _under("optimizer.", shared))
         return last
+
+
+def _device(settings: TrainingSettings, collective: Collective) -> torch.device:
+    """Raises TrainError for a GPU that is not there."""
+    if settings.device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise TrainError("training.device is gpu, and torch finds none here: set it to cpu, or use workers with GPUs")
+    return torch.device("cuda", collective.local_rank % torch.cuda.device_count())
 
 
 def _gathered(parts: list[dict[str, Tensor]], users: np.ndarray) -> dict[str, Tensor]:

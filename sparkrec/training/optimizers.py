@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sparkrec.config import TrainingSettings
 from sparkrec.kernels import embedding
-from sparkrec.kernels.arrays import F32, I64
 from sparkrec.models.rows import Rows
 
 BETAS, EPSILON, DECAY = (0.9, 0.999), 1e-8, 0.99
@@ -38,12 +37,18 @@ class RowOptimizer:
         self.state = [torch.zeros_like(table.weight) for _ in range(_STATES[settings.optimizer])]
         self.steps = 0
 
-    def step(self, rows: I64, gradients: F32, rate: float) -> None:
+    def step(self, rows: Tensor, gradients: Tensor, rate: float) -> None:
         """Update `rows` (u,), different ones, by their gradients (u, d)."""
         self.steps += 1
+        if self.table.weight.device.type == "cpu":
+            self._by_kernel(rows, gradients, rate)
+        else:
+            self._by_torch(rows, gradients, rate)
+
+    def _by_kernel(self, rows: Tensor, gradients: Tensor, rate: float) -> None:
         settings = self.settings
         weight, states = self.table.weight.numpy(), [state.numpy() for state in self.state]
-        given = rows, gradients
+        given = rows.numpy(), gradients.numpy()
         if settings.optimizer == "sgd":
             embedding.sgd(weight, states[0], *given, rate, settings.momentum)
         elif settings.optimizer == "adagrad":
@@ -51,8 +56,34 @@ class RowOptimizer:
         elif settings.optimizer == "rmsprop":
             embedding.rmsprop(weight, states[0], *given, rate, DECAY, EPSILON)
         else:
-            decay = settings.weight_decay if settings.optimizer == "adamw" else 0.0
-            embedding.adam(weight, states[0], states[1], *given, self.steps, rate, *BETAS, EPSILON, decay)
+            embedding.adam(weight, states[0], states[1], *given, self.steps, rate, *BETAS, EPSILON, self._decay)
+
+    def _by_torch(self, rows: Tensor, gradients: Tensor, rate: float) -> None:
+        """The rules of `kernels.embedding`, on any device."""
+        name, weight = self.settings.optimizer, self.table.weight
+        first = self.state[0][rows]
+        if name == "sgd":
+            first = self.settings.momentum * first + gradients
+            weight[rows] -= rate * first
+        elif name == "adagrad":
+            first = first + gradients**2
+            weight[rows] -= rate * gradients / (first.sqrt() + EPSILON)
+        elif name == "rmsprop":
+            first = DECAY * first + (1 - DECAY) * gradients**2
+            weight[rows] -= rate * gradients / (first.sqrt() + EPSILON)
+        else:
+            first = BETAS[0] * first + (1 - BETAS[0]) * gradients
+            second = BETAS[1] * self.state[1][rows] + (1 - BETAS[1]) * gradients**2
+            self.state[1][rows] = second
+            correction = math.sqrt(1 - BETAS[1] ** self.steps)
+            size = rate * correction / (1 - BETAS[0] ** self.steps)
+            moved = size * first / (second.sqrt() + EPSILON * correction)
+            weight[rows] = (1 - rate * self._decay) * weight[rows] - moved
+        self.state[0][rows] = first
+
+    @property
+    def _decay(self) -> float:
+        return self.settings.weight_decay if self.settings.optimizer == "adamw" else 0.0
 
     def state_dict(self) -> dict[str, Tensor]:
         """Tensors by name, of which `load` makes this state again."""

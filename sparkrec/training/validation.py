@@ -34,7 +34,8 @@ def validate(
     total, n = 0.0, 0
     most = -(-settings.users // collective.size)
     with torch.no_grad():
-        everything = torch.arange(shards.n_items)[None]
+        device = model.items.weight.device
+        everything = torch.arange(shards.n_items, device=device)[None]
         offset = 0
         for number in batches.mine:
             known, wanted = shards.read(number), held_out.read(number)
@@ -43,7 +44,7 @@ def validate(
             there = there[: max(most - n, 0)]
             for part in np.array_split(there, max(-(-len(there) * shards.n_items // CELLS), 1)):
                 rows = at[part]
-                scores = model.score(torch.from_numpy(rows + offset), everything)
+                scores = model.score(torch.from_numpy(rows + offset).to(device), everything).cpu()
                 lengths = np.diff(known.indptr)[rows]
                 seen = _lists(known, rows)
                 scores[np.repeat(np.arange(len(rows)), lengths), seen] = -torch.inf

@@ -62,7 +62,8 @@ class InThreads(Collective):
 
     def __init__(self, process_rank, size, shared):
         super().__init__()
-        self.process_rank, self.size, self.shared = process_rank, size, shared
+        self.process_rank = self.local_rank = process_rank
+        self.size, self.shared = size, shared
 
     def _exchange(self, values):
         self.shared["slots"][self.process_rank] = values.clone()

@@ -8,14 +8,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from sparkrec import storage  # noqa: E402
-from sparkrec.config import MfSettings, StoppingSettings, TrainingSettings  # noqa: E402
+from sparkrec.config import MfSettings, NeumfSettings, StoppingSettings, TrainingSettings  # noqa: E402
 from sparkrec.errors import TrainError  # noqa: E402
+from sparkrec.models.rows import Rows  # noqa: E402
 from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
 from sparkrec.training.gradients import by_autograd, of_inner_products  # noqa: E402
 from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
 from sparkrec.training.losses import Scored, loss_of  # noqa: E402
-from sparkrec.training.optimizers import rate_at  # noqa: E402
+from sparkrec.training.optimizers import RowOptimizer, rate_at  # noqa: E402
 from tests.training.examples import planted, write_shards  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -121,8 +122,43 @@ def test_gradients_by_hand_are_those_of_torch(shards, tmp_path, loss):
     torch.testing.assert_close(by_hand.loss, by_torch.loss)
     torch.testing.assert_close(constant, trainer.model.constant.grad, atol=1e-6, rtol=1e-4)
     for found, expected in ((by_hand.users, by_torch.users), (by_hand.items, by_torch.items)):
-        np.testing.assert_array_equal(found.rows, expected.rows)
-        np.testing.assert_allclose(found.gradients, expected.gradients, atol=1e-6)
+        torch.testing.assert_close(found.rows, expected.rows)
+        torch.testing.assert_close(found.gradients, expected.gradients, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rmsprop", "adam", "adamw"])
+def test_rows_move_alike_by_kernels_and_by_torch(optimizer):
+    rng = np.random.default_rng(0)
+    given = TrainingSettings(optimizer=optimizer, momentum=0.9, weight_decay=0.1)
+    start = torch.from_numpy(rng.normal(size=(9, 5)).astype(np.float32))
+    tables = [Rows(9, 5), Rows(9, 5)]
+    by_kernel, by_torch = (RowOptimizer(given, table) for table in tables)
+    by_torch.step = lambda *args: (setattr(by_torch, "steps", by_torch.steps + 1), by_torch._by_torch(*args))
+    for table in tables:
+        table.weight.copy_(start)
+    for rows in ([0, 3, 8], [3, 4], [0, 1, 2, 3]):
+        gradients = torch.from_numpy(rng.normal(size=(len(rows), 5)).astype(np.float32))
+        for each in (by_kernel, by_torch):
+            each.step(torch.tensor(rows), gradients, 0.1)
+    torch.testing.assert_close(tables[0].weight, tables[1].weight, atol=1e-5, rtol=1e-5)
+    assert (tables[0].weight[5:8] == start[5:8]).all()
+
+
+def test_half_the_bits_learn_nearly_the_same(shards, tmp_path):
+    networks = [
+        NeumfSettings(dim=4, layers=[16, 16, 8], training=TrainingSettings(**BASE, precision=precision))
+        for precision in ("float32", "bfloat16")
+    ]
+    jobs = [Job(each, shards, None, str(tmp_path / each.training.precision), 0) for each in networks]
+    whole, half = (train(job, Alone())["history"] for job in jobs)
+    assert [e["loss"] for e in half] == pytest.approx([e["loss"] for e in whole], rel=0.03)
+    assert half[-1]["loss"] != whole[-1]["loss"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said(shards, tmp_path):
+    with pytest.raises(TrainError, match="training.device is gpu, and torch finds none here: set it to cpu"):
+        train(Job(settings(device="gpu"), shards, None, str(tmp_path), 0), Alone())
 
 
 def test_a_batch_in_parts_is_the_batch(shards, tmp_path):

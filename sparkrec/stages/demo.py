@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,28 @@ def demo(folder: str) -> None:
     root = Path(folder).resolve()
     events, items = write_log(root)
     paths = [f"lake={root / 'lake'}", f"ingest.0.source.path={events}"]
-    settings = validate(PipelineSettings, override(read_yaml(CONFIG), paths), CONFIG)
+    console = Console()
+    config = read_yaml(CONFIG)
+    config["train"] = [entry for entry in config["train"] if _can_train(entry["model"], console)]
+    settings = validate(PipelineSettings, override(config, paths), CONFIG)
     lake = Lake(open_session(settings.spark), settings.lake)
     result = run(settings, lake)
-    console = Console()
     console.print(_rows_table(result), _metrics_table(result))
     _print_recommendations(console, lake, result, items)
     console.print(f"Done in {time.perf_counter() - started:.0f} s. The lake is {settings.lake}.")
+
+
+def _can_train(model: dict[str, Any], console: Console) -> bool:
+    """Whether what it needs is installed; TorchDistributor stands in for Horovod."""
+    if "training" not in model:
+        return True
+    if find_spec("torch") is None:
+        console.print(f"Without torch there is no {model['kind']}: pip install sparkrec[train]")
+        return False
+    if find_spec("horovod") is None:
+        console.print(f"Without Horovod, pyspark's TorchDistributor starts the processes of {model['kind']}.")
+        model["training"]["launcher"] = "torch"
+    return True
 
 
 def _rows_table(result: PipelineResult) -> Table:

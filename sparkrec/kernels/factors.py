@@ -22,10 +22,10 @@ def inner_products(users: F32, items: F32, user: I64, item: I32) -> F32:
     user, item    (b,) int64 and (b, k) int32, rows of them
     Raises ValueError for a row that is not there.
     """
-    _check(user, len(users), "users")
-    _check(item, len(items), "items")
     scores = np.empty(item.shape, np.float32)
-    _inner_products(users, items, frozen(user, np.int64, "user"), frozen(item, np.int32, "item", 2), scores)
+    if not _inner_products(users, items, frozen(user, np.int64, "user"), frozen(item, np.int32, "item", 2), scores):
+        _check(user, len(users), "users")
+        _check(item, len(items), "items")
     return scores
 
 
@@ -56,16 +56,22 @@ _FAST = {"reassoc", "contract", "nsz"}
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _inner_products(users: F32, items: F32, user: I64, item: I32, scores: F32) -> None:
+def _inner_products(users: F32, items: F32, user: I64, item: I32, scores: F32) -> bool:
+    """Whether all rows are there."""
     d = users.shape[1] - 1
     for e in range(len(user)):
+        if not 0 <= user[e] < len(users):
+            return False
         x = users[user[e]]
         for j in range(item.shape[1]):
+            if not 0 <= item[e, j] < len(items):
+                return False
             w = items[item[e, j]]
             total = np.float32(0.0)
             for k in range(d):
                 total += x[k] * w[k]
             scores[e, j] = total + x[d] + w[d]
+    return True
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)

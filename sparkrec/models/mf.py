@@ -10,11 +10,15 @@ from sparkrec.models.recommender import Recommender
 
 
 class MF(Recommender):
-    """p_u . q_i + b_u + b_i + c (Koren, Bell and Volinsky 2009, eq. 4); x_u = (p_u, b_u), w_i = (q_i, b_i)."""
+    """p_u . q_i + b_u + b_i + c (Koren, Bell and Volinsky 2009, eq. 4); x_u = (p_u, b_u), w_i = (q_i, b_i).
+
+    Losses that compare the items of a user say nothing about c, which stays zero.
+    """
 
     def __init__(self, settings: MfSettings, n_users: int, n_items: int) -> None:
         super().__init__(n_users, settings.dim + 1, n_items, settings.dim + 1)
-        self.constant = nn.Parameter(torch.zeros(()))
+        compares = settings.training.loss in ("bpr", "hinge", "softmax", "full_softmax")
+        self.constant = nn.Parameter(torch.zeros(()), requires_grad=not compares)
 
     def combine(self, x: Tensor, w: Tensor) -> Tensor:
         d = x.shape[-1] - 1

@@ -62,7 +62,8 @@ def of_inner_products(model: MF, batch: Batch, loss: Loss, settings: TrainingSet
     mine.backward()
     assert scores.grad is not None
     by_score = scores.grad.numpy()
-    model.constant.grad = scores.grad.sum()
+    if model.constant.requires_grad:
+        model.constant.grad = scores.grad.sum()
     users = factors.user_gradients(w, batch.users, batch.items, by_score, len(x))
     items = factors.item_gradients(x, batch.users, batch.items, by_score, len(w))
     total = mine.detach()

@@ -94,7 +94,7 @@ class Trainer:
             start_from(self.model, job.start, self.users)
         self.device = _device(settings, collective)
         self.model.to(self.device)
-        self.dense = list(self.model.parameters())
+        self.dense = [each for each in self.model.parameters() if each.requires_grad]
         for parameter in self.dense:
             parameter.data.copy_(collective.broadcast(parameter.data))
         self.optimizer = dense_optimizer(settings, self.dense) if self.dense else None

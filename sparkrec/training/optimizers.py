@@ -26,7 +26,7 @@ def dense_optimizer(settings: TrainingSettings, parameters: list[torch.nn.Parame
     if settings.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, rate, alpha=DECAY, weight_decay=decay, eps=EPSILON)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, rate, betas=BETAS, eps=EPSILON, weight_decay=decay)
+    return kind(parameters, rate, betas=BETAS, eps=EPSILON, weight_decay=decay, fused=True)
 
 
 class RowOptimizer:

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sys
 import time
 
 import pytest
+from pyspark import cloudpickle
 
 pytest.importorskip("torch")
 
@@ -36,8 +38,11 @@ def run(function, given):
 
 @pytest.fixture(autouse=True)
 def importable(spark, monkeypatch):
-    """The processes import this module: they are started in this checkout."""
+    """Horovod's processes import this module, in this checkout; those of Spark's workers, who cannot, are sent it."""
     monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
@@ -55,6 +60,7 @@ def _raises(job, collective):
 
 def _killed(job, collective):
     if collective.process_rank == 1:
+        storage.write(f"{job.folder}/reached", b"")
         os.kill(os.getpid(), signal.SIGKILL)
     return train(job, collective)
 
@@ -75,8 +81,10 @@ def test_a_process_that_raises_is_named_and_ends_the_others(launcher, spark, tmp
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_process_that_is_killed_ends_the_run(launcher, spark, tmp_path):
+    given = job(tmp_path, launcher=launcher, epochs=1000, stall_seconds=20)
     with pytest.raises(TrainError):
-        run(_killed, job(tmp_path, launcher=launcher, epochs=1000, stall_seconds=20))
+        run(_killed, given)
+    assert storage.exists(f"{given.folder}/reached")
 
 
 @pytest.mark.horovod

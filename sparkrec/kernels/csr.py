@@ -84,6 +84,20 @@ def by_key(keys: I32, n_keys: int) -> tuple[I64, I64]:
     return _counting_order(frozen(keys, np.int32, "keys"), n_keys, np.arange(len(keys)))
 
 
+def runs(ids: I64 | I32, n_ids: int) -> tuple[I64, I64, I64]:
+    """The different ids, ascending; where each one's entries start in the order, (u + 1,); and that order, stable.
+
+    ids  (n,) in [0, n_ids), which the caller has checked
+    """
+    if n_ids > 16 * len(ids) + 1024:  # counting would cost more than comparing
+        order = np.argsort(ids, kind="stable")
+        first = np.flatnonzero(np.diff(ids[order], prepend=-1))
+        return ids[order[first]].astype(np.int64), np.append(first, len(ids)), order
+    start, order = by_key(ids.astype(np.int32, copy=False), n_ids)
+    keys = np.flatnonzero(np.diff(start))
+    return keys, np.append(start[keys], len(ids)), order
+
+
 def grouped(rows: I32, columns: I32, n_rows: int) -> tuple[I64, I64]:
     """indptr (n_rows + 1,) of entries grouped by row, and their order: by row, then column, then as they came.
 

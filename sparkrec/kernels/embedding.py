@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from sparkrec.kernels.arrays import F32, I64, frozen
+from sparkrec.kernels.csr import runs
 
 
 def summed(ids: I64, gradients: F32, n_rows: int) -> tuple[I64, F32]:
@@ -25,46 +26,21 @@ def summed(ids: I64, gradients: F32, n_rows: int) -> tuple[I64, F32]:
         raise ValueError(f"gradients: found {len(gradients)} rows, expected one for each of {len(ids)} ids")
     if len(ids) and (ids.min() < 0 or ids.max() >= n_rows):
         raise ValueError(f"ids: found {ids.min()} to {ids.max()}, expected them in [0, {n_rows})")
-    # Counting sort while the table is not much longer than the batch: else by comparison.
-    order = np.argsort(ids, kind="stable") if n_rows > 16 * len(ids) + 1024 else _counting_order(ids, n_rows)
-    return _summed(ids, gradients, order)
-
-
-@njit(cache=True, nogil=True)
-def _counting_order(ids: I64, n_rows: int) -> I64:
-    start = np.zeros(n_rows + 1, np.int64)
-    for key in ids:
-        start[key + 1] += 1
-    for row in range(n_rows):
-        start[row + 1] += start[row]
-    order = np.empty(len(ids), np.int64)
-    for at in range(len(ids)):
-        order[start[ids[at]]] = at
-        start[ids[at]] += 1
-    return order
+    keys, start, order = runs(ids, n_rows)
+    sums = np.empty((len(keys), gradients.shape[1]), np.float32)
+    _summed(gradients, start, order, sums)
+    return keys, sums
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
-def _summed(ids: I64, gradients: F32, order: I64) -> tuple[I64, F32]:
-    n, d = len(ids), gradients.shape[1]
-    distinct = 0
-    for at in range(n):
-        if at == 0 or ids[order[at]] != ids[order[at - 1]]:
-            distinct += 1
-    keys, sums = np.empty(distinct, np.int64), np.empty((distinct, d), np.float32)
-    row = -1
-    for at in range(n):
-        source = gradients[order[at]]
-        if at == 0 or ids[order[at]] != ids[order[at - 1]]:
-            row += 1
-            keys[row] = ids[order[at]]
-            for k in range(d):
-                sums[row, k] = source[k]
-        else:
-            total = sums[row]
-            for k in range(d):
+def _summed(gradients: F32, start: I64, order: I64, sums: F32) -> None:
+    for row in range(len(sums)):
+        total = sums[row]
+        total[:] = gradients[order[start[row]]]
+        for at in range(start[row] + 1, start[row + 1]):
+            source = gradients[order[at]]
+            for k in range(len(total)):
                 total[k] += source[k]
-    return keys, sums
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})

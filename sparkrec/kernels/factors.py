@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from sparkrec.kernels.arrays import F32, I32, I64, frozen
-from sparkrec.kernels.csr import by_key
+from sparkrec.kernels.csr import runs
 
 
 def inner_products(users: F32, items: F32, user: I64, item: I32) -> F32:
@@ -31,19 +31,17 @@ def inner_products(users: F32, items: F32, user: I64, item: I32) -> F32:
 
 def user_gradients(items: F32, user: I64, item: I32, by_score: F32, n_users: int) -> tuple[I64, F32]:
     """Rows of users in a batch, ascending, and their gradients (u, d + 1); `by_score` (b, k) is that by each score."""
-    start, order = by_key(user.astype(np.int32), n_users)
-    keys = np.flatnonzero(np.diff(start))
+    keys, start, order = runs(user, n_users)
     gradients = np.empty((len(keys), items.shape[1]), np.float32)
-    _user_gradients(items, item, by_score, start, order, keys, gradients)
+    _user_gradients(items, item, by_score, start, order, gradients)
     return keys, gradients
 
 
 def item_gradients(users: F32, user: I64, item: I32, by_score: F32, n_items: int) -> tuple[I64, F32]:
     """The same of items."""
-    start, order = by_key(item.ravel(), n_items)
-    keys = np.flatnonzero(np.diff(start))
+    keys, start, order = runs(item.ravel(), n_items)
     gradients = np.empty((len(keys), users.shape[1]), np.float32)
-    _item_gradients(users, user, by_score.ravel(), item.shape[1], start, order, keys, gradients)
+    _item_gradients(users, user, by_score.ravel(), item.shape[1], start, order, gradients)
     return keys, gradients
 
 
@@ -75,12 +73,12 @@ def _inner_products(users: F32, items: F32, user: I64, item: I32, scores: F32) -
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _user_gradients(items: F32, item: I32, by_score: F32, start: I64, order: I64, keys: I64, gradients: F32) -> None:
+def _user_gradients(items: F32, item: I32, by_score: F32, start: I64, order: I64, gradients: F32) -> None:
     d = items.shape[1] - 1
-    for row in range(len(keys)):
+    for row in range(len(gradients)):
         total = gradients[row]
         total[:] = 0.0
-        for at in range(start[keys[row]], start[keys[row] + 1]):
+        for at in range(start[row], start[row + 1]):
             e = order[at]
             for j in range(item.shape[1]):
                 w, g = items[item[e, j]], by_score[e, j]
@@ -90,14 +88,12 @@ def _user_gradients(items: F32, item: I32, by_score: F32, start: I64, order: I64
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _item_gradients(
-    users: F32, user: I64, by_score: F32, n: int, start: I64, order: I64, keys: I64, gradients: F32
-) -> None:
+def _item_gradients(users: F32, user: I64, by_score: F32, n: int, start: I64, order: I64, gradients: F32) -> None:
     d = users.shape[1] - 1
-    for row in range(len(keys)):
+    for row in range(len(gradients)):
         total = gradients[row]
         total[:] = 0.0
-        for at in range(start[keys[row]], start[keys[row] + 1]):
+        for at in range(start[row], start[row + 1]):
             x, g = users[user[order[at] // n]], by_score[order[at]]
             for k in range(d):
                 total[k] += g * x[k]

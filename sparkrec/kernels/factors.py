@@ -8,6 +8,8 @@ No gradient of a single example is ever written down: each row's is summed in re
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -15,15 +17,16 @@ from sparkrec.kernels.arrays import F32, I32, I64, frozen
 from sparkrec.kernels.csr import runs
 
 
-def inner_products(users: F32, items: F32, user: I64, item: I32) -> F32:
-    """(b, k) scores of user row `user[e]` with item rows `item[e]`.
+def inner_products(users: F32, items: F32, user: I64, item: I32, constant: float = 0.0) -> F32:
+    """(b, k) scores of user row `user[e]` with item rows `item[e]`, and a constant.
 
     users, items  (n, d + 1) and (m, d + 1) float32, the last column a bias
     user, item    (b,) int64 and (b, k) int32, rows of them
     Raises ValueError for a row that is not there.
     """
     scores = np.empty(item.shape, np.float32)
-    if not _inner_products(users, items, frozen(user, np.int64, "user"), frozen(item, np.int32, "item", 2), scores):
+    given = frozen(user, np.int64, "user"), frozen(item, np.int32, "item", 2), np.float32(constant)
+    if not _inner_products(users, items, *given, scores):
         _check(user, len(users), "users")
         _check(item, len(items), "items")
     return scores
@@ -54,7 +57,7 @@ _FAST = {"reassoc", "contract", "nsz"}
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _inner_products(users: F32, items: F32, user: I64, item: I32, scores: F32) -> bool:
+def _inner_products(users: F32, items: F32, user: I64, item: I32, constant: Any, scores: F32) -> bool:
     """Whether all rows are there."""
     d = users.shape[1] - 1
     for e in range(len(user)):
@@ -68,7 +71,7 @@ def _inner_products(users: F32, items: F32, user: I64, item: I32, scores: F32) -
             total = np.float32(0.0)
             for k in range(d):
                 total += x[k] * w[k]
-            scores[e, j] = total + x[d] + w[d]
+            scores[e, j] = total + x[d] + w[d] + constant
     return True
 
 

@@ -23,6 +23,10 @@ from sparkrec.kernels.negatives import Alias, draw_negatives, is_positive
 from sparkrec.shards import Shard, Shards
 
 
+_AT_ONCE = 1 << 15
+"""Positives whose negatives are drawn by one call, for as many steps as they make: small batches cost no more."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """This process's part of a step."""
@@ -102,15 +106,26 @@ class Batches:
             np.random.default_rng((self.seed, epoch, shard.number)).permutation(len(shard.items)) for shard in held
         ]
         keys = [int(np.random.default_rng((self.seed, epoch, shard.number, 1)).integers(2**63)) for shard in held]
-        for step in range(first, steps):
-            total = sum(_cut(n, steps, step + 1) - _cut(n, steps, step) for n in sizes)
-            parts = []
+        at_once = max(_AT_ONCE // self.batch, 1)
+        for begin in range(first, steps, at_once):
+            end = min(begin + at_once, steps)
+            made = []
             for shard, order, key in zip(held, orders, keys, strict=True):
-                begin, end = _cut(len(order), steps, step), _cut(len(order), steps, step + 1)
-                parts.append(self._part(shard, order[begin:end], key, begin, offsets[shard.number]))
-            taken = self._taken(held, parts) if self.of_batch else None
-            users, items, values, confidence, degree = (np.concatenate(each) for each in zip(*parts, strict=True))
-            yield Batch(users, items, values, confidence, degree, total, taken)
+                start, stop = _cut(len(order), steps, begin), _cut(len(order), steps, end)
+                made.append(self._part(shard, order[start:stop], key, start, offsets[shard.number]))
+            for step in range(begin, end):
+                total = sum(_cut(n, steps, step + 1) - _cut(n, steps, step) for n in sizes)
+                parts = []
+                for order, each in zip(orders, made, strict=True):
+                    start, *of_step = (_cut(len(order), steps, at) for at in (begin, step, step + 1))
+                    parts.append(tuple(column[of_step[0] - start : of_step[1] - start] for column in each))
+                yield self._joined(held, parts, total)
+
+    def _joined(self, held: list[Shard], parts: list[tuple[NDArray[Any], ...]], total: int) -> Batch:
+        taken = self._taken(held, parts) if self.of_batch else None
+        columns = parts[0] if len(parts) == 1 else (np.concatenate(each) for each in zip(*parts, strict=True))
+        users, items, values, confidence, degree = columns
+        return Batch(users, items, values, confidence, degree, total, taken)
 
     def _part(self, shard: Shard, at: I64, key: int, begin: int, offset: int) -> tuple[NDArray[Any], ...]:
         rows = shard.rows[at]

@@ -12,6 +12,7 @@ from torch import Tensor
 from sparkrec.config import TrainingSettings
 from sparkrec.kernels import embedding, factors
 from sparkrec.kernels.arrays import F32, I32, I64
+from sparkrec.kernels.losses import PAIR_LOSSES
 from sparkrec.models.mf import MF
 from sparkrec.models.recommender import Recommender
 from sparkrec.training.batches import Batch
@@ -55,25 +56,34 @@ def by_autograd(
 
 
 def of_inner_products(model: MF, batch: Batch, loss: Loss, settings: TrainingSettings) -> Gradients:
-    """The same of MF: torch differentiates by the scores, `kernels.factors` by the rows."""
+    """The same of MF: `kernels.losses`, or torch, differentiates by the scores, `kernels.factors` by the rows."""
     x, w = model.users.weight.numpy(), model.items.weight.numpy()
-    scores = torch.from_numpy(factors.inner_products(x, w, batch.users, batch.items)) + model.constant.detach()
-    mine = loss(batch, scores.requires_grad_()) / batch.total
-    mine.backward()
-    assert scores.grad is not None
-    by_score = scores.grad.numpy()
+    scores = factors.inner_products(x, w, batch.users, batch.items, float(model.constant.detach()))
+    total, by_score = _by_score(scores, batch, loss, settings)
     if model.constant.requires_grad:
-        model.constant.grad = scores.grad.sum()
+        model.constant.grad = torch.tensor(by_score.sum())
     users = factors.user_gradients(w, batch.users, batch.items, by_score, len(x))
     items = factors.item_gradients(x, batch.users, batch.items, by_score, len(w))
-    total = mine.detach()
     for rate, table, each, read in (
         (settings.user_l2, x, users, batch.users),
         (settings.item_l2, w, items, batch.items),
     ):
         if rate:
-            total = total + _shrink(table, each, read, rate / batch.total)
-    return Gradients(total, *(RowGradients(*map(torch.from_numpy, each)) for each in (users, items)))
+            total += _shrink(table, each, read, rate / batch.total)
+    return Gradients(torch.tensor(total), *(RowGradients(*map(torch.from_numpy, each)) for each in (users, items)))
+
+
+def _by_score(scores: F32, batch: Batch, loss: Loss, settings: TrainingSettings) -> tuple[float, F32]:
+    """The loss a positive of all processes, and its derivatives by the scores."""
+    if settings.loss in PAIR_LOSSES:
+        by_score = np.empty_like(scores)
+        given = scores, batch.values, batch.confidence, settings.negative_weight, 1.0 / batch.total, by_score
+        return PAIR_LOSSES[settings.loss](*given), by_score
+    leaf = torch.from_numpy(scores).requires_grad_()
+    mine = loss(batch, leaf) / batch.total
+    mine.backward()
+    assert leaf.grad is not None
+    return float(mine), leaf.grad.numpy()
 
 
 def summed(ids: Tensor, gradients: Tensor, n_rows: int) -> RowGradients:

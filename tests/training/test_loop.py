@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 from sparkrec import storage  # noqa: E402
 from sparkrec.config import MfSettings, NeumfSettings, StoppingSettings, TrainingSettings  # noqa: E402
 from sparkrec.errors import TrainError  # noqa: E402
+from sparkrec.kernels.losses import PAIR_LOSSES  # noqa: E402
 from sparkrec.models.rows import Rows  # noqa: E402
 from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
@@ -67,6 +68,20 @@ def test_a_loss_is_its_formula(loss):
     batch = scored(SCORES, LOG_Q if loss == "softmax" else None)
     found = loss_of(TrainingSettings(loss=loss, negative_weight=0.3), batch)
     assert float(found) == pytest.approx(EXPECTED[loss], rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", PAIR_LOSSES)
+def test_a_loss_by_kernel_is_that_of_torch(loss):
+    chosen = TrainingSettings(loss=loss, negative_weight=0.3)
+    for given in (SCORES, SCORES * 100):  # no overflow, either
+        leaf = torch.tensor(given, requires_grad=True)
+        batch = Scored(leaf, torch.tensor([0, 0]), *(torch.tensor(a).float() for a in (VALUES, CONFIDENCE, DEGREE)))
+        expected = 0.5 * loss_of(chosen, batch)
+        expected.backward()
+        by_score = np.full_like(given, np.nan)
+        found = PAIR_LOSSES[loss](given, *(a.astype(np.float32) for a in (VALUES, CONFIDENCE)), 0.3, 0.5, by_score)
+        assert found == pytest.approx(expected.item(), rel=1e-5)
+        np.testing.assert_allclose(by_score, leaf.grad.numpy(), rtol=1e-5, atol=1e-7)
 
 
 def test_a_column_that_is_taken_is_no_negative():

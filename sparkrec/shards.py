@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from sparkrec import storage
 from sparkrec.errors import InputError
 from sparkrec.kernels.arrays import F32, I32, I64
-from sparkrec.kernels.negatives import check_positives
+from sparkrec.kernels.negatives import Positives
 
 SCHEMA = pa.schema([("user", pa.int64()), ("item", pa.int32()), ("value", pa.float32()), ("confidence", pa.float32())])
 
@@ -36,15 +36,12 @@ class Shard:
     items: I32
     values: F32
     confidence: F32
+    positives: Positives
 
     @cached_property
     def rows(self) -> I64:
         """Position in `users` of each example."""
         return np.repeat(np.arange(len(self.users)), np.diff(self.indptr))
-
-    @property
-    def positives(self) -> tuple[I64, I32]:
-        return self.indptr, self.items
 
 
 @dataclass(frozen=True)
@@ -104,14 +101,10 @@ class Shards:
             raise InputError(
                 f"shard {number} in {self.folder}: its users do not ascend. Remove the folder and run again."
             )
-        shard = Shard(
-            number,
-            users,
-            np.append(start, len(user)).astype(np.int64),
-            *(table[name].to_numpy() for name in ("item", "value", "confidence")),
-        )
-        check_positives(shard.positives, len(users), self.n_items)
-        return shard
+        indptr = np.append(start, len(user)).astype(np.int64)
+        items, values, confidence = (table[name].to_numpy() for name in ("item", "value", "confidence"))
+        positives = Positives.of((indptr, items), len(users), self.n_items)
+        return Shard(number, users, indptr, items, values, confidence, positives)
 
     def _read(self, entry: dict[str, Any], schema: pa.Schema) -> pa.Table:
         path = f"{self.folder}/{entry['file']}"

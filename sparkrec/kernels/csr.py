@@ -84,18 +84,19 @@ def by_key(keys: I32, n_keys: int) -> tuple[I64, I64]:
     return _counting_order(frozen(keys, np.int32, "keys"), n_keys, np.arange(len(keys)))
 
 
-def runs(ids: I64 | I32, n_ids: int) -> tuple[I64, I64, I64]:
-    """The different ids, ascending; where each one's entries start in the order, (u + 1,); and that order, stable.
+def distinct(ids: I64 | I32, n_ids: int, name: str = "ids") -> tuple[I64, I32]:
+    """The different ids, ascending (u,), and which of them each one is (n,).
 
-    ids  (n,) in [0, n_ids), which the caller has checked
+    ids  (n,) integers. Raises ValueError, with `name`, where one is not in [0, n_ids).
     """
     if n_ids > 16 * len(ids) + 1024:  # counting would cost more than comparing
-        order = np.argsort(ids, kind="stable")
-        first = np.flatnonzero(np.diff(ids[order], prepend=-1))
-        return ids[order[first]].astype(np.int64), np.append(first, len(ids)), order
-    start, order = by_key(ids.astype(np.int32, copy=False), n_ids)
-    keys = np.flatnonzero(np.diff(start))
-    return keys, np.append(start[keys], len(ids)), order
+        check_range(ids, n_ids, name)
+        keys, inverse = np.unique(ids, return_inverse=True)
+        return keys.astype(np.int64), inverse.astype(np.int32)
+    found, place, n = _distinct(frozen(ids, np.int32 if ids.dtype == np.int32 else np.int64, name), n_ids)
+    if n < 0:
+        check_range(ids, n_ids, name)
+    return found[:n], place
 
 
 def grouped(rows: I32, columns: I32, n_rows: int) -> tuple[I64, I64]:
@@ -124,3 +125,22 @@ def _counting_order(keys: I32, n_keys: int, entries: I64) -> tuple[I64, I64]:
         order[place[keys[entry]]] = entry
         place[keys[entry]] += 1
     return start, order
+
+
+@njit(cache=True, nogil=True)
+def _distinct(ids: I64 | I32, n_ids: int) -> tuple[I64, I32, int]:
+    """-1 for their number where one is out of range."""
+    found, place = np.empty(n_ids + 1, np.int64), np.empty(len(ids), np.int32)
+    place_of = np.zeros(n_ids, np.int32)
+    for key in ids:
+        if not 0 <= key < n_ids:
+            return found, place, -1
+        place_of[key] = 1
+    n = 0
+    for key in range(n_ids):  # without a branch, which would be predicted wrongly half of the time
+        there = place_of[key]
+        found[n], place_of[key] = key, n
+        n += there
+    for at in range(len(ids)):
+        place[at] = place_of[ids[at]]
+    return found, place, n

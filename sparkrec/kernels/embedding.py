@@ -9,8 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from sparkrec.kernels.arrays import F32, I64, frozen
-from sparkrec.kernels.csr import runs
+from sparkrec.kernels.arrays import F32, I32, I64, frozen
+from sparkrec.kernels.csr import distinct
+from sparkrec.kernels.dense import prefetch
+
+AHEAD = 4
+"""Rows that are asked for before they are needed: they are far apart, and no processor guesses which is next."""
 
 
 def summed(ids: I64, gradients: F32, n_rows: int) -> tuple[I64, F32]:
@@ -24,23 +28,18 @@ def summed(ids: I64, gradients: F32, n_rows: int) -> tuple[I64, F32]:
     gradients = frozen(gradients, np.float32, "gradients", 2)
     if len(ids) != len(gradients):
         raise ValueError(f"gradients: found {len(gradients)} rows, expected one for each of {len(ids)} ids")
-    if len(ids) and (ids.min() < 0 or ids.max() >= n_rows):
-        raise ValueError(f"ids: found {ids.min()} to {ids.max()}, expected them in [0, {n_rows})")
-    keys, start, order = runs(ids, n_rows)
-    sums = np.empty((len(keys), gradients.shape[1]), np.float32)
-    _summed(gradients, start, order, sums)
+    keys, place = distinct(ids, n_rows)
+    sums = np.zeros((len(keys), gradients.shape[1]), np.float32)
+    _add(gradients, place, sums)
     return keys, sums
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
-def _summed(gradients: F32, start: I64, order: I64, sums: F32) -> None:
-    for row in range(len(sums)):
-        total = sums[row]
-        total[:] = gradients[order[start[row]]]
-        for at in range(start[row] + 1, start[row + 1]):
-            source = gradients[order[at]]
-            for k in range(len(total)):
-                total[k] += source[k]
+@njit(cache=True, nogil=True)
+def _add(gradients: F32, place: I32, sums: F32) -> None:
+    for at in range(len(place)):
+        total, source = sums[place[at]], gradients[at]
+        for k in range(len(total)):
+            total[k] += source[k]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
@@ -48,6 +47,9 @@ def sgd(table: F32, velocity: F32, ids: I64, gradients: F32, rate: float, moment
     """v = momentum v + g; w -= rate v, for the rows `ids` (different ones)."""
     rate_, momentum_ = np.float32(rate), np.float32(momentum)
     for at in range(len(ids)):
+        if at + AHEAD < len(ids):
+            prefetch(table, ids[at + AHEAD])
+            prefetch(velocity, ids[at + AHEAD])
         w, v, g = table[ids[at]], velocity[ids[at]], gradients[at]
         for k in range(len(w)):
             v[k] = momentum_ * v[k] + g[k]
@@ -59,6 +61,9 @@ def adagrad(table: F32, total: F32, ids: I64, gradients: F32, rate: float, epsil
     """s += g^2; w -= rate g / (sqrt(s) + epsilon) (Duchi et al. 2011)."""
     rate_, epsilon_ = np.float32(rate), np.float32(epsilon)
     for at in range(len(ids)):
+        if at + AHEAD < len(ids):
+            prefetch(table, ids[at + AHEAD])
+            prefetch(total, ids[at + AHEAD])
         w, s, g = table[ids[at]], total[ids[at]], gradients[at]
         for k in range(len(w)):
             s[k] += g[k] * g[k]
@@ -70,6 +75,9 @@ def rmsprop(table: F32, square: F32, ids: I64, gradients: F32, rate: float, deca
     """s = decay s + (1 - decay) g^2; w -= rate g / (sqrt(s) + epsilon)."""
     rate_, decay_, epsilon_, rest = np.float32(rate), np.float32(decay), np.float32(epsilon), np.float32(1 - decay)
     for at in range(len(ids)):
+        if at + AHEAD < len(ids):
+            prefetch(table, ids[at + AHEAD])
+            prefetch(square, ids[at + AHEAD])
         w, s, g = table[ids[at]], square[ids[at]], gradients[at]
         for k in range(len(w)):
             s[k] = decay_ * s[k] + rest * g[k] * g[k]
@@ -97,6 +105,10 @@ def adam(
     first, second = np.float32(beta1), np.float32(beta2)
     rest1, rest2, kept = np.float32(1 - beta1), np.float32(1 - beta2), np.float32(1 - rate * decay)
     for at in range(len(ids)):
+        if at + AHEAD < len(ids):
+            prefetch(table, ids[at + AHEAD])
+            prefetch(mean, ids[at + AHEAD])
+            prefetch(square, ids[at + AHEAD])
         w, m, s, g = table[ids[at]], mean[ids[at]], square[ids[at]], gradients[at]
         for k in range(len(w)):
             m[k] = first * m[k] + rest1 * g[k]

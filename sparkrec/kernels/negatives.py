@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from sparkrec.kernels.arrays import F64, I32, I64, Lists, check_range, checked_lists, frozen
 from sparkrec.kernels.random import GOLDEN
@@ -42,36 +43,53 @@ def popularity(counts: I64, power: float) -> Alias:
     return Alias.of((counts.astype(np.float64) + 1.0) ** power)
 
 
-def draw_negatives(key: int, first: int, rows: I64, positives: Lists, alias: Alias, n: int) -> I32:
+@dataclass(frozen=True)
+class Positives:
+    """The positives of each row, and a filter that tells of most other items that they are none (Bloom 1970)."""
+
+    indptr: I64
+    ids: I32
+    """Ascending in each row."""
+    filter: NDArray[np.uint64]
+    """A power of two of bits, 16 or more a positive, with one hash: an item whose bit is not set is no positive."""
+
+    @classmethod
+    def of(cls, lists: Lists, n_rows: int, n_items: int) -> Positives:
+        """Of lists (indptr, int32 items). Raises ValueError where they do not ascend or are not in [0, n_items)."""
+        indptr, ids = checked_lists(lists, n_rows, "positives")
+        check_range(ids, n_items, "positives")
+        bits = max(16 * len(ids), 64)
+        words = np.zeros(1 << (bits - 1).bit_length() - 6, np.uint64)
+        _fill(indptr, ids, words)
+        return cls(indptr, ids, frozen(words, np.uint64, "filter"))
+
+    def counts(self, rows: I64) -> I64:
+        """Positives of each of the rows."""
+        return self.indptr[rows + 1] - self.indptr[rows]
+
+
+def draw_negatives(key: int, first: int, rows: I64, positives: Positives, alias: Alias, n: int) -> I32:
     """(b, n) int32 items, none of them a positive of its row, drawn from `alias` and again while it is.
 
-    key        of the stream, any integer of 64 bits
-    first      number of the first row's draws in the stream: row b's are (first + b) n + 0 ... n - 1
-    rows       (b,) int64 whose positives: rows of `positives`
-    positives  (indptr, int32 items), ascending in each row
+    key    of the stream, any integer of 64 bits
+    first  number of the first row's draws in the stream: row b's are (first + b) n + 0 ... n - 1
+    rows   (b,) int64 whose positives
     Raises ValueError where a row has every item.
     """
-    indptr, ids = frozen(positives[0], np.int64, "indptr"), frozen(positives[1], np.int32, "positives")
     rows = frozen(rows, np.int64, "rows")
-    check_range(rows, len(indptr) - 1, "rows")
-    full = np.diff(indptr)[rows] >= len(alias.keep) if n else np.zeros(0, bool)
+    check_range(rows, len(positives.indptr) - 1, "rows")
+    full = positives.counts(rows) >= len(alias.keep) if n else np.zeros(0, bool)
     if full.any():
         raise ValueError(f"rows: row {rows[int(np.argmax(full))]} has every item, expected one left to draw")
     bits = np.uint64(key & 0xFFFFFFFFFFFFFFFF)
-    return _draw(bits, np.uint64(first), rows, indptr, ids, alias.keep, alias.other, n)
+    given = positives.indptr, positives.ids, positives.filter, alias.keep, alias.other
+    return _draw(bits, np.uint64(first), rows, *given, n)
 
 
-def check_positives(positives: Lists, n_rows: int, n_items: int) -> Lists:
-    """Positives as `draw_negatives` reads them. Raises ValueError."""
-    checked = checked_lists(positives, n_rows, "positives")
-    check_range(checked[1], n_items, "positives")
-    return checked
-
-
-def is_positive(rows: I64, items: I32, positives: Lists) -> np.ndarray:
+def is_positive(rows: I64, items: I32, positives: Positives) -> np.ndarray:
     """(b, k) bool: whether items[k] is a positive of rows[b]."""
-    indptr, ids = frozen(positives[0], np.int64, "indptr"), frozen(positives[1], np.int32, "positives")
-    return _is_positive(frozen(rows, np.int64, "rows"), frozen(items, np.int32, "items"), indptr, ids)
+    given = frozen(rows, np.int64, "rows"), frozen(items, np.int32, "items")
+    return _is_positive(*given, positives.indptr, positives.ids, positives.filter)
 
 
 @njit(cache=True, nogil=True)
@@ -111,32 +129,62 @@ def _mixed(bits: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def _among(ids: I32, start: int, stop: int, item: Any) -> bool:
-    """Whether ids[start:stop], ascending, has the item."""
-    at, end = start, stop
-    while at < end:
-        middle = (at + end) >> 1
-        if ids[middle] < item:
-            at = middle + 1
-        else:
-            end = middle
-    return at < stop and ids[at] == item
+def _bit(row: Any, item: Any, words: NDArray[np.uint64]) -> tuple[Any, Any]:
+    """Word and bit of a pair: the high bits of a product, as many as there are."""
+    mixed = (np.uint64(row) << np.uint64(32) ^ np.uint64(item)) * GOLDEN
+    mixed = (mixed ^ (mixed >> np.uint64(32))) * GOLDEN
+    word = (mixed >> np.uint64(32)) * np.uint64(len(words)) >> np.uint64(32)
+    return word, np.uint64(1) << (mixed & np.uint64(63))
 
 
 @njit(cache=True, nogil=True)
-def _draw(key: np.uint64, first: np.uint64, rows: I64, indptr: I64, ids: I32, keep: F64, other: I32, n: int) -> I32:
+def _fill(indptr: I64, ids: I32, words: NDArray[np.uint64]) -> None:
+    for row in range(len(indptr) - 1):
+        for at in range(indptr[row], indptr[row + 1]):
+            word, bit = _bit(row, ids[at], words)
+            words[word] |= bit
+
+
+@njit(cache=True, nogil=True)
+def _has(row: Any, item: Any, indptr: I64, ids: I32, words: NDArray[np.uint64]) -> bool:
+    """Whether an item is a positive of a row."""
+    word, bit = _bit(row, item, words)
+    if not words[word] & bit:
+        return False
+    start = indptr[row]
+    n = indptr[row + 1] - start
+    if n <= 0:
+        return False
+    while n > 1:  # a step adds instead of branching: half of the branches would be predicted wrongly
+        half = n >> 1
+        start += half * (ids[start + half - 1] < item)
+        n -= half
+    return bool(ids[start] == item)
+
+
+@njit(cache=True, nogil=True)
+def _draw(
+    key: np.uint64,
+    first: np.uint64,
+    rows: I64,
+    indptr: I64,
+    ids: I32,
+    words: NDArray[np.uint64],
+    keep: F64,
+    other: I32,
+    n: int,
+) -> I32:
     m = np.uint64(len(keep))
     drawn = np.empty((len(rows), n), np.int32)
     stream = _mixed(key + GOLDEN)
     for b in range(len(rows)):
-        start, stop = indptr[rows[b]], indptr[rows[b] + 1]
         for j in range(n):
             state = _mixed(stream + ((first + np.uint64(b)) * np.uint64(n) + np.uint64(j) + np.uint64(1)) * GOLDEN)
             while True:
                 column = ((state >> np.uint64(32)) * m) >> np.uint64(32)  # Lemire's multiplication instead of modulo
                 chance = np.float64(state & np.uint64(0xFFFFFFFF)) * 2.0**-32
                 item = np.int64(column) if chance < keep[column] else np.int64(other[column])
-                if not _among(ids, start, stop, item):
+                if not _has(rows[b], item, indptr, ids, words):
                     break
                 state = _mixed(state + GOLDEN)
             drawn[b, j] = item
@@ -144,9 +192,9 @@ def _draw(key: np.uint64, first: np.uint64, rows: I64, indptr: I64, ids: I32, ke
 
 
 @njit(cache=True, nogil=True)
-def _is_positive(rows: I64, items: I32, indptr: I64, ids: I32) -> np.ndarray:
+def _is_positive(rows: I64, items: I32, indptr: I64, ids: I32, words: NDArray[np.uint64]) -> np.ndarray:
     found = np.zeros((len(rows), len(items)), np.bool_)
     for b in range(len(rows)):
         for k in range(len(items)):
-            found[b, k] = _among(ids, indptr[rows[b]], indptr[rows[b] + 1], items[k])
+            found[b, k] = _has(rows[b], items[k], indptr, ids, words)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +12,8 @@ from sparkrec.models.recommender import Recommender
 
 class GMF(Recommender):
     """h . (p_u * q_i) + c (He et al. 2017, section 3.2)."""
+
+    layers = np.zeros(0, np.int64)
 
     def __init__(self, settings: GmfSettings, n_users: int, n_items: int) -> None:
         super().__init__(n_users, settings.dim, n_items, settings.dim)

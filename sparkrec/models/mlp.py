@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 from torch import Tensor, nn
 
 from sparkrec.config import MlpSettings
@@ -20,6 +21,7 @@ class Tower(nn.Module):
     def __init__(self, layers: Sequence[int], dropout: float) -> None:
         super().__init__()
         half = layers[0] // 2
+        self.dropout = dropout
         self.user, self.item = nn.Linear(half, layers[1], bias=False), nn.Linear(half, layers[1])
         rest: list[nn.Module] = []
         for size, narrower in pairwise(layers[1:]):
@@ -39,6 +41,7 @@ class MLP(Recommender):
     def __init__(self, settings: MlpSettings, n_users: int, n_items: int) -> None:
         half = settings.layers[0] // 2
         super().__init__(n_users, half, n_items, half)
+        self.layers = np.array([half, *settings.layers[1:]])
         self.tower = Tower(settings.layers, settings.dropout)
         self.out = nn.Linear(settings.layers[-1], 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ class NeuMF(Recommender):
         size = settings.dim + settings.layers[0] // 2
         super().__init__(n_users, size, n_items, size)
         self.dim = settings.dim
+        self.layers = np.array([settings.layers[0] // 2, *settings.layers[1:]])
         self.tower = Tower(settings.layers, settings.dropout)
         self.out = nn.Linear(settings.dim + settings.layers[-1], 1)
 

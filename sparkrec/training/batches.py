@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ from sparkrec.errors import TrainError
 from sparkrec.kernels.arrays import F32, I32, I64
 from sparkrec.kernels.negatives import Alias, draw_negatives, is_positive
 from sparkrec.shards import Shard, Shards
-
 
 _AT_ONCE = 1 << 15
 """Positives whose negatives are drawn by one call, for as many steps as they make: small batches cost no more."""
@@ -73,6 +73,8 @@ class Batches:
     seed: int
     of_batch: bool = False
     """Negatives are the other positives of the batch."""
+    _held: list[Shard] = field(default_factory=list)
+    """Shards of the group that is worked on."""
 
     @property
     def users(self) -> I64:
@@ -85,8 +87,7 @@ class Batches:
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from step `first` on."""
-        offsets = self._offsets()
-        held: list[Shard] = []
+        offsets, held = self._offsets(), self._held
         for group in np.random.default_rng((self.seed, number)).permutation(self.shards.groups).tolist():
             steps = self._steps_of(group)
             if first >= steps:
@@ -94,7 +95,7 @@ class Batches:
                 continue
             mine = self.shards.mine(group, self.process_rank, self.size)
             if [shard.number for shard in held] != mine:
-                held = [self.shards.read(shard) for shard in mine]
+                held[:] = [self.shards.read(shard) for shard in mine]
             yield from self._group(number, group, held, offsets, steps, first)
             first = 0
 
@@ -111,8 +112,9 @@ class Batches:
             end = min(begin + at_once, steps)
             made = []
             for shard, order, key in zip(held, orders, keys, strict=True):
-                start, stop = _cut(len(order), steps, begin), _cut(len(order), steps, end)
-                made.append(self._part(shard, order[start:stop], key, start, offsets[shard.number]))
+                cuts = [_cut(len(order), steps, at) for at in range(begin, end + 1)]
+                at = np.concatenate([np.sort(order[start:stop]) for start, stop in pairwise(cuts)])  # by user
+                made.append(self._part(shard, at, key, cuts[0], offsets[shard.number]))
             for step in range(begin, end):
                 total = sum(_cut(n, steps, step + 1) - _cut(n, steps, step) for n in sizes)
                 parts = []
@@ -134,13 +136,13 @@ class Batches:
             try:
                 drawn = draw_negatives(key, begin, rows, shard.positives, self.alias, self.negatives)
             except ValueError:
-                full = rows[np.diff(shard.indptr)[rows] >= self.shards.n_items][0]
+                full = rows[shard.positives.counts(rows) >= self.shards.n_items][0]
                 raise TrainError(
                     f"user {shard.users[full]} has all {self.shards.n_items} items: there is no negative to draw. "
                     "Leave this user out, or use a loss without negatives."
                 ) from None
             items = np.concatenate((items, drawn), axis=1)
-        return rows + offset, items, shard.values[at], shard.confidence[at], np.diff(shard.indptr)[rows]
+        return rows + offset, items, shard.values[at], shard.confidence[at], shard.positives.counts(rows)
 
     def _taken(self, held: list[Shard], parts: list[tuple[NDArray[Any], ...]]) -> NDArray[np.bool_]:
         positives = np.concatenate([part[1][:, 0] for part in parts])

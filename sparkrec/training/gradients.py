@@ -1,4 +1,4 @@
-"""Gradients of a batch, row by row: by torch, or by hand where scores are inner products."""
+"""Gradients of a batch, row by row: by torch, or by a kernel for the models that have one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 
 from sparkrec.config import TrainingSettings
-from sparkrec.kernels import embedding, factors
-from sparkrec.kernels.arrays import F32, I32, I64
+from sparkrec.kernels import embedding, factors, towers
+from sparkrec.kernels.arrays import F32, I64
 from sparkrec.kernels.losses import PAIR_LOSSES
+from sparkrec.kernels.pairs import Pairs
+from sparkrec.models.gmf import GMF
 from sparkrec.models.mf import MF
+from sparkrec.models.mlp import MLP
+from sparkrec.models.neumf import NeuMF
 from sparkrec.models.recommender import Recommender
 from sparkrec.training.batches import Batch
+from sparkrec.training.dense import Dense
 
 Loss: TypeAlias = Callable[[Batch, Tensor], Tensor]
 """Of a batch and its scores (b, k): a sum over the positives."""
@@ -29,7 +34,7 @@ class RowGradients(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """What a batch says of a model. The gradients of its dense parameters are in their `grad`."""
+    """What a batch says of a model. The gradients of its dense parameters are added to their `grad`."""
 
     loss: Tensor
     users: RowGradients
@@ -55,35 +60,42 @@ def by_autograd(
     return Gradients(total, *(summed(*table.take(), len(table.weight)) for table in (model.users, model.items)))
 
 
-def of_inner_products(model: MF, batch: Batch, loss: Loss, settings: TrainingSettings) -> Gradients:
-    """The same of MF: `kernels.losses`, or torch, differentiates by the scores, `kernels.factors` by the rows."""
+def by_kernel(model: Recommender, dense: Dense, batch: Batch, settings: TrainingSettings) -> Gradients:
+    """The same, on one thread and without torch, where `has_kernel`."""
     x, w = model.users.weight.numpy(), model.items.weight.numpy()
-    scores = factors.inner_products(x, w, batch.users, batch.items, float(model.constant.detach()))
-    total, by_score = _by_score(scores, batch, loss, settings)
-    if model.constant.requires_grad:
-        model.constant.grad = torch.tensor(by_score.sum())
-    users = factors.user_gradients(w, batch.users, batch.items, by_score, len(x))
-    items = factors.item_gradients(x, batch.users, batch.items, by_score, len(w))
-    for rate, table, each, read in (
-        (settings.user_l2, x, users, batch.users),
-        (settings.item_l2, w, items, batch.items),
+    given = batch.users, batch.items, batch.values, batch.confidence
+    pairs, users, items = Pairs.of(*given, len(x), len(w))
+    sums = np.zeros((len(users), x.shape[1]), np.float32), np.zeros((len(items), w.shape[1]), np.float32)
+    loss = PAIR_LOSSES[settings.loss], settings.negative_weight, 1.0 / batch.total
+    if isinstance(model, MF):
+        total, by_constant = factors.add_gradients(x, w, float(model.constant.detach()), pairs, *loss, *sums)
+        dense.gradients += by_constant  # of c, if there is one to learn
+    else:
+        assert isinstance(model, GMF | MLP | NeuMF)
+        by_weight = dense.gradients.numpy()
+        total = towers.add_gradients(x, w, model.layers, dense.weights.numpy(), pairs, *loss, *sums, by_weight)
+    for rate, rows, each, place in (
+        (settings.user_l2, x[users], sums[0], pairs.user_place),
+        (settings.item_l2, w[items], sums[1], pairs.item_place),
     ):
         if rate:
-            total += _shrink(table, each, read, rate / batch.total)
-    return Gradients(torch.tensor(total), *(RowGradients(*map(torch.from_numpy, each)) for each in (users, items)))
+            total += _shrink(rows, each, np.bincount(place.ravel()), rate / batch.total)
+    of_users, of_items = ((users, sums[0]), (items, sums[1]))
+    return Gradients(
+        torch.tensor(total), *(RowGradients(*map(torch.from_numpy, each)) for each in (of_users, of_items))
+    )
 
 
-def _by_score(scores: F32, batch: Batch, loss: Loss, settings: TrainingSettings) -> tuple[float, F32]:
-    """The loss a positive of all processes, and its derivatives by the scores."""
-    if settings.loss in PAIR_LOSSES:
-        by_score = np.empty_like(scores)
-        given = scores, batch.values, batch.confidence, settings.negative_weight, 1.0 / batch.total, by_score
-        return PAIR_LOSSES[settings.loss](*given), by_score
-    leaf = torch.from_numpy(scores).requires_grad_()
-    mine = loss(batch, leaf) / batch.total
-    mine.backward()
-    assert leaf.grad is not None
-    return float(mine), leaf.grad.numpy()
+def has_kernel(model: Recommender, settings: TrainingSettings) -> bool:
+    """Whether `by_kernel` knows it: MF, GMF, MLP and NeuMF on CPU, a loss of pairs, nothing random or rounded."""
+    return (
+        isinstance(model, MF | GMF | MLP | NeuMF)
+        and settings.loss in PAIR_LOSSES
+        and settings.negative_sampling == "items"
+        and settings.device == "cpu"
+        and settings.precision == "float32"
+        and not (isinstance(model, MLP | NeuMF) and model.tower.dropout)
+    )
 
 
 def summed(ids: Tensor, gradients: Tensor, n_rows: int) -> RowGradients:
@@ -94,10 +106,8 @@ def summed(ids: Tensor, gradients: Tensor, n_rows: int) -> RowGradients:
     return RowGradients(rows, gradients.new_zeros(len(rows), gradients.shape[1]).index_add_(0, inverse, gradients))
 
 
-def _shrink(table: F32, found: tuple[I64, F32], read: I64 | I32, rate: float) -> float:
-    """Add the gradient of rate times the sum of squares of the rows that were `read`; that sum."""
-    keys, gradients = found
-    times = np.bincount(read.ravel(), minlength=len(table))[keys].astype(np.float32)
-    rows = table[keys]
-    gradients += (2.0 * rate) * times[:, None] * rows
-    return float(rate * (times @ np.einsum("nd,nd->n", rows, rows)))
+def _shrink(rows: F32, gradients: F32, times: I64, rate: float) -> float:
+    """Add the gradient of rate times the sum of squares of the rows, each as often as it was read; that sum."""
+    weights = times.astype(np.float32)
+    gradients += (2.0 * rate) * weights[:, None] * rows
+    return float(rate * (weights @ np.einsum("nd,nd->n", rows, rows)))

@@ -20,15 +20,15 @@ from sparkrec.errors import TrainError
 from sparkrec.kernels.negatives import popularity
 from sparkrec.kernels.random import normal_rows
 from sparkrec.models import MODELS
-from sparkrec.models.mf import MF
 from sparkrec.progress import track
 from sparkrec.shards import Shards
 from sparkrec.training.batches import Batch, Batches, Prefetched
 from sparkrec.training.checkpoints import Checkpoints
 from sparkrec.training.collective import Collective
-from sparkrec.training.gradients import Gradients, RowGradients, by_autograd, of_inner_products, summed
+from sparkrec.training.dense import Dense
+from sparkrec.training.gradients import Gradients, RowGradients, by_autograd, by_kernel, has_kernel, summed
 from sparkrec.training.losses import Scored, loss_of
-from sparkrec.training.optimizers import RowOptimizer, dense_optimizer, flat_state, load_flat_state, rate_at
+from sparkrec.training.optimizers import Optimizer, rate_at
 from sparkrec.training.validation import validate
 from sparkrec.training.warm_start import start_from
 
@@ -94,12 +94,10 @@ class Trainer:
             start_from(self.model, job.start, self.users)
         self.device = _device(settings, collective)
         self.model.to(self.device)
-        self.dense = [each for each in self.model.parameters() if each.requires_grad]
-        for parameter in self.dense:
-            parameter.data.copy_(collective.broadcast(parameter.data))
-        self.optimizer = dense_optimizer(settings, self.dense) if self.dense else None
-        self.user_optimizer = RowOptimizer(settings, self.model.users)
-        self.item_optimizer = RowOptimizer(settings, self.model.items)
+        self.dense = Dense(self.model, settings, self.device)
+        self.dense.weights.copy_(collective.broadcast(self.dense.weights))
+        self.user_optimizer = Optimizer(settings, self.model.users.weight)
+        self.item_optimizer = Optimizer(settings, self.model.items.weight)
         self.checkpoints = Checkpoints(job.folder, collective.process_rank, collective.size)
 
     def run(self) -> dict[str, Any]:
@@ -176,15 +174,14 @@ class Trainer:
     def _step(self, batch: Batch, rate: float) -> float:
         """Take one step; the mean loss of the batch of all processes."""
         found = self._gradients(batch)
-        loss = self._dense_step(found.loss, rate)
+        loss = self.dense.step(self.collective.sum(self.dense.message(found.loss)), rate)
         self.user_optimizer.step(*found.users, rate)
         self.item_optimizer.step(*self._of_all(found.items, batch), rate)
-        return float(loss)
+        return loss
 
     def _gradients(self, batch: Batch) -> Gradients:
-        on_cpu = self.device.type == "cpu"
-        if isinstance(self.model, MF) and on_cpu and not self.all_items and not self.batches.of_batch:
-            return of_inner_products(self.model, batch, self._loss, self.settings)
+        if has_kernel(self.model, self.settings):
+            return by_kernel(self.model, self.dense, batch, self.settings)
         return by_autograd(self.model, batch, self._scored_items, self._loss, self.settings)
 
     def _scored_items(self, batch: Batch) -> Tensor:
@@ -225,24 +222,6 @@ class Trainer:
         drawn[:, 0] = 0.0
         return drawn
 
-    def _dense_step(self, loss: Tensor, rate: float) -> Tensor:
-        """Sum the gradients of the dense layers, and the loss with them, over the processes, and update."""
-        if self.collective.size > 1 or self.optimizer:
-            gradients = [each.grad if each.grad is not None else torch.zeros_like(each) for each in self.dense]
-            flat = self.collective.sum(torch.cat([loss[None], *(each.reshape(-1) for each in gradients)]))
-            loss = flat[0]
-            if self.optimizer and torch.isfinite(loss):
-                sizes = [each.numel() for each in self.dense]
-                for each, gradient in zip(self.dense, flat[1:].split(sizes), strict=True):
-                    each.grad = gradient.view_as(each)
-                if self.settings.clip_norm:
-                    torch.nn.utils.clip_grad_norm_(self.dense, self.settings.clip_norm)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-        return loss
-
     def _of_all(self, items: RowGradients, batch: Batch) -> RowGradients:
         """Item rows read by any process and their gradients: as pairs, or as the whole table where that is less."""
         if self.collective.size == 1:
@@ -267,11 +246,10 @@ class Trainer:
         self.checkpoints.write_users(epoch, users)
         self.collective.barrier()
         if self.collective.process_rank == 0:
-            shared = {f"dense.{name}": each.data for name, each in self.model.named_parameters()}
+            shared = {f"dense.{name}": each.data.clone() for name, each in self.model.named_parameters()}
             shared["items.weight"] = self.model.items.weight
             shared |= {f"items.optimizer.{name}": each for name, each in self.item_optimizer.state_dict().items()}
-            if self.optimizer:
-                shared |= {f"optimizer.{name}": each for name, each in flat_state(self.optimizer).items()}
+            shared |= {f"optimizer.{name}": each for name, each in self.dense.optimizer.state_dict().items()}
             self.checkpoints.write_shared(epoch, shared, state, state["best_epoch"])
         self.collective.barrier()
 
@@ -289,8 +267,7 @@ class Trainer:
             self.model.users.weight.copy_(users["weight"])
         self.item_optimizer.load(_under("items.optimizer.", shared))
         self.user_optimizer.load(_under("optimizer.", users))
-        if self.optimizer:
-            load_flat_state(self.optimizer, _under("optimizer.", shared))
+        self.dense.optimizer.load(_under("optimizer.", shared))
         return last
 
 

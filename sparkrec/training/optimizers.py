@@ -1,53 +1,38 @@
-"""Optimisers by name: torch's for the dense layers, lazy ones for the rows of embedding tables."""
+"""Optimisers by name, lazy ones: the dense layers are a table of one row, which every batch touches."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparkrec.config import TrainingSettings
 from sparkrec.kernels import embedding
-from sparkrec.models.rows import Rows
 
 BETAS, EPSILON, DECAY = (0.9, 0.999), 1e-8, 0.99
 _STATES = {"sgd": 1, "adagrad": 1, "rmsprop": 1, "adam": 2, "adamw": 2}
 
 
-def dense_optimizer(settings: TrainingSettings, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """torch's, of all dense layers."""
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, rate, momentum=settings.momentum, weight_decay=decay)
-    if settings.optimizer == "adagrad":
-        return torch.optim.Adagrad(parameters, rate, weight_decay=decay, eps=EPSILON)
-    if settings.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, rate, alpha=DECAY, weight_decay=decay, eps=EPSILON)
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, rate, betas=BETAS, eps=EPSILON, weight_decay=decay, fused=True)
+class Optimizer:
+    """torch's rule of that name for one table, row by row: those that a batch did not touch stay as they are."""
 
-
-class RowOptimizer:
-    """The same rule for one table, row by row: those that a batch did not touch stay as they are."""
-
-    def __init__(self, settings: TrainingSettings, table: Rows) -> None:
-        self.settings, self.table = settings, table
-        self.state = [torch.zeros_like(table.weight) for _ in range(_STATES[settings.optimizer])]
+    def __init__(self, settings: TrainingSettings, weight: Tensor) -> None:
+        self.settings, self.weight = settings, weight
+        self.state = [torch.zeros_like(weight) for _ in range(_STATES[settings.optimizer])]
         self.steps = 0
 
     def step(self, rows: Tensor, gradients: Tensor, rate: float) -> None:
         """Update `rows` (u,), different ones, by their gradients (u, d)."""
         self.steps += 1
-        if self.table.weight.device.type == "cpu":
+        if self.weight.device.type == "cpu":
             self._by_kernel(rows, gradients, rate)
         else:
             self._by_torch(rows, gradients, rate)
 
     def _by_kernel(self, rows: Tensor, gradients: Tensor, rate: float) -> None:
         settings = self.settings
-        weight, states = self.table.weight.numpy(), [state.numpy() for state in self.state]
+        weight, states = self.weight.numpy(), [state.numpy() for state in self.state]
         given = rows.numpy(), gradients.numpy()
         if settings.optimizer == "sgd":
             embedding.sgd(weight, states[0], *given, rate, settings.momentum)
@@ -60,7 +45,7 @@ class RowOptimizer:
 
     def _by_torch(self, rows: Tensor, gradients: Tensor, rate: float) -> None:
         """The rules of `kernels.embedding`, on any device."""
-        name, weight = self.settings.optimizer, self.table.weight
+        name, weight = self.settings.optimizer, self.weight
         first = self.state[0][rows]
         if name == "sgd":
             first = self.settings.momentum * first + gradients
@@ -106,20 +91,3 @@ def rate_at(settings: TrainingSettings, step: int, steps: int) -> float:
     if settings.schedule == "cosine":
         return rate * 0.5 * (1.0 + math.cos(math.pi * done))
     return rate
-
-
-def flat_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Tensors of a torch optimiser by `parameter.name`."""
-    states: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
-    return {f"{at}.{name}": torch.as_tensor(value) for at, state in states.items() for name, value in state.items()
-            if value is not None}  # fmt: skip
-
-
-def load_flat_state(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
-    """What `flat_state` gave."""
-    state = optimizer.state_dict()
-    nested: dict[int, dict[str, Tensor]] = {}
-    for name, value in flat.items():
-        at, _, key = name.partition(".")
-        nested.setdefault(int(at), {})[key] = value
-    optimizer.load_state_dict({**state, "state": nested})

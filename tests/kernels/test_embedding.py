@@ -21,7 +21,7 @@ def test_gradients_of_a_row_add_up(n_rows):
 def test_no_gradients_are_no_rows_and_foreign_ids_are_refused():
     keys, sums = embedding.summed(np.zeros(0, np.int64), np.zeros((0, 3), np.float32), 4)
     assert (len(keys), sums.shape) == (0, (0, 3))
-    with pytest.raises(ValueError, match=r"ids: found 4 to 4, expected them in \[0, 4\)"):
+    with pytest.raises(ValueError, match=r"ids: found 4 to 4, expected ids in \[0, 4\)"):
         embedding.summed(np.array([4]), np.zeros((1, 3), np.float32), 4)
     with pytest.raises(ValueError, match="gradients: found 2 rows, expected one for each of 1 ids"):
         embedding.summed(np.array([1]), np.zeros((2, 3), np.float32), 4)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from sparkrec.kernels.negatives import Alias, check_positives, draw_negatives, is_positive, popularity
+from sparkrec.kernels.negatives import Alias, Positives, draw_negatives, is_positive, popularity
 
-POSITIVES = np.array([0, 3, 3, 5]), np.array([0, 2, 9, 1, 4], np.int32)
+LISTS = np.array([0, 3, 3, 5]), np.array([0, 2, 9, 1, 4], np.int32)
+POSITIVES = Positives.of(LISTS, 3, 10)
 
 
 def test_no_negative_is_a_positive_and_all_others_come():
@@ -19,7 +20,8 @@ def test_no_negative_is_a_positive_and_all_others_come():
 def test_they_come_as_often_as_the_distribution_says(power):
     counts = np.array([0, 1, 5, 20, 100, 3, 3, 50])
     alias = popularity(counts, power)
-    drawn = draw_negatives(1, 0, np.zeros(200_000, np.int64), (np.array([0, 1]), np.array([3], np.int32)), alias, 1)
+    positives = Positives.of((np.array([0, 1]), np.array([3], np.int32)), 1, 8)
+    drawn = draw_negatives(1, 0, np.zeros(200_000, np.int64), positives, alias, 1)
     expected = (counts + 1.0) ** power
     np.testing.assert_allclose(np.exp(alias.log_probability), expected / expected.sum())
     expected[3] = 0
@@ -37,17 +39,19 @@ def test_a_draw_does_not_depend_on_what_is_drawn_with_it():
 
 
 def test_membership_is_that_of_sets():
-    found = is_positive(np.array([0, 1, 2]), np.arange(10, dtype=np.int32), POSITIVES)
-    expected = np.zeros((3, 10), bool)
-    expected[0, [0, 2, 9]] = expected[2, [1, 4]] = True
+    rng = np.random.default_rng(0)
+    expected = rng.random((40, 700)) < rng.random((40, 1)) ** 4  # from hardly any to nearly all
+    expected[3], expected[4] = False, True
+    lists = np.append(0, expected.sum(1).cumsum()), np.nonzero(expected)[1].astype(np.int32)
+    found = is_positive(np.arange(40), np.arange(700, dtype=np.int32), Positives.of(lists, 40, 700))
     np.testing.assert_array_equal(found, expected)
 
 
 def test_what_cannot_be_drawn_is_refused():
-    every = np.array([0, 2]), np.array([0, 1], np.int32)
+    every = Positives.of((np.array([0, 2]), np.array([0, 1], np.int32)), 1, 2)
     with pytest.raises(ValueError, match="row 0 has every item, expected one left to draw"):
         draw_negatives(0, 0, np.array([0]), every, Alias.of(np.ones(2)), 1)
     with pytest.raises(ValueError, match="weights: expected at least one, all positive and finite"):
         Alias.of(np.array([1.0, 0.0]))
     with pytest.raises(ValueError, match=r"positives: found 0 to 9, expected ids in \[0, 9\)"):
-        check_positives(POSITIVES, 3, 9)
+        Positives.of(LISTS, 3, 9)

@@ -8,16 +8,24 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from sparkrec import storage  # noqa: E402
-from sparkrec.config import MfSettings, NeumfSettings, StoppingSettings, TrainingSettings  # noqa: E402
+from sparkrec.config import (  # noqa: E402
+    GmfSettings,
+    MfSettings,
+    MlpSettings,
+    NeumfSettings,
+    StoppingSettings,
+    TrainingSettings,
+)
 from sparkrec.errors import TrainError  # noqa: E402
-from sparkrec.kernels.losses import PAIR_LOSSES  # noqa: E402
+from sparkrec.kernels.losses import PAIR_LOSSES, pair_loss  # noqa: E402
+from sparkrec.models import MODELS  # noqa: E402
 from sparkrec.models.rows import Rows  # noqa: E402
 from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
-from sparkrec.training.gradients import by_autograd, of_inner_products  # noqa: E402
+from sparkrec.training.gradients import by_autograd, by_kernel, has_kernel  # noqa: E402
 from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
 from sparkrec.training.losses import Scored, loss_of  # noqa: E402
-from sparkrec.training.optimizers import RowOptimizer, rate_at  # noqa: E402
+from sparkrec.training.optimizers import Optimizer, rate_at  # noqa: E402
 from tests.training.examples import planted, write_shards  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -79,7 +87,12 @@ def test_a_loss_by_kernel_is_that_of_torch(loss):
         expected = 0.5 * loss_of(chosen, batch)
         expected.backward()
         by_score = np.full_like(given, np.nan)
-        found = PAIR_LOSSES[loss](given, *(a.astype(np.float32) for a in (VALUES, CONFIDENCE)), 0.3, 0.5, by_score)
+        found = sum(
+            pair_loss(
+                PAIR_LOSSES[loss], given[e], np.float32(VALUES[e]), np.float32(CONFIDENCE[e]), 0.3, 0.5, by_score[e]
+            )
+            for e in range(2)
+        )
         assert found == pytest.approx(expected.item(), rel=1e-5)
         np.testing.assert_allclose(by_score, leaf.grad.numpy(), rtol=1e-5, atol=1e-7)
 
@@ -124,22 +137,44 @@ def test_every_loss_falls_and_ranks_what_was_liked_first(shards, tmp_path, train
     assert np.mean([(scores[u][seen[u]][:, None] > scores[u][~seen[u]]).mean() for u in range(60)]) > 0.9
 
 
-@pytest.mark.parametrize("loss", ["bpr", "hinge", "bce", "squared", "weighted_squared", "softmax"])
-def test_gradients_by_hand_are_those_of_torch(shards, tmp_path, loss):
-    chosen = settings(loss=loss, user_l2=0.02, item_l2=0.01, popularity_power=0.5)
+BY_KERNEL = {
+    "mf": MfSettings(dim=6),
+    "gmf": GmfSettings(dim=5),
+    "mlp": MlpSettings(layers=[8, 6, 3]),
+    "neumf": NeumfSettings(dim=4, layers=[6, 5, 4, 2]),
+    "one layer": NeumfSettings(dim=4, layers=[6, 5]),
+}
+
+
+@pytest.mark.parametrize("loss", PAIR_LOSSES)
+@pytest.mark.parametrize("name", BY_KERNEL)
+def test_gradients_by_kernel_are_those_of_torch(shards, tmp_path, name, loss):
+    training = TrainingSettings(**{**BASE, "loss": loss, "user_l2": 0.02, "item_l2": 0.01, "init_scale": 0.5})
+    chosen = BY_KERNEL[name].model_copy(update={"training": training})
     trainer = Trainer(Job(chosen, shards, None, str(tmp_path), 0), Alone())
-    batch = next(trainer.batches.epoch(0))
-    given = trainer.model, batch
-    by_hand = of_inner_products(*given, trainer._loss, chosen.training)
-    constant, trainer.model.constant.grad = trainer.model.constant.grad, None
-    by_torch = by_autograd(*given, trainer._scored_items, trainer._loss, chosen.training)
-    torch.testing.assert_close(by_hand.loss, by_torch.loss)
-    assert (constant is None) == (loss in ("bpr", "hinge", "softmax"))
-    if constant is not None:
-        torch.testing.assert_close(constant, trainer.model.constant.grad, atol=1e-6, rtol=1e-4)
-    for found, expected in ((by_hand.users, by_torch.users), (by_hand.items, by_torch.items)):
-        torch.testing.assert_close(found.rows, expected.rows)
-        torch.testing.assert_close(found.gradients, expected.gradients, atol=1e-6, rtol=1e-4)
+    model, batch = trainer.model, next(trainer.batches.epoch(0))
+    trainer.dense.weights += 0.1  # biases, too
+    assert has_kernel(model, training)
+    found = by_kernel(model, trainer.dense, batch, training)
+    dense = trainer.dense.gradients.clone()
+    trainer.dense.gradients.zero_()
+    expected = by_autograd(model, batch, trainer._scored_items, trainer._loss, training)
+    torch.testing.assert_close(found.loss.float(), expected.loss)
+    torch.testing.assert_close(dense, trainer.dense.gradients, atol=1e-5, rtol=1e-3)
+    for mine, theirs in ((found.users, expected.users), (found.items, expected.items)):
+        torch.testing.assert_close(mine.rows, theirs.rows)
+        torch.testing.assert_close(mine.gradients, theirs.gradients, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "training", [{"loss": "softmax"}, {"loss": "bpr", "negative_sampling": "batch"}, {"precision": "bfloat16"}]
+)
+def test_what_no_kernel_computes_torch_does(training):
+    model = MODELS["mf"](MfSettings(dim=2), 1, 1)
+    assert has_kernel(model, TrainingSettings())
+    assert not has_kernel(model, TrainingSettings(**training))
+    dropping = NeumfSettings(dropout=0.1)
+    assert not has_kernel(MODELS["neumf"](dropping, 1, 1), TrainingSettings())
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rmsprop", "adam", "adamw"])
@@ -148,7 +183,7 @@ def test_rows_move_alike_by_kernels_and_by_torch(optimizer):
     given = TrainingSettings(optimizer=optimizer, momentum=0.9, weight_decay=0.1)
     start = torch.from_numpy(rng.normal(size=(9, 5)).astype(np.float32))
     tables = [Rows(9, 5), Rows(9, 5)]
-    by_kernel, by_torch = (RowOptimizer(given, table) for table in tables)
+    by_kernel, by_torch = (Optimizer(given, table.weight) for table in tables)
     by_torch.step = lambda *args: (setattr(by_torch, "steps", by_torch.steps + 1), by_torch._by_torch(*args))
     for table in tables:
         table.weight.copy_(start)
@@ -178,9 +213,9 @@ def test_a_gpu_that_is_not_there_is_said(shards, tmp_path):
 
 
 def test_a_batch_in_parts_is_the_batch(shards, tmp_path):
-    whole, parts = (
-        train(Job(settings(accumulate=n), shards, None, str(tmp_path / str(n)), 0), Alone())["history"] for n in (1, 3)
-    )
+    given = [settings(loss="softmax", accumulate=n) for n in (1, 3)]
+    jobs = [Job(each, shards, None, str(tmp_path / str(each.training.accumulate)), 0) for each in given]
+    whole, parts = (train(job, Alone())["history"] for job in jobs)
     assert [e["loss"] for e in parts] == pytest.approx([e["loss"] for e in whole], rel=1e-5)
 
 

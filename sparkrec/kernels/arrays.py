@@ -17,6 +17,21 @@ Real = float | np.floating[Any]
 """What numba calls a float, and numpy float32 or float64."""
 
 
+class Scratch:
+    """Memory that is used again and again: pages fresh from the system can cost more than what is computed in them."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, F32] = {}
+
+    def zeros(self, name: str, n: int, d: int) -> F32:
+        """(n, d) float32, until the next call of that name."""
+        if name not in self._held or len(self._held[name]) < n * d:
+            self._held[name] = np.empty(n * d * 5 // 4, np.float32)
+        found = self._held[name][: n * d].reshape(n, d)
+        found[:] = 0.0
+        return found
+
+
 def frozen(array: NDArray[Any], dtype: type[np.generic], name: str, ndim: int = 1) -> NDArray[Any]:
     """`array` as `dtype`, read-only, aligned and C-contiguous: a view, or a copy where it has to be.
 

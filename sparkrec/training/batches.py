@@ -23,7 +23,7 @@ from sparkrec.kernels.arrays import F32, I32, I64
 from sparkrec.kernels.negatives import Alias, draw_negatives, is_positive
 from sparkrec.shards import Shard, Shards
 
-_AT_ONCE = 1 << 15
+_AT_ONCE = 1 << 13
 """Positives whose negatives are drawn by one call, for as many steps as they make: small batches cost no more."""
 
 
@@ -81,6 +81,11 @@ class Batches:
         """Ids of this process's users, ascending in each shard: the rows of its user table."""
         return np.concatenate([np.zeros(0, np.int64), *(self.shards.read(number).users for number in self.mine)])
 
+    @property
+    def at_once(self) -> int:
+        """Steps whose negatives are drawn together."""
+        return max(_AT_ONCE // self.batch, 1)
+
     def steps(self) -> int:
         """In an epoch."""
         return sum(self._steps_of(group) for group in range(self.shards.groups))
@@ -107,9 +112,8 @@ class Batches:
             np.random.default_rng((self.seed, epoch, shard.number)).permutation(len(shard.items)) for shard in held
         ]
         keys = [int(np.random.default_rng((self.seed, epoch, shard.number, 1)).integers(2**63)) for shard in held]
-        at_once = max(_AT_ONCE // self.batch, 1)
-        for begin in range(first, steps, at_once):
-            end = min(begin + at_once, steps)
+        for begin in range(first, steps, self.at_once):
+            end = min(begin + self.at_once, steps)
             made = []
             for shard, order, key in zip(held, orders, keys, strict=True):
                 cuts = [_cut(len(order), steps, at) for at in range(begin, end + 1)]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparkrec.config import TrainingSettings
 from sparkrec.kernels import embedding, factors, towers
-from sparkrec.kernels.arrays import F32, I64
+from sparkrec.kernels.arrays import F32, I64, Scratch
 from sparkrec.kernels.losses import PAIR_LOSSES
 from sparkrec.kernels.pairs import Pairs
 from sparkrec.models.gmf import GMF
@@ -60,26 +60,30 @@ def by_autograd(
     return Gradients(total, *(summed(*table.take(), len(table.weight)) for table in (model.users, model.items)))
 
 
-def by_kernel(model: Recommender, dense: Dense, batch: Batch, settings: TrainingSettings) -> Gradients:
-    """The same, on one thread and without torch, where `has_kernel`."""
-    x, w = model.users.weight.numpy(), model.items.weight.numpy()
+def by_kernel(
+    model: Recommender, dense: Dense, batch: Batch, settings: TrainingSettings, scratch: Scratch
+) -> Gradients:
+    """The same, on one thread and without torch, where `has_kernel`. Those of rows live until the next call."""
+    x: F32 = model.users.weight.numpy()
+    w: F32 = model.items.weight.numpy()
     given = batch.users, batch.items, batch.values, batch.confidence
     pairs, users, items = Pairs.of(*given, len(x), len(w))
-    sums = np.zeros((len(users), x.shape[1]), np.float32), np.zeros((len(items), w.shape[1]), np.float32)
+    sums = scratch.zeros("users", len(users), x.shape[1]), scratch.zeros("items", len(items), w.shape[1])
     loss = PAIR_LOSSES[settings.loss], settings.negative_weight, 1.0 / batch.total
     if isinstance(model, MF):
         total, by_constant = factors.add_gradients(x, w, float(model.constant.detach()), pairs, *loss, *sums)
-        dense.gradients += by_constant  # of c, if there is one to learn
+        if len(dense.gradients):
+            dense.gradients += by_constant
     else:
         assert isinstance(model, GMF | MLP | NeuMF)
         by_weight = dense.gradients.numpy()
         total = towers.add_gradients(x, w, model.layers, dense.weights.numpy(), pairs, *loss, *sums, by_weight)
-    for rate, rows, each, place in (
-        (settings.user_l2, x[users], sums[0], pairs.user_place),
-        (settings.item_l2, w[items], sums[1], pairs.item_place),
+    for rate, table, rows, each, place in (
+        (settings.user_l2, x, users, sums[0], pairs.user_place),
+        (settings.item_l2, w, items, sums[1], pairs.item_place),
     ):
         if rate:
-            total += _shrink(rows, each, np.bincount(place.ravel()), rate / batch.total)
+            total += _shrink(table[rows], each, np.bincount(place.ravel()), rate / batch.total)
     of_users, of_items = ((users, sums[0]), (items, sums[1]))
     return Gradients(
         torch.tensor(total), *(RowGradients(*map(torch.from_numpy, each)) for each in (of_users, of_items))

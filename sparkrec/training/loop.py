@@ -17,6 +17,7 @@ from torch import Tensor
 from sparkrec import storage
 from sparkrec.config import TrainingSettings
 from sparkrec.errors import TrainError
+from sparkrec.kernels.arrays import Scratch
 from sparkrec.kernels.negatives import popularity
 from sparkrec.kernels.random import normal_rows
 from sparkrec.models import MODELS
@@ -98,6 +99,7 @@ class Trainer:
         self.dense.weights.copy_(collective.broadcast(self.dense.weights))
         self.user_optimizer = Optimizer(settings, self.model.users.weight)
         self.item_optimizer = Optimizer(settings, self.model.items.weight)
+        self.has_kernel, self.scratch = has_kernel(self.model, settings), Scratch()
         self.checkpoints = Checkpoints(job.folder, collective.process_rank, collective.size)
 
     def run(self) -> dict[str, Any]:
@@ -136,7 +138,7 @@ class Trainer:
         self.model.train()
         torch.manual_seed(hash((self.job.seed, epoch, self.collective.process_rank)))  # of dropout
         started, sent, spoken = time.perf_counter(), self.collective.sent, self.collective.seconds
-        prefetched = Prefetched(lambda: self.batches.epoch(epoch))
+        prefetched = Prefetched(lambda: self.batches.epoch(epoch), ahead=4 + self.batches.at_once)
         total, examples = 0.0, 0
 
         def note() -> str:
@@ -180,8 +182,8 @@ class Trainer:
         return loss
 
     def _gradients(self, batch: Batch) -> Gradients:
-        if has_kernel(self.model, self.settings):
-            return by_kernel(self.model, self.dense, batch, self.settings)
+        if self.has_kernel:
+            return by_kernel(self.model, self.dense, batch, self.settings, self.scratch)
         return by_autograd(self.model, batch, self._scored_items, self._loss, self.settings)
 
     def _scored_items(self, batch: Batch) -> Tensor:

@@ -155,7 +155,7 @@ def test_gradients_by_kernel_are_those_of_torch(shards, tmp_path, name, loss):
     model, batch = trainer.model, next(trainer.batches.epoch(0))
     trainer.dense.weights += 0.1  # biases, too
     assert has_kernel(model, training)
-    found = by_kernel(model, trainer.dense, batch, training)
+    found = by_kernel(model, trainer.dense, batch, training, trainer.scratch)
     dense = trainer.dense.gradients.clone()
     trainer.dense.gradients.zero_()
     expected = by_autograd(model, batch, trainer._scored_items, trainer._loss, training)

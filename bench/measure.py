@@ -16,16 +16,23 @@ def measure(work: Callable[..., Rows], *arguments: Any) -> Rows:
     """What `work` returns, and `peak_gb`: the most memory that it and its children (a JVM, workers) had at once."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(sender, work, arguments), daemon=True)
+    process = context.Process(target=_send, args=(sender, work, arguments))  # Horovod's launcher has children
     process.start()
     sender.close()
     peak = 0
-    while not receiver.poll(3):  # seconds: looking more often at a large JVM slows it
-        if not process.is_alive() and not receiver.poll(0):
-            raise RuntimeError(f"{work.__name__} ended with exit code {process.exitcode}")
-        peak = max(peak, _memory(process.pid))
-    rows = receiver.recv()
-    process.join()
+    try:
+        while not receiver.poll(3):  # seconds: looking more often at a large JVM slows it
+            if not process.is_alive() and not receiver.poll(0):
+                raise RuntimeError(f"{work.__name__} ended with exit code {process.exitcode}")
+            peak = max(peak, _memory(process.pid))
+        rows = receiver.recv()
+    except EOFError:
+        raise RuntimeError(f"{work.__name__} ended without a word") from None
+    except KeyboardInterrupt:
+        process.terminate()
+        raise
+    finally:
+        process.join()
     return [{**row, "peak_gb": round(peak / 2**30, 2)} for row in rows]
 
 

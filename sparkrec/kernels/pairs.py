@@ -25,20 +25,23 @@ class Pairs(NamedTuple):
     """(b,) which of the different users each is."""
     item_place: I32
     """(b, 1 + n) which of the different items each is."""
+    users: I64
+    """(u,) the different users, ascending."""
+    items: I64
+    """(v,) the different items."""
 
     @classmethod
-    def of(
-        cls, user: I64, item: I32, values: F32, confidence: F32, n_users: int, n_items: int
-    ) -> tuple[Pairs, I64, I64]:
-        """It, the different users and the different items, ascending. Raises ValueError for a row out of range."""
+    def of(cls, user: I64, item: I32, values: F32, confidence: F32, n_users: int, n_items: int) -> Pairs:
+        """Raises ValueError for a row that is not there."""
         users, user_place = distinct(user, n_users, "users")
         items, item_place = distinct(item.ravel(), n_items, "items")
-        pairs = cls(
+        return cls(
             frozen(user, np.int64, "user"),
             frozen(item, np.int32, "item", 2),
             frozen(values, np.float32, "values"),
             frozen(confidence, np.float32, "confidence"),
             user_place,
             item_place.reshape(item.shape),
+            users,
+            items,
         )
-        return pairs, users, items

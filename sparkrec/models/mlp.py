@@ -21,7 +21,6 @@ class Tower(nn.Module):
     def __init__(self, layers: Sequence[int], dropout: float) -> None:
         super().__init__()
         half = layers[0] // 2
-        self.dropout = dropout
         self.user, self.item = nn.Linear(half, layers[1], bias=False), nn.Linear(half, layers[1])
         rest: list[nn.Module] = []
         for size, narrower in pairwise(layers[1:]):

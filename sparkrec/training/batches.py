@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sparkrec.errors import TrainError
 from sparkrec.kernels.arrays import F32, I32, I64
 from sparkrec.kernels.negatives import Alias, draw_negatives, is_positive
+from sparkrec.kernels.pairs import Pairs
 from sparkrec.shards import Shard, Shards
 
 _AT_ONCE = 1 << 13
@@ -43,6 +44,8 @@ class Batch:
     """Positives in the step, of all processes."""
     taken: NDArray[np.bool_] | None = None
     """(b, b) where the positive of a column is one of the user of a row, or that row's own."""
+    pairs: Pairs | None = None
+    """The same for kernels, where they were asked for."""
 
     def parts(self, n: int) -> Iterator[Batch]:
         """It in n parts, whose losses add up; whole where its positives are one another's negatives."""
@@ -73,6 +76,8 @@ class Batches:
     seed: int
     of_batch: bool = False
     """Negatives are the other positives of the batch."""
+    paired: bool = False
+    """Whether batches have `pairs`."""
     _held: list[Shard] = field(default_factory=list)
     """Shards of the group that is worked on."""
 
@@ -131,7 +136,10 @@ class Batches:
         taken = self._taken(held, parts) if self.of_batch else None
         columns = parts[0] if len(parts) == 1 else (np.concatenate(each) for each in zip(*parts, strict=True))
         users, items, values, confidence, degree = columns
-        return Batch(users, items, values, confidence, degree, total, taken)
+        n_users = sum(int(self.shards.manifest["shards"][number]["users"]) for number in self.mine)
+        sizes = n_users, self.shards.n_items
+        pairs = Pairs.of(users, items, values, confidence, *sizes) if self.paired else None
+        return Batch(users, items, values, confidence, degree, total, taken, pairs)
 
     def _part(self, shard: Shard, at: I64, key: int, begin: int, offset: int) -> tuple[NDArray[Any], ...]:
         rows = shard.rows[at]

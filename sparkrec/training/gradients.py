@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from sparkrec.config import TrainingSettings
 from sparkrec.kernels import embedding, factors, towers
 from sparkrec.kernels.arrays import F32, I64, Scratch
 from sparkrec.kernels.losses import PAIR_LOSSES
-from sparkrec.kernels.pairs import Pairs
 from sparkrec.models.gmf import GMF
 from sparkrec.models.mf import MF
 from sparkrec.models.mlp import MLP
@@ -66,9 +65,9 @@ def by_kernel(
     """The same, on one thread and without torch, where `has_kernel`. Those of rows live until the next call."""
     x: F32 = model.users.weight.numpy()
     w: F32 = model.items.weight.numpy()
-    given = batch.users, batch.items, batch.values, batch.confidence
-    pairs, users, items = Pairs.of(*given, len(x), len(w))
-    sums = scratch.zeros("users", len(users), x.shape[1]), scratch.zeros("items", len(items), w.shape[1])
+    pairs = batch.pairs
+    assert pairs is not None
+    sums = scratch.zeros("users", len(pairs.users), x.shape[1]), scratch.zeros("items", len(pairs.items), w.shape[1])
     loss = PAIR_LOSSES[settings.loss], settings.negative_weight, 1.0 / batch.total
     if isinstance(model, MF):
         total, by_constant = factors.add_gradients(x, w, float(model.constant.detach()), pairs, *loss, *sums)
@@ -79,26 +78,27 @@ def by_kernel(
         by_weight = dense.gradients.numpy()
         total = towers.add_gradients(x, w, model.layers, dense.weights.numpy(), pairs, *loss, *sums, by_weight)
     for rate, table, rows, each, place in (
-        (settings.user_l2, x, users, sums[0], pairs.user_place),
-        (settings.item_l2, w, items, sums[1], pairs.item_place),
+        (settings.user_l2, x, pairs.users, sums[0], pairs.user_place),
+        (settings.item_l2, w, pairs.items, sums[1], pairs.item_place),
     ):
         if rate:
             total += _shrink(table[rows], each, np.bincount(place.ravel()), rate / batch.total)
-    of_users, of_items = ((users, sums[0]), (items, sums[1]))
+    of_users, of_items = (pairs.users, sums[0]), (pairs.items, sums[1])
     return Gradients(
         torch.tensor(total), *(RowGradients(*map(torch.from_numpy, each)) for each in (of_users, of_items))
     )
 
 
-def has_kernel(model: Recommender, settings: TrainingSettings) -> bool:
-    """Whether `by_kernel` knows it: MF, GMF, MLP and NeuMF on CPU, a loss of pairs, nothing random or rounded."""
+def has_kernel(settings: Any) -> bool:
+    """Whether `by_kernel` knows what NetworkSettings ask for: a loss of pairs on CPU, nothing random or rounded."""
+    training = settings.training
     return (
-        isinstance(model, MF | GMF | MLP | NeuMF)
-        and settings.loss in PAIR_LOSSES
-        and settings.negative_sampling == "items"
-        and settings.device == "cpu"
-        and settings.precision == "float32"
-        and not (isinstance(model, MLP | NeuMF) and model.tower.dropout)
+        settings.kind in ("mf", "gmf", "mlp", "neumf")
+        and training.loss in PAIR_LOSSES
+        and training.negative_sampling == "items"
+        and training.device == "cpu"
+        and training.precision == "float32"
+        and not getattr(settings, "dropout", 0.0)
     )
 
 

@@ -80,6 +80,7 @@ class Trainer:
             self.alias,
             job.seed,
             of_batch,
+            paired=has_kernel(job.settings),
         )
         self.all_items = settings.loss in ("full_softmax", "all_squared")
         self.users = self.batches.users
@@ -99,7 +100,7 @@ class Trainer:
         self.dense.weights.copy_(collective.broadcast(self.dense.weights))
         self.user_optimizer = Optimizer(settings, self.model.users.weight)
         self.item_optimizer = Optimizer(settings, self.model.items.weight)
-        self.has_kernel, self.scratch = has_kernel(self.model, settings), Scratch()
+        self.scratch = Scratch()
         self.checkpoints = Checkpoints(job.folder, collective.process_rank, collective.size)
 
     def run(self) -> dict[str, Any]:
@@ -182,7 +183,7 @@ class Trainer:
         return loss
 
     def _gradients(self, batch: Batch) -> Gradients:
-        if self.has_kernel:
+        if batch.pairs:
             return by_kernel(self.model, self.dense, batch, self.settings, self.scratch)
         return by_autograd(self.model, batch, self._scored_items, self._loss, self.settings)
 

@@ -18,7 +18,6 @@ from sparkrec.config import (  # noqa: E402
 )
 from sparkrec.errors import TrainError  # noqa: E402
 from sparkrec.kernels.losses import PAIR_LOSSES, pair_loss  # noqa: E402
-from sparkrec.models import MODELS  # noqa: E402
 from sparkrec.models.rows import Rows  # noqa: E402
 from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
@@ -154,7 +153,6 @@ def test_gradients_by_kernel_are_those_of_torch(shards, tmp_path, name, loss):
     trainer = Trainer(Job(chosen, shards, None, str(tmp_path), 0), Alone())
     model, batch = trainer.model, next(trainer.batches.epoch(0))
     trainer.dense.weights += 0.1  # biases, too
-    assert has_kernel(model, training)
     found = by_kernel(model, trainer.dense, batch, training, trainer.scratch)
     dense = trainer.dense.gradients.clone()
     trainer.dense.gradients.zero_()
@@ -170,11 +168,9 @@ def test_gradients_by_kernel_are_those_of_torch(shards, tmp_path, name, loss):
     "training", [{"loss": "softmax"}, {"loss": "bpr", "negative_sampling": "batch"}, {"precision": "bfloat16"}]
 )
 def test_what_no_kernel_computes_torch_does(training):
-    model = MODELS["mf"](MfSettings(dim=2), 1, 1)
-    assert has_kernel(model, TrainingSettings())
-    assert not has_kernel(model, TrainingSettings(**training))
-    dropping = NeumfSettings(dropout=0.1)
-    assert not has_kernel(MODELS["neumf"](dropping, 1, 1), TrainingSettings())
+    assert has_kernel(MfSettings())
+    assert not has_kernel(MfSettings(training=TrainingSettings(**training)))
+    assert not has_kernel(NeumfSettings(dropout=0.1))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rmsprop", "adam", "adamw"])

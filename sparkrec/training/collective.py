@@ -36,7 +36,7 @@ class Collective(ABC):
         return values if self.size == 1 else self._timed(self._broadcast, values).to(values.device)
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, the same bits in each."""
+        """The sum over all processes, the same bits in each; it may take the place of the values."""
         return values if self.size == 1 else self._timed(self._sum, values).to(values.device)
 
     def gather(self, values: Tensor) -> list[Tensor]:
@@ -102,7 +102,8 @@ class Horovod(Collective):
         return result
 
     def _sum(self, values: Tensor) -> Tensor:
-        result: Tensor = self._hvd.allreduce(values, name="sum", op=self._hvd.Sum)
+        # A name for each length: what Horovod has agreed on for a name is forgotten when its length changes.
+        result: Tensor = self._hvd.allreduce_(values, name=f"sum of {values.numel()}", op=self._hvd.Sum)
         return result
 
     def _gather(self, values: Tensor) -> list[Tensor]:
@@ -127,7 +128,6 @@ class TorchDistributed(Collective):
         return values
 
     def _sum(self, values: Tensor) -> Tensor:
-        values = values.clone()
         self._dist.all_reduce(values)
         return values
 

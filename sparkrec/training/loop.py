@@ -177,10 +177,10 @@ class Trainer:
     def _step(self, batch: Batch, rate: float) -> float:
         """Take one step; the mean loss of the batch of all processes."""
         found = self._gradients(batch)
-        loss = self.dense.step(self.collective.sum(self.dense.message(found.loss)), rate)
+        message, items = self._of_all(self.dense.message(found.loss), found.items, batch)
         self.user_optimizer.step(*found.users, rate)
-        self.item_optimizer.step(*self._of_all(found.items, batch), rate)
-        return loss
+        self.item_optimizer.step(*items, rate)
+        return self.dense.step(message, rate)
 
     def _gradients(self, batch: Batch) -> Gradients:
         if batch.pairs:
@@ -225,22 +225,26 @@ class Trainer:
         drawn[:, 0] = 0.0
         return drawn
 
-    def _of_all(self, items: RowGradients, batch: Batch) -> RowGradients:
-        """Item rows read by any process and their gradients: as pairs, or as the whole table where that is less."""
+    def _of_all(self, message: Tensor, items: RowGradients, batch: Batch) -> tuple[Tensor, RowGradients]:
+        """The message of the dense layers, summed, and the item rows that any process has read with their gradients:
+        exchanged as pairs, or where that is less as the whole table, in one message with the others."""
         if self.collective.size == 1:
-            return items
+            return message, items
         n, d = self.model.items.weight.shape
         most = batch.total * (1 + self.batches.negatives)
         if self.all_items or most * (d + 2) > 2 * n * d:
-            whole = torch.zeros(n, d + 1, device=self.device)
-            whole[items.rows, :d], whole[items.rows, d] = items.gradients, 1.0
+            whole = torch.zeros(n * (d + 1) + len(message), device=self.device)
+            whole[-len(message) :] = message
+            table = whole[: n * (d + 1)].view(n, d + 1)
+            table[items.rows, :d], table[items.rows, d] = items.gradients, 1.0
             whole = self.collective.sum(whole)
-            read = whole[:, d].nonzero()[:, 0]
-            return RowGradients(read, whole[read, :d].contiguous())
+            table = whole[: n * (d + 1)].view(n, d + 1)
+            read = table[:, d].nonzero()[:, 0]
+            return whole[-len(message) :], RowGradients(read, table[read, :d].contiguous())
         ids = items.rows[:, None].int().view(torch.float32)  # in one message with what they name
         packed = torch.cat(self.collective.gather(torch.cat((ids, items.gradients), 1)))
         every = packed[:, 0].contiguous().view(torch.int32).long()
-        return summed(every, packed[:, 1:].contiguous(), n)
+        return self.collective.sum(message), summed(every, packed[:, 1:].contiguous(), n)
 
     def _save(self, state: dict[str, Any]) -> None:
         epoch = state["epoch"]

@@ -35,11 +35,11 @@ class Dense:
         """Move the weights by the sum over all processes, forget the gradients; the loss in it."""
         loss, gradients = float(message[-1]), message[:-1]
         if self.parameters:
-            if self.settings.weight_decay and self.settings.optimizer != "adamw":
-                gradients = gradients + self.settings.weight_decay * self.weights
             most = self.settings.clip_norm
             if most and (norm := float(gradients.norm())) > most:
                 gradients = gradients * (most / norm)
+            if self.settings.weight_decay and self.settings.optimizer != "adamw":
+                gradients = gradients + self.settings.weight_decay * self.weights
             self.optimizer.step(self._only, gradients[None], rate)
             self.gradients.zero_()
         return loss

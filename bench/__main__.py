@@ -23,7 +23,7 @@ def bench() -> None:
 def als_command(quick: bool, sizes: str, rank: int, explicit: bool, peers: str, iterations: int) -> None:
     """Alternating least squares: seconds an iteration, seconds a fit, memory, loss."""
     wanted = ["2M"] if quick else sizes.split(",")
-    result = als.compare(wanted, rank, explicit, [*filter(None, peers.split(","))], 3 if quick else iterations)
+    result = als.compare(wanted, rank, explicit, [*filter(None, peers.split(","))], 2 if quick else iterations)
     print(json.dumps(result))
 
 

@@ -42,6 +42,9 @@ def frozen(array: NDArray[Any], dtype: type[np.generic], name: str, ndim: int = 
     """
     if array.ndim != ndim:
         raise ValueError(f"{name}: found {array.ndim} dimensions, expected {ndim}")
+    flags = array.flags
+    if array.dtype == dtype and flags.c_contiguous and flags.aligned and not flags.writeable:
+        return array
     if not np.can_cast(array.dtype, dtype, "safe"):
         raise TypeError(f"{name}: found {array.dtype}, expected {np.dtype(dtype)}; convert it where its range is known")
     view = np.require(array, dtype, ["C", "A"]).view()

@@ -1,5 +1,6 @@
 """Sparse rows: the one sparse format of the kernels."""
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,14 +90,27 @@ def distinct(ids: I64 | I32, n_ids: int, name: str = "ids") -> tuple[I64, I32]:
 
     ids  (n,) integers. Raises ValueError, with `name`, where one is not in [0, n_ids).
     """
-    if n_ids > 16 * len(ids) + 1024:  # counting would cost more than comparing
+    found, _, place = distinct_in_parts(ids, np.array([0, len(ids)]), n_ids, name)
+    return found, place
+
+
+def distinct_in_parts(ids: I64 | I32, starts: I64, n_ids: int, name: str = "ids") -> tuple[I64, I64, I32]:
+    """The different ids of each part, ascending (u,), where those of a part begin (p + 1,), and which of its part's
+    each id is (n,).
+
+    starts  (p + 1,) where the parts of ids begin, from 0 to n
+    """
+    if n_ids > 16 * len(ids) // max(len(starts) - 1, 1) + 1024:  # counting would cost more than comparing
         check_range(ids, n_ids, name)
-        keys, inverse = np.unique(ids, return_inverse=True)
-        return keys.astype(np.int64), inverse.astype(np.int32)
-    found, place, n = _distinct(frozen(ids, np.int32 if ids.dtype == np.int32 else np.int64, name), n_ids)
-    if n < 0:
+        parts = [np.unique(ids[a:b], return_inverse=True) for a, b in pairwise(starts.tolist())]
+        bounds = np.cumsum([0, *(len(keys) for keys, _ in parts)])
+        found, place = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return found.astype(np.int64), bounds, place.astype(np.int32)
+    ids = frozen(ids, np.int32 if ids.dtype == np.int32 else np.int64, name)
+    found, bounds, place = _distinct(ids, frozen(starts, np.int64, "starts"), n_ids)
+    if bounds[-1] < 0:
         check_range(ids, n_ids, name)
-    return found[:n], place
+    return found[: bounds[-1]], bounds, place
 
 
 def grouped(rows: I32, columns: I32, n_rows: int) -> tuple[I64, I64]:
@@ -128,19 +142,24 @@ def _counting_order(keys: I32, n_keys: int, entries: I64) -> tuple[I64, I64]:
 
 
 @njit(cache=True, nogil=True)
-def _distinct(ids: I64 | I32, n_ids: int) -> tuple[I64, I32, int]:
-    """-1 for their number where one is out of range."""
-    found, place = np.empty(n_ids + 1, np.int64), np.empty(len(ids), np.int32)
-    place_of = np.zeros(n_ids, np.int32)
-    for key in ids:
-        if not 0 <= key < n_ids:
-            return found, place, -1
-        place_of[key] = 1
-    n = 0
-    for key in range(n_ids):  # without a branch, which would be predicted wrongly half of the time
-        there = place_of[key]
-        found[n], place_of[key] = key, n
-        n += there
-    for at in range(len(ids)):
-        place[at] = place_of[ids[at]]
-    return found, place, n
+def _distinct(ids: I64 | I32, starts: I64, n_ids: int) -> tuple[I64, I64, I32]:
+    """The last bound is -1 where an id is out of range."""
+    found, place = np.empty(len(ids) + 1, np.int64), np.empty(len(ids), np.int32)
+    bounds, place_of = np.zeros(len(starts), np.int64), np.empty(n_ids, np.int32)
+    for part in range(len(starts) - 1):
+        place_of[:] = 0
+        for at in range(starts[part], starts[part + 1]):
+            key = ids[at]
+            if not 0 <= key < n_ids:
+                bounds[-1] = -1
+                return found, bounds, place
+            place_of[key] = 1
+        first, n = bounds[part], 0
+        for key in range(n_ids):  # without a branch, which would be predicted wrongly half of the time
+            there = place_of[key]
+            found[first + n], place_of[key] = key, n
+            n += there
+        for at in range(starts[part], starts[part + 1]):
+            place[at] = place_of[ids[at]]
+        bounds[part + 1] = first + n
+    return found, bounds, place

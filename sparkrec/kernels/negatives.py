@@ -52,6 +52,8 @@ class Positives:
     """Ascending in each row."""
     filter: NDArray[np.uint64]
     """A power of two of bits, 16 or more a positive, with one hash: an item whose bit is not set is no positive."""
+    degrees: I64
+    """Positives of each row."""
 
     @classmethod
     def of(cls, lists: Lists, n_rows: int, n_items: int) -> Positives:
@@ -61,11 +63,7 @@ class Positives:
         bits = max(16 * len(ids), 64)
         words = np.zeros(1 << (bits - 1).bit_length() - 6, np.uint64)
         _fill(indptr, ids, words)
-        return cls(indptr, ids, frozen(words, np.uint64, "filter"))
-
-    def counts(self, rows: I64) -> I64:
-        """Positives of each of the rows."""
-        return self.indptr[rows + 1] - self.indptr[rows]
+        return cls(indptr, ids, frozen(words, np.uint64, "filter"), np.diff(indptr))
 
 
 def draw_negatives(key: int, first: int, rows: I64, positives: Positives, alias: Alias, n: int) -> I32:
@@ -78,7 +76,7 @@ def draw_negatives(key: int, first: int, rows: I64, positives: Positives, alias:
     """
     rows = frozen(rows, np.int64, "rows")
     check_range(rows, len(positives.indptr) - 1, "rows")
-    full = positives.counts(rows) >= len(alias.keep) if n else np.zeros(0, bool)
+    full = positives.degrees.take(rows) >= len(alias.keep) if n else np.zeros(0, bool)
     if full.any():
         raise ValueError(f"rows: row {rows[int(np.argmax(full))]} has every item, expected one left to draw")
     bits = np.uint64(key & 0xFFFFFFFFFFFFFFFF)

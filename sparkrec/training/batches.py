@@ -10,9 +10,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from sparkrec.errors import TrainError
 from sparkrec.kernels.arrays import F32, I32, I64
+from sparkrec.kernels.csr import by_key
 from sparkrec.kernels.negatives import Alias, draw_negatives, is_positive
 from sparkrec.kernels.pairs import Pairs
 from sparkrec.shards import Shard, Shards
 
-_AT_ONCE = 1 << 13
+_AT_ONCE = 1 << 15
 """Positives whose negatives are drawn by one call, for as many steps as they make: small batches cost no more."""
 
 
@@ -113,58 +114,47 @@ class Batches:
         self, epoch: int, group: int, held: list[Shard], offsets: dict[int, int], steps: int, first: int
     ) -> Iterator[Batch]:
         sizes = [self.shards.rows(shard) for shard in self.shards.numbers(group)]
-        orders = [
-            np.random.default_rng((self.seed, epoch, shard.number)).permutation(len(shard.items)) for shard in held
-        ]
+        orders = [_order(len(shard.items), steps, (self.seed, epoch, shard.number)) for shard in held]
         keys = [int(np.random.default_rng((self.seed, epoch, shard.number, 1)).integers(2**63)) for shard in held]
-        for begin in range(first, steps, self.at_once):
-            end = min(begin + self.at_once, steps)
-            made = []
-            for shard, order, key in zip(held, orders, keys, strict=True):
-                cuts = [_cut(len(order), steps, at) for at in range(begin, end + 1)]
-                at = np.concatenate([np.sort(order[start:stop]) for start, stop in pairwise(cuts)])  # by user
-                made.append(self._part(shard, at, key, cuts[0], offsets[shard.number]))
-            for step in range(begin, end):
-                total = sum(_cut(n, steps, step + 1) - _cut(n, steps, step) for n in sizes)
-                parts = []
-                for order, each in zip(orders, made, strict=True):
-                    start, *of_step = (_cut(len(order), steps, at) for at in (begin, step, step + 1))
-                    parts.append(tuple(column[of_step[0] - start : of_step[1] - start] for column in each))
-                yield self._joined(held, parts, total)
-
-    def _joined(self, held: list[Shard], parts: list[tuple[NDArray[Any], ...]], total: int) -> Batch:
-        taken = self._taken(held, parts) if self.of_batch else None
-        columns = parts[0] if len(parts) == 1 else (np.concatenate(each) for each in zip(*parts, strict=True))
-        users, items, values, confidence, degree = columns
         n_users = sum(int(self.shards.manifest["shards"][number]["users"]) for number in self.mine)
-        sizes = n_users, self.shards.n_items
-        pairs = Pairs.of(users, items, values, confidence, *sizes) if self.paired else None
-        return Batch(users, items, values, confidence, degree, total, taken, pairs)
+        for begin in range(first, steps, self.at_once):
+            wanted = range(begin, min(begin + self.at_once, steps))
+            cuts = [_cuts(len(order), steps, wanted) for order in orders]
+            parts = [
+                self._part(shard, order[cut[0] : cut[-1]], key, int(cut[0]), offsets[shard.number])
+                for shard, order, key, cut in zip(held, orders, keys, cuts, strict=True)
+            ]
+            starts, (users, items, values, confidence, degree) = _by_step(parts, cuts)
+            given = users, items, values, confidence, starts, n_users, self.shards.n_items
+            pairs = Pairs.of_steps(*given) if self.paired else [None] * len(wanted)
+            totals = np.sum([np.diff(_cuts(n, steps, wanted)) for n in sizes], axis=0).tolist()
+            for (a, b), total, its_pairs in zip(pairwise(starts.tolist()), totals, pairs, strict=True):
+                taken = self._taken(held, users[a:b], items[a:b, 0]) if self.of_batch else None
+                columns = users[a:b], items[a:b], values[a:b], confidence[a:b], degree[a:b]
+                yield Batch(*columns, total, taken, its_pairs)
 
     def _part(self, shard: Shard, at: I64, key: int, begin: int, offset: int) -> tuple[NDArray[Any], ...]:
-        rows = shard.rows[at]
-        items = shard.items[at][:, None]
+        rows = shard.rows.take(at)
+        degrees = shard.positives.degrees.take(rows)
+        items = shard.items.take(at)[:, None]
         if self.negatives:
             try:
                 drawn = draw_negatives(key, begin, rows, shard.positives, self.alias, self.negatives)
             except ValueError:
-                full = rows[shard.positives.counts(rows) >= self.shards.n_items][0]
+                full = rows[degrees >= self.shards.n_items][0]
                 raise TrainError(
                     f"user {shard.users[full]} has all {self.shards.n_items} items: there is no negative to draw. "
                     "Leave this user out, or use a loss without negatives."
                 ) from None
             items = np.concatenate((items, drawn), axis=1)
-        return rows + offset, items, shard.values[at], shard.confidence[at], shard.positives.counts(rows)
+        return rows + offset, items, shard.values.take(at), shard.confidence.take(at), degrees
 
-    def _taken(self, held: list[Shard], parts: list[tuple[NDArray[Any], ...]]) -> NDArray[np.bool_]:
-        positives = np.concatenate([part[1][:, 0] for part in parts])
+    def _taken(self, held: list[Shard], users: I64, items: I32) -> NDArray[np.bool_]:
         offsets = self._offsets()
-        return np.concatenate(
-            [
-                is_positive(part[0] - offsets[shard.number], positives, shard.positives)
-                for shard, part in zip(held, parts, strict=True)
-            ]
-        )
+        firsts = [offsets[shard.number] for shard in held]
+        parts = np.split(users, np.searchsorted(users, firsts[1:]))
+        given = zip(held, firsts, parts, strict=True)
+        return np.concatenate([is_positive(rows - first, items, shard.positives) for shard, first, rows in given])
 
     @property
     def mine(self) -> list[int]:
@@ -186,23 +176,53 @@ class Batches:
         return -(-rows // self.batch)
 
 
-def _cut(n: int, parts: int, at: int) -> int:
-    return n * at // parts
+def _order(n: int, steps: int, seed: tuple[int, ...]) -> I64:
+    """The examples of a shard at random steps; those of a step, and so its users, ascend."""
+    places = np.random.default_rng(seed).permutation(n)
+    step = ((places + 1) * steps - 1) // max(n, 1)  # n step // steps <= place < n (step + 1) // steps
+    return by_key(step.astype(np.int32), steps)[1]
+
+
+def _cuts(n: int, steps: int, wanted: range) -> I64:
+    """Where the wanted ones of `steps` equal parts of n begin, and the last of them ends."""
+    return n * np.arange(wanted.start, wanted.stop + 1) // steps
+
+
+def _by_step(parts: list[tuple[NDArray[Any], ...]], cuts: list[I64]) -> tuple[I64, list[NDArray[Any]]]:
+    """The columns of all shards, and where the rows of each step begin; `cuts` say so of each shard."""
+    if len(parts) == 1:
+        return cuts[0] - cuts[0][0], list(parts[0])
+    step = np.concatenate([np.repeat(np.arange(len(cut) - 1), np.diff(cut)) for cut in cuts])
+    starts, order = by_key(step.astype(np.int32), len(cuts[0]) - 1)
+    return starts, [np.concatenate(each).take(order, axis=0) for each in zip(*parts, strict=True)]
 
 
 @dataclass
 class Prefetched:
-    """Batches made on a thread while the model works on others. `waited`: seconds that it had to wait for them."""
+    """Batches made on a thread while the model works on others: an iterator, closed or run to its end."""
 
     make: Callable[[], Iterator[Batch]]
+    together: int = 1
+    """Batches that are handed over at once: each time, the threads wait for one another's turn."""
     ahead: int = 4
     waited: float = field(default=0.0, init=False)
+    """Seconds that the model had to wait for batches."""
+
+    def __post_init__(self) -> None:
+        self._batches = self._made()
 
     def __iter__(self) -> Iterator[Batch]:
-        made: queue.Queue[Batch | BaseException | None] = queue.Queue(self.ahead)
+        return self._batches
+
+    def close(self) -> None:
+        """End the thread."""
+        self._batches.close()
+
+    def _made(self) -> Generator[Batch, None, None]:
+        made: queue.Queue[list[Batch] | BaseException] = queue.Queue(self.ahead)
         stopped = threading.Event()
 
-        def put(each: Batch | BaseException | None) -> bool:
+        def put(each: list[Batch] | BaseException) -> bool:
             while not stopped.is_set():
                 try:
                     made.put(each, timeout=0.1)
@@ -213,10 +233,9 @@ class Prefetched:
 
         def work() -> None:
             try:
-                for batch in self.make():
-                    if not put(batch):
-                        return
-                put(None)
+                batches = self.make()
+                while put(some := list(islice(batches, self.together))) and some:
+                    pass
             except BaseException as error:  # it is raised where the batches are wanted
                 put(error)
 
@@ -225,13 +244,13 @@ class Prefetched:
         try:
             while True:
                 started = time.perf_counter()
-                each = made.get()
+                some = made.get()
                 self.waited += time.perf_counter() - started
-                if each is None:
+                if isinstance(some, BaseException):
+                    raise some
+                if not some:
                     return
-                if isinstance(each, BaseException):
-                    raise each
-                yield each
+                yield from some
         finally:
             stopped.set()
             thread.join()

@@ -6,7 +6,9 @@ import json
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -104,29 +106,34 @@ class Trainer:
         self.checkpoints = Checkpoints(job.folder, collective.process_rank, collective.size)
 
     def run(self) -> dict[str, Any]:
-        settings, steps = self.settings, self.batches.steps()
-        state = self._resume()
-        for epoch in range(state["epoch"], settings.epochs):
-            if self._stops(state):
-                break
-            entry = self._epoch(epoch, steps)
-            state["epoch"] = epoch + 1
-            stopping = settings.stopping
-            if stopping and (epoch + 1) % stopping.every == 0:
-                value = validate(self.model, self.shards, self.job.validation, self.batches, stopping, self.collective)
-                entry[f"{stopping.metric}@{stopping.k}"] = value
-                self.collective.beat()
-                if value > state["best"]:
-                    state.update(best=value, best_epoch=epoch + 1)
-            state["history"].append(entry)
-            if self.collective.process_rank == 0:
-                log.info("%s", ", ".join(f"{name} {value}" for name, value in entry.items()))
-                lines = "".join(json.dumps(each) + "\n" for each in state["history"])
-                storage.write(f"{self.job.folder}/log.jsonl", lines.encode())
-            last = epoch + 1 == settings.epochs or self._stops(state)
-            if last or (epoch + 1) % settings.checkpoint_every == 0 or state["best_epoch"] == epoch + 1:
-                self._save(state)
+        state, epochs = self._resume(), self.settings.epochs
+        # One thread for all epochs: it begins the next one while the last batches of this one are worked on.
+        batches = (batch for epoch in range(state["epoch"], epochs) for batch in self.batches.epoch(epoch))
+        with closing(Prefetched(lambda: batches, self.batches.at_once)) as prefetched:
+            for epoch in range(state["epoch"], epochs):
+                if self._stops(state):
+                    break
+                self._keep(state, self._epoch(epoch, prefetched))
         return state
+
+    def _keep(self, state: dict[str, Any], entry: dict[str, Any]) -> None:
+        """Validate, log and save what an epoch has come to."""
+        epoch, stopping = entry["epoch"], self.settings.stopping
+        state["epoch"] = epoch
+        if stopping and epoch % stopping.every == 0:
+            value = validate(self.model, self.shards, self.job.validation, self.batches, stopping, self.collective)
+            entry[f"{stopping.metric}@{stopping.k}"] = value
+            self.collective.beat()
+            if value > state["best"]:
+                state.update(best=value, best_epoch=epoch)
+        state["history"].append(entry)
+        if self.collective.process_rank == 0:
+            log.info("%s", ", ".join(f"{name} {value}" for name, value in entry.items()))
+            lines = "".join(json.dumps(each) + "\n" for each in state["history"])
+            storage.write(f"{self.job.folder}/log.jsonl", lines.encode())
+        last = epoch == self.settings.epochs or self._stops(state)
+        if last or epoch % self.settings.checkpoint_every == 0 or state["best_epoch"] == epoch:
+            self._save(state)
 
     def _stops(self, state: dict[str, Any]) -> bool:
         stopping = self.settings.stopping
@@ -134,24 +141,24 @@ class Trainer:
             return False
         return bool(state["epoch"] - state["best_epoch"] >= stopping.patience * stopping.every)
 
-    def _epoch(self, epoch: int, steps: int) -> dict[str, Any]:
+    def _epoch(self, epoch: int, prefetched: Prefetched) -> dict[str, Any]:
         """One pass over the examples, and what it was like."""
         self.model.train()
         torch.manual_seed(hash((self.job.seed, epoch, self.collective.process_rank)))  # of dropout
         started, sent, spoken = time.perf_counter(), self.collective.sent, self.collective.seconds
-        prefetched = Prefetched(lambda: self.batches.epoch(epoch), ahead=4 + self.batches.at_once)
+        waited, steps = prefetched.waited, self.batches.steps()
         total, examples = 0.0, 0
 
         def note() -> str:
             seconds = time.perf_counter() - started
             speed = examples * (1 + self.batches.negatives) / seconds
             others = (self.collective.seconds - spoken) / seconds
-            waits = f"waiting {prefetched.waited / seconds:.0%} for data, {others:.0%} for others"
+            waits = f"waiting {(prefetched.waited - waited) / seconds:.0%} for data, {others:.0%} for others"
             return f"loss {total / examples:.4f}, {speed:,.0f} examples/s, {waits}"
 
-        shown: Iterable[Batch] = prefetched
+        shown: Iterable[Batch] = islice(prefetched, steps)
         if self.collective.process_rank == 0:
-            shown = track(prefetched, f"epoch {epoch + 1} of {self.settings.epochs}", 0, steps, note)
+            shown = track(shown, f"epoch {epoch + 1} of {self.settings.epochs}", 0, steps, note)
         for step, batch in enumerate(shown):
             number = epoch * steps + step
             loss = self._step(batch, rate_at(self.settings, number, self.settings.epochs * steps))
@@ -169,7 +176,7 @@ class Trainer:
             "loss": total / max(examples, 1),
             "seconds": round(seconds, 3),
             "examples_per_second": round(examples * (1 + self.batches.negatives) / seconds),
-            "waiting_for_data": round(prefetched.waited / seconds, 4),
+            "waiting_for_data": round((prefetched.waited - waited) / seconds, 4),
             "waiting_for_others": round((self.collective.seconds - spoken) / seconds, 4),
             "bytes_per_step": (self.collective.sent - sent) // max(steps, 1),
         }

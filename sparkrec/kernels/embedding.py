@@ -6,6 +6,8 @@ lazy: a row's state and weight decay move when the row does (as SparseAdam of to
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
@@ -42,75 +44,74 @@ def _add(gradients: F32, place: I32, sums: F32) -> None:
             total[k] += source[k]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
-def sgd(table: F32, velocity: F32, ids: I64, gradients: F32, rate: float, momentum: float) -> None:
-    """v = momentum v + g; w -= rate v, for the rows `ids` (different ones)."""
-    rate_, momentum_ = np.float32(rate), np.float32(momentum)
+OPTIMIZERS = {"sgd": 0, "adagrad": 1, "rmsprop": 2, "adam": 3, "adamw": 3}
+"""Their numbers, by name."""
+
+
+class Rule(NamedTuple):
+    """How rows move, g being the gradient and r the rate.
+
+    sgd      v = momentum v + g; w -= r v
+    adagrad  s += g^2; w -= r g / (sqrt(s) + epsilon) (Duchi et al. 2011)
+    rmsprop  s = kept s + (1 - kept) g^2; w -= r g / (sqrt(s) + epsilon)
+    adam     Kingma and Ba 2015, algorithm 1; with `decay`, AdamW (Loshchilov and Hutter 2019)
+    """
+
+    optimizer: int
+    """Of OPTIMIZERS."""
+    momentum: float
+    """Of sgd, or beta1 of adam."""
+    kept: float
+    """Share of the mean square that a step keeps: beta2 of adam."""
+    epsilon: float
+    decay: float
+
+
+@njit(cache=True, nogil=True)
+def update(table: F32, first: F32, second: F32, ids: I64, gradients: F32, rule: Rule, step: int, rate: float) -> None:
+    """Move the rows `ids` (different ones) at `step`, from 1.
+
+    first, second  (n, d) float32, what the optimiser knows of each row: v, s, or m and s; one of them twice
+    """
+    moves = at_step(rule, step, rate)
     for at in range(len(ids)):
         if at + AHEAD < len(ids):
             prefetch(table, ids[at + AHEAD])
-            prefetch(velocity, ids[at + AHEAD])
-        w, v, g = table[ids[at]], velocity[ids[at]], gradients[at]
-        for k in range(len(w)):
-            v[k] = momentum_ * v[k] + g[k]
-            w[k] -= rate_ * v[k]
+            prefetch(first, ids[at + AHEAD])
+            if rule.optimizer == 3:
+                prefetch(second, ids[at + AHEAD])
+        move(table[ids[at]], first[ids[at]], second[ids[at]], gradients[at], rule, moves)
+
+
+@njit(cache=True, nogil=True)
+def at_step(rule: Rule, step: int, rate: float) -> tuple[float, float, float]:
+    """Of a step: the rate, epsilon, and what a weight keeps of itself; adam's corrected for states that began as 0."""
+    if rule.optimizer != 3:
+        return rate, rule.epsilon, 1.0
+    correction = np.sqrt(1 - rule.kept**step)
+    return rate * correction / (1 - rule.momentum**step), rule.epsilon * correction, 1 - rate * rule.decay
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
-def adagrad(table: F32, total: F32, ids: I64, gradients: F32, rate: float, epsilon: float) -> None:
-    """s += g^2; w -= rate g / (sqrt(s) + epsilon) (Duchi et al. 2011)."""
-    rate_, epsilon_ = np.float32(rate), np.float32(epsilon)
-    for at in range(len(ids)):
-        if at + AHEAD < len(ids):
-            prefetch(table, ids[at + AHEAD])
-            prefetch(total, ids[at + AHEAD])
-        w, s, g = table[ids[at]], total[ids[at]], gradients[at]
+def move(w: F32, first: F32, second: F32, g: F32, rule: Rule, moves: tuple[float, float, float]) -> None:
+    """Move one row by its gradient, as `at_step` says."""
+    rate_, floor, stays = np.float32(moves[0]), np.float32(moves[1]), np.float32(moves[2])
+    momentum, kept, rest = np.float32(rule.momentum), np.float32(rule.kept), np.float32(1 - rule.kept)
+    if rule.optimizer == 0:
         for k in range(len(w)):
-            s[k] += g[k] * g[k]
-            w[k] -= rate_ * g[k] / (np.sqrt(s[k]) + epsilon_)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
-def rmsprop(table: F32, square: F32, ids: I64, gradients: F32, rate: float, decay: float, epsilon: float) -> None:
-    """s = decay s + (1 - decay) g^2; w -= rate g / (sqrt(s) + epsilon)."""
-    rate_, decay_, epsilon_, rest = np.float32(rate), np.float32(decay), np.float32(epsilon), np.float32(1 - decay)
-    for at in range(len(ids)):
-        if at + AHEAD < len(ids):
-            prefetch(table, ids[at + AHEAD])
-            prefetch(square, ids[at + AHEAD])
-        w, s, g = table[ids[at]], square[ids[at]], gradients[at]
+            first[k] = momentum * first[k] + g[k]
+            w[k] -= rate_ * first[k]
+    elif rule.optimizer == 1:
         for k in range(len(w)):
-            s[k] = decay_ * s[k] + rest * g[k] * g[k]
-            w[k] -= rate_ * g[k] / (np.sqrt(s[k]) + epsilon_)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
-def adam(
-    table: F32,
-    mean: F32,
-    square: F32,
-    ids: I64,
-    gradients: F32,
-    step: int,
-    rate: float,
-    beta1: float,
-    beta2: float,
-    epsilon: float,
-    decay: float,
-) -> None:
-    """Kingma and Ba 2015, algorithm 1, at `step` >= 1; `decay` is AdamW's (Loshchilov and Hutter 2019)."""
-    correction = np.sqrt(1 - beta2**step)
-    size = np.float32(rate * correction / (1 - beta1**step))
-    floor = np.float32(epsilon * correction)
-    first, second = np.float32(beta1), np.float32(beta2)
-    rest1, rest2, kept = np.float32(1 - beta1), np.float32(1 - beta2), np.float32(1 - rate * decay)
-    for at in range(len(ids)):
-        if at + AHEAD < len(ids):
-            prefetch(table, ids[at + AHEAD])
-            prefetch(mean, ids[at + AHEAD])
-            prefetch(square, ids[at + AHEAD])
-        w, m, s, g = table[ids[at]], mean[ids[at]], square[ids[at]], gradients[at]
+            first[k] += g[k] * g[k]
+            w[k] -= rate_ * g[k] / (np.sqrt(first[k]) + floor)
+    elif rule.optimizer == 2:
         for k in range(len(w)):
-            m[k] = first * m[k] + rest1 * g[k]
-            s[k] = second * s[k] + rest2 * g[k] * g[k]
-            w[k] = kept * w[k] - size * m[k] / (np.sqrt(s[k]) + floor)
+            first[k] = kept * first[k] + rest * g[k] * g[k]
+            w[k] -= rate_ * g[k] / (np.sqrt(first[k]) + floor)
+    else:
+        new = np.float32(1 - rule.momentum)
+        for k in range(len(w)):
+            first[k] = momentum * first[k] + new * g[k]
+            second[k] = kept * second[k] + rest * g[k] * g[k]
+            w[k] = stays * w[k] - rate_ * first[k] / (np.sqrt(second[k]) + floor)

@@ -31,17 +31,8 @@ class Optimizer:
             self._by_torch(rows, gradients, rate)
 
     def _by_kernel(self, rows: Tensor, gradients: Tensor, rate: float) -> None:
-        settings = self.settings
-        weight, states = self.weight.numpy(), [state.numpy() for state in self.state]
-        given = rows.numpy(), gradients.numpy()
-        if settings.optimizer == "sgd":
-            embedding.sgd(weight, states[0], *given, rate, settings.momentum)
-        elif settings.optimizer == "adagrad":
-            embedding.adagrad(weight, states[0], *given, rate, EPSILON)
-        elif settings.optimizer == "rmsprop":
-            embedding.rmsprop(weight, states[0], *given, rate, DECAY, EPSILON)
-        else:
-            embedding.adam(weight, states[0], states[1], *given, self.steps, rate, *BETAS, EPSILON, self._decay)
+        weight, first, second = (each.numpy() for each in (self.weight, self.state[0], self.state[-1]))
+        embedding.update(weight, first, second, rows.numpy(), gradients.numpy(), self.rule, self.steps, rate)
 
     def _by_torch(self, rows: Tensor, gradients: Tensor, rate: float) -> None:
         """The rules of `kernels.embedding`, on any device."""
@@ -65,6 +56,13 @@ class Optimizer:
             moved = size * first / (second.sqrt() + EPSILON * correction)
             weight[rows] = (1 - rate * self._decay) * weight[rows] - moved
         self.state[0][rows] = first
+
+    @property
+    def rule(self) -> embedding.Rule:
+        """For the kernels."""
+        name = self.settings.optimizer
+        first, second = (self.settings.momentum, DECAY) if name in ("sgd", "rmsprop") else BETAS
+        return embedding.Rule(embedding.OPTIMIZERS[name], first, second, EPSILON, self._decay)
 
     @property
     def _decay(self) -> float:

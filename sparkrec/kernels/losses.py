@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from sparkrec.kernels.arrays import F32
+from sparkrec.kernels.dense import REGROUPED
 
 PAIR_LOSSES = {"squared": 0, "weighted_squared": 1, "bce": 2, "bpr": 3, "hinge": 4}
 """Their numbers, by name."""
 
 
+class Goal(NamedTuple):
+    """What a batch minimises."""
+
+    loss: int
+    """Of PAIR_LOSSES, whose formulas `training.losses` has."""
+    negative: float
+    """Weight of the negatives in weighted_squared and bce."""
+    user_l2: float
+    """Weight of the squares of a positive's user row."""
+    item_l2: float
+    """Weight of those of its item's and its negatives' rows."""
+
+
 @njit(cache=True, nogil=True)
-def pair_loss(loss: int, scores: F32, value: Any, confidence: Any, negative: float, scale: float, by_score: F32) -> Any:
+def pair_loss(goal: Goal, scores: F32, value: Any, confidence: Any, scale: float, by_score: F32) -> Any:
     """The loss of one positive, and its derivatives.
 
-    loss        of PAIR_LOSSES, whose formulas `training.losses` has
     scores      (1 + n,) float32: s of the positive, then s_j of its negatives
     value       v, observed; confidence c, weight of the positive
-    negative    weight of the negatives in weighted_squared and bce
     scale       factor of it all
     by_score    (1 + n,) float32: becomes the derivatives
     """
+    loss, negative = goal.loss, goal.negative
     k, own, total = len(scores), scores[0], 0.0
     if loss == 0:
         by_score[:] = 0.0
@@ -56,6 +69,16 @@ def pair_loss(loss: int, scores: F32, value: Any, confidence: Any, negative: flo
         by_score[j] = share * slope
     by_score[0] = -share * slopes
     return share * total
+
+
+@njit(cache=True, nogil=True, fastmath=REGROUPED)
+def add_squares(row: F32, rate: Any, sums: F32) -> Any:
+    """`rate` times the sum of squares of a row; its gradient is added to the sums."""
+    rate, total = np.float32(rate), np.float32(0.0)
+    for at in range(len(row)):
+        total += row[at] * row[at]
+        sums[at] += np.float32(2.0) * rate * row[at]
+    return rate * total
 
 
 @njit(cache=True, nogil=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -31,22 +30,42 @@ class Pairs(NamedTuple):
     items: I64
     """(v,) the different items."""
 
+
+class Steps(NamedTuple):
+    """Pairs of consecutive steps, one after the other."""
+
+    pairs: Pairs
+    """Places count from the first different one of a step."""
+    starts: I64
+    """(s + 1,) where the examples of each step begin."""
+    user_starts: I64
+    """(s + 1,) where its different users begin."""
+    item_starts: I64
+    """(s + 1,) where its different items begin."""
+
     @classmethod
-    def of_steps(
-        cls, user: I64, item: I32, values: F32, confidence: F32, starts: I64, n_users: int, n_items: int
-    ) -> list[Pairs]:
-        """Those of each step: the columns are cut at `starts`. Raises ValueError for a row that is not there."""
+    def of(cls, user: I64, item: I32, values: F32, confidence: F32, starts: I64, n_users: int, n_items: int) -> Steps:
+        """Of columns that are cut at `starts`. Raises ValueError for a row that is not there."""
         k = item.shape[1]
-        users, user_bounds, user_place = distinct_in_parts(user, starts, n_users, "users")
-        items, item_bounds, item_place = distinct_in_parts(item.ravel(), starts * k, n_items, "items")
-        user, item = frozen(user, np.int64, "user"), frozen(item, np.int32, "item", 2)
-        values, confidence = frozen(values, np.float32, "values"), frozen(confidence, np.float32, "confidence")
-        item_place = item_place.reshape(item.shape)
-        bounds = zip(*(pairwise(each.tolist()) for each in (starts, user_bounds, item_bounds)), strict=True)
-        return [
-            cls(
-                *(user[a:b], item[a:b], values[a:b], confidence[a:b]),
-                *(user_place[a:b], item_place[a:b], users[c:d], items[e:f]),
-            )
-            for (a, b), (c, d), (e, f) in bounds
-        ]
+        users, user_starts, user_place = distinct_in_parts(user, starts, n_users, "users")
+        items, item_starts, item_place = distinct_in_parts(item.ravel(), starts * k, n_items, "items")
+        pairs = Pairs(
+            frozen(user, np.int64, "user"),
+            frozen(item, np.int32, "item", 2),
+            frozen(values, np.float32, "values"),
+            frozen(confidence, np.float32, "confidence"),
+            user_place,
+            item_place.reshape(item.shape),
+            users,
+            items,
+        )
+        return cls(pairs, starts, user_starts, item_starts)
+
+
+def of_step(steps: Steps, at: int) -> Pairs:
+    """Those of one step."""
+    a, b = steps.starts[at], steps.starts[at + 1]
+    users = steps.pairs.users[steps.user_starts[at] : steps.user_starts[at + 1]]
+    items = steps.pairs.items[steps.item_starts[at] : steps.item_starts[at + 1]]
+    user, item, values, confidence, user_place, item_place, _, _ = steps.pairs
+    return Pairs(user[a:b], item[a:b], values[a:b], confidence[a:b], user_place[a:b], item_place[a:b], users, items)

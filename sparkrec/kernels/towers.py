@@ -15,7 +15,7 @@ from numba import njit
 
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.kernels.dense import REGROUPED
-from sparkrec.kernels.losses import pair_loss
+from sparkrec.kernels.losses import Goal, add_squares, pair_loss
 from sparkrec.kernels.pairs import Pairs
 
 BLOCK = 128
@@ -29,19 +29,17 @@ def add_gradients(
     layers: I64,
     weights: F32,
     pairs: Pairs,
-    loss: int,
-    negative: float,
+    goal: Goal,
     scale: float,
     user_sums: F32,
     item_sums: F32,
     weight_sums: F32,
 ) -> float:
-    """The loss of a batch; the gradients are added to the sums.
+    """The loss of a batch times `scale`; the gradients are added to the sums.
 
     users, items            (n, d + half) and (m, d + half) float32
     layers                  sizes half, of a_1, ..., of a_L; none of GMF
     weights                 U, V, b_1, W_2, b_2, ..., h, c, one after the other
-    loss, negative, scale   as in `kernels.losses`
     user_sums, item_sums    a row for each different user and item of `pairs`
     weight_sums             as weights
     """
@@ -80,7 +78,7 @@ def add_gradients(
                 scores[row // k, row % k] += score
         for e in range(m):
             given = pairs.values[start + e], pairs.confidence[start + e]
-            total += pair_loss(loss, scores[e], given[0], given[1], negative, scale, by_score[e])
+            total += pair_loss(goal, scores[e], given[0], given[1], scale, by_score[e])
         if n_layers:
             slope = by_active[0][: m * k * last].reshape(m * k, last)
             for row in range(m * k):
@@ -106,6 +104,10 @@ def add_gradients(
                     by_h[at] += g * x[at] * w[at]
                 for at in range(half):
                     of_item[d + at] += before_items[e * k + j, at]
+                if goal.item_l2:
+                    total += add_squares(w, goal.item_l2 * scale, of_item)
+            if goal.user_l2:
+                total += add_squares(x, goal.user_l2 * scale, of_user)
     return total
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from sparkrec.errors import TrainError
 from sparkrec.kernels.arrays import F32, I32, I64
 from sparkrec.kernels.csr import by_key
 from sparkrec.kernels.negatives import Alias, draw_negatives, is_positive
-from sparkrec.kernels.pairs import Pairs
+from sparkrec.kernels.pairs import Pairs, Steps, of_step
 from sparkrec.shards import Shard, Shards
 
 _AT_ONCE = 1 << 15
@@ -65,6 +65,29 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Run:
+    """This process's part of consecutive steps."""
+
+    columns: list[NDArray[Any]]
+    """Users, items, values, confidence and degree of their batches, one after the other."""
+    starts: I64
+    """(s + 1,) where each begins."""
+    totals: list[int]
+    """Positives of all processes in each."""
+    taken: list[NDArray[np.bool_] | None]
+    """Of each batch."""
+    steps: Steps | None
+    """The same for kernels, where they were asked for."""
+
+    def batches(self) -> Iterator[Batch]:
+        for at, total in enumerate(self.totals):
+            of_this = slice(self.starts[at], self.starts[at + 1])
+            users, items, values, confidence, degree = (each[of_this] for each in self.columns)
+            pairs = of_step(self.steps, at) if self.steps else None
+            yield Batch(users, items, values, confidence, degree, total, self.taken[at], pairs)
+
+
+@dataclass(frozen=True)
 class Batches:
     """How the shards of this process become batches."""
 
@@ -78,7 +101,7 @@ class Batches:
     of_batch: bool = False
     """Negatives are the other positives of the batch."""
     paired: bool = False
-    """Whether batches have `pairs`."""
+    """Whether runs have `steps`, and batches `pairs`."""
     _held: list[Shard] = field(default_factory=list)
     """Shards of the group that is worked on."""
 
@@ -89,7 +112,7 @@ class Batches:
 
     @property
     def at_once(self) -> int:
-        """Steps whose negatives are drawn together."""
+        """Steps of a run."""
         return max(_AT_ONCE // self.batch, 1)
 
     def steps(self) -> int:
@@ -98,6 +121,11 @@ class Batches:
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from step `first` on."""
+        for run in self.runs(number, first):
+            yield from run.batches()
+
+    def runs(self, number: int, first: int = 0) -> Iterator[Run]:
+        """The same, as many steps at once as are drawn together."""
         offsets, held = self._offsets(), self._held
         for group in np.random.default_rng((self.seed, number)).permutation(self.shards.groups).tolist():
             steps = self._steps_of(group)
@@ -112,7 +140,7 @@ class Batches:
 
     def _group(
         self, epoch: int, group: int, held: list[Shard], offsets: dict[int, int], steps: int, first: int
-    ) -> Iterator[Batch]:
+    ) -> Iterator[Run]:
         sizes = [self.shards.rows(shard) for shard in self.shards.numbers(group)]
         orders = [_order(len(shard.items), steps, (self.seed, epoch, shard.number)) for shard in held]
         keys = [int(np.random.default_rng((self.seed, epoch, shard.number, 1)).integers(2**63)) for shard in held]
@@ -124,14 +152,14 @@ class Batches:
                 self._part(shard, order[cut[0] : cut[-1]], key, int(cut[0]), offsets[shard.number])
                 for shard, order, key, cut in zip(held, orders, keys, cuts, strict=True)
             ]
-            starts, (users, items, values, confidence, degree) = _by_step(parts, cuts)
+            starts, columns = _by_step(parts, cuts)
+            users, items, values, confidence, _ = columns
+            taken = [
+                self._taken(held, users[a:b], items[a:b, 0]) if self.of_batch else None for a, b in pairwise(starts)
+            ]
             given = users, items, values, confidence, starts, n_users, self.shards.n_items
-            pairs = Pairs.of_steps(*given) if self.paired else [None] * len(wanted)
             totals = np.sum([np.diff(_cuts(n, steps, wanted)) for n in sizes], axis=0).tolist()
-            for (a, b), total, its_pairs in zip(pairwise(starts.tolist()), totals, pairs, strict=True):
-                taken = self._taken(held, users[a:b], items[a:b, 0]) if self.of_batch else None
-                columns = users[a:b], items[a:b], values[a:b], confidence[a:b], degree[a:b]
-                yield Batch(*columns, total, taken, its_pairs)
+            yield Run(columns, starts, totals, taken, Steps.of(*given) if self.paired else None)
 
     def _part(self, shard: Shard, at: I64, key: int, begin: int, offset: int) -> tuple[NDArray[Any], ...]:
         rows = shard.rows.take(at)
@@ -199,30 +227,28 @@ def _by_step(parts: list[tuple[NDArray[Any], ...]], cuts: list[I64]) -> tuple[I6
 
 @dataclass
 class Prefetched:
-    """Batches made on a thread while the model works on others: an iterator, closed or run to its end."""
+    """Runs made on a thread while the model works on others: an iterator, closed or run to its end."""
 
-    make: Callable[[], Iterator[Batch]]
-    together: int = 1
-    """Batches that are handed over at once: each time, the threads wait for one another's turn."""
+    make: Callable[[], Iterator[Run]]
     ahead: int = 4
     waited: float = field(default=0.0, init=False)
     """Seconds that the model had to wait for batches."""
 
     def __post_init__(self) -> None:
-        self._batches = self._made()
+        self._runs = self._made()
 
-    def __iter__(self) -> Iterator[Batch]:
-        return self._batches
+    def __iter__(self) -> Iterator[Run]:
+        return self._runs
 
     def close(self) -> None:
         """End the thread."""
-        self._batches.close()
+        self._runs.close()
 
-    def _made(self) -> Generator[Batch, None, None]:
-        made: queue.Queue[list[Batch] | BaseException] = queue.Queue(self.ahead)
+    def _made(self) -> Generator[Run, None, None]:
+        made: queue.Queue[Run | BaseException | None] = queue.Queue(self.ahead)
         stopped = threading.Event()
 
-        def put(each: list[Batch] | BaseException) -> bool:
+        def put(each: Run | BaseException | None) -> bool:
             while not stopped.is_set():
                 try:
                     made.put(each, timeout=0.1)
@@ -233,9 +259,10 @@ class Prefetched:
 
         def work() -> None:
             try:
-                batches = self.make()
-                while put(some := list(islice(batches, self.together))) and some:
-                    pass
+                for run in self.make():
+                    if not put(run):
+                        return
+                put(None)
             except BaseException as error:  # it is raised where the batches are wanted
                 put(error)
 
@@ -244,13 +271,13 @@ class Prefetched:
         try:
             while True:
                 started = time.perf_counter()
-                some = made.get()
+                each = made.get()
                 self.waited += time.perf_counter() - started
-                if isinstance(some, BaseException):
-                    raise some
-                if not some:
+                if each is None:
                     return
-                yield from some
+                if isinstance(each, BaseException):
+                    raise each
+                yield each
         finally:
             stopped.set()
             thread.join()

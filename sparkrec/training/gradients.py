@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sparkrec.config import TrainingSettings
 from sparkrec.kernels import embedding, factors, towers
-from sparkrec.kernels.arrays import F32, I64, Scratch
-from sparkrec.kernels.losses import PAIR_LOSSES
+from sparkrec.kernels.arrays import F32, Scratch
+from sparkrec.kernels.losses import PAIR_LOSSES, Goal
 from sparkrec.models.gmf import GMF
 from sparkrec.models.mf import MF
 from sparkrec.models.mlp import MLP
@@ -68,25 +67,24 @@ def by_kernel(
     pairs = batch.pairs
     assert pairs is not None
     sums = scratch.zeros("users", len(pairs.users), x.shape[1]), scratch.zeros("items", len(pairs.items), w.shape[1])
-    loss = PAIR_LOSSES[settings.loss], settings.negative_weight, 1.0 / batch.total
+    goal, scale = goal_of(settings), 1.0 / batch.total
     if isinstance(model, MF):
-        total, by_constant = factors.add_gradients(x, w, float(model.constant.detach()), pairs, *loss, *sums)
+        total, by_constant = factors.add_gradients(x, w, float(model.constant.detach()), pairs, goal, scale, *sums)
         if len(dense.gradients):
             dense.gradients += by_constant
     else:
         assert isinstance(model, GMF | MLP | NeuMF)
         by_weight = dense.gradients.numpy()
-        total = towers.add_gradients(x, w, model.layers, dense.weights.numpy(), pairs, *loss, *sums, by_weight)
-    for rate, table, rows, each, place in (
-        (settings.user_l2, x, pairs.users, sums[0], pairs.user_place),
-        (settings.item_l2, w, pairs.items, sums[1], pairs.item_place),
-    ):
-        if rate:
-            total += _shrink(table[rows], each, np.bincount(place.ravel()), rate / batch.total)
+        total = towers.add_gradients(x, w, model.layers, dense.weights.numpy(), pairs, goal, scale, *sums, by_weight)
     of_users, of_items = (pairs.users, sums[0]), (pairs.items, sums[1])
     return Gradients(
         torch.tensor(total), *(RowGradients(*map(torch.from_numpy, each)) for each in (of_users, of_items))
     )
+
+
+def goal_of(settings: TrainingSettings) -> Goal:
+    """For the kernels."""
+    return Goal(PAIR_LOSSES[settings.loss], settings.negative_weight, settings.user_l2, settings.item_l2)
 
 
 def has_kernel(settings: Any) -> bool:
@@ -108,10 +106,3 @@ def summed(ids: Tensor, gradients: Tensor, n_rows: int) -> RowGradients:
         return RowGradients(*map(torch.from_numpy, embedding.summed(ids.numpy(), gradients.numpy(), n_rows)))
     rows, inverse = ids.unique(return_inverse=True)
     return RowGradients(rows, gradients.new_zeros(len(rows), gradients.shape[1]).index_add_(0, inverse, gradients))
-
-
-def _shrink(rows: F32, gradients: F32, times: I64, rate: float) -> float:
-    """Add the gradient of rate times the sum of squares of the rows, each as often as it was read; that sum."""
-    weights = times.astype(np.float32)
-    gradients += (2.0 * rate) * weights[:, None] * rows
-    return float(rate * (weights @ np.einsum("nd,nd->n", rows, rows)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -25,7 +25,7 @@ from sparkrec.kernels.random import normal_rows
 from sparkrec.models import MODELS
 from sparkrec.progress import track
 from sparkrec.shards import Shards
-from sparkrec.training.batches import Batch, Batches, Prefetched
+from sparkrec.training.batches import Batch, Batches, Prefetched, Run
 from sparkrec.training.checkpoints import Checkpoints
 from sparkrec.training.collective import Collective
 from sparkrec.training.dense import Dense
@@ -34,6 +34,7 @@ from sparkrec.training.losses import Scored, loss_of
 from sparkrec.training.optimizers import Optimizer, rate_at
 from sparkrec.training.validation import validate
 from sparkrec.training.warm_start import start_from
+from sparkrec.training.whole_runs import train_run
 
 log = logging.getLogger(__name__)
 
@@ -103,13 +104,14 @@ class Trainer:
         self.user_optimizer = Optimizer(settings, self.model.users.weight)
         self.item_optimizer = Optimizer(settings, self.model.items.weight)
         self.scratch = Scratch()
+        self.whole_runs = collective.size == 1 and has_kernel(job.settings) and job.settings.kind == "mf"
         self.checkpoints = Checkpoints(job.folder, collective.process_rank, collective.size)
 
     def run(self) -> dict[str, Any]:
         state, epochs = self._resume(), self.settings.epochs
         # One thread for all epochs: it begins the next one while the last batches of this one are worked on.
-        batches = (batch for epoch in range(state["epoch"], epochs) for batch in self.batches.epoch(epoch))
-        with closing(Prefetched(lambda: batches, self.batches.at_once)) as prefetched:
+        runs = (run for epoch in range(state["epoch"], epochs) for run in self.batches.runs(epoch))
+        with closing(Prefetched(lambda: runs)) as prefetched:
             for epoch in range(state["epoch"], epochs):
                 if self._stops(state):
                     break
@@ -156,19 +158,17 @@ class Trainer:
             waits = f"waiting {(prefetched.waited - waited) / seconds:.0%} for data, {others:.0%} for others"
             return f"loss {total / examples:.4f}, {speed:,.0f} examples/s, {waits}"
 
-        shown: Iterable[Batch] = islice(prefetched, steps)
+        shown: Iterable[tuple[float, int]] = islice(self._steps(prefetched, epoch * steps), steps)
         if self.collective.process_rank == 0:
             shown = track(shown, f"epoch {epoch + 1} of {self.settings.epochs}", 0, steps, note)
-        for step, batch in enumerate(shown):
-            number = epoch * steps + step
-            loss = self._step(batch, rate_at(self.settings, number, self.settings.epochs * steps))
+        for step, (loss, positives) in enumerate(shown):
             if not np.isfinite(loss):
                 raise TrainError(
                     f"the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {steps}. The last checkpoint is "
                     "kept. Lower training.learning_rate, or set training.clip_norm, and run again."
                 )
-            total += loss * batch.total
-            examples += batch.total
+            total += loss * positives
+            examples += positives
             self.collective.beat()
         seconds = time.perf_counter() - started
         return {
@@ -180,6 +180,19 @@ class Trainer:
             "waiting_for_others": round((self.collective.seconds - spoken) / seconds, 4),
             "bytes_per_step": (self.collective.sent - sent) // max(steps, 1),
         }
+
+    def _steps(self, runs: Iterable[Run], number: int) -> Iterator[tuple[float, int]]:
+        """Take the steps of the runs, the first of them number `number`: the mean loss of each, and its positives."""
+        steps = self.settings.epochs * self.batches.steps()
+        for run in runs:
+            rates = [rate_at(self.settings, number + at, steps) for at in range(len(run.totals))]
+            if self.whole_runs:
+                tables = self.user_optimizer, self.item_optimizer
+                losses: Iterable[float] = train_run(self.dense, *tables, run, rates, self.scratch)
+            else:
+                losses = map(self._step, run.batches(), rates)
+            yield from zip(losses, run.totals, strict=True)
+            number += len(rates)
 
     def _step(self, batch: Batch, rate: float) -> float:
         """Take one step; the mean loss of the batch of all processes."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparkrec.config import TrainingSettings
 from sparkrec.kernels import embedding
+from sparkrec.kernels.arrays import F32
 
 BETAS, EPSILON, DECAY = (0.9, 0.999), 1e-8, 0.99
 _STATES = {"sgd": 1, "adagrad": 1, "rmsprop": 1, "adam": 2, "adamw": 2}
@@ -31,8 +32,8 @@ class Optimizer:
             self._by_torch(rows, gradients, rate)
 
     def _by_kernel(self, rows: Tensor, gradients: Tensor, rate: float) -> None:
-        weight, first, second = (each.numpy() for each in (self.weight, self.state[0], self.state[-1]))
-        embedding.update(weight, first, second, rows.numpy(), gradients.numpy(), self.rule, self.steps, rate)
+        given = rows.numpy(), gradients.numpy()
+        embedding.update(self.weight.numpy(), *self.states, *given, self.rule, self.steps, rate)
 
     def _by_torch(self, rows: Tensor, gradients: Tensor, rate: float) -> None:
         """The rules of `kernels.embedding`, on any device."""
@@ -56,6 +57,11 @@ class Optimizer:
             moved = size * first / (second.sqrt() + EPSILON * correction)
             weight[rows] = (1 - rate * self._decay) * weight[rows] - moved
         self.state[0][rows] = first
+
+    @property
+    def states(self) -> tuple[F32, F32]:
+        """For the kernels: the first and the last."""
+        return self.state[0].numpy(), self.state[-1].numpy()
 
     @property
     def rule(self) -> embedding.Rule:

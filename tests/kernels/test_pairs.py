@@ -1,11 +1,13 @@
 """Which rows a batch reads, and where the gradient of each goes."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from sparkrec.kernels.arrays import Scratch
 from sparkrec.kernels.csr import distinct
-from sparkrec.kernels.pairs import Pairs
+from sparkrec.kernels.pairs import Steps, of_step
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
@@ -26,10 +28,10 @@ def test_a_batch_of_nothing_reads_nothing():
 def test_rows_that_are_not_there_are_refused(n_ids):
     ones = np.ones(2, np.float32)
     with pytest.raises(ValueError, match=rf"users: found 0 to {n_ids}, expected ids in \[0, {n_ids}\)"):
-        Pairs.of_steps(np.array([0, n_ids]), np.zeros((2, 1), np.int32), ones, ones, np.array([0, 2]), n_ids, 9)
+        Steps.of(np.array([0, n_ids]), np.zeros((2, 1), np.int32), ones, ones, np.array([0, 2]), n_ids, 9)
     items = np.array([[1, 2], [-1, 3]], np.int32)
     with pytest.raises(ValueError, match=r"items: found -1 to 3, expected ids in \[0, 9\)"):
-        Pairs.of_steps(np.array([0, 1]), items, ones, ones, np.array([0, 1, 2]), n_ids, 9)
+        Steps.of(np.array([0, 1]), items, ones, ones, np.array([0, 1, 2]), n_ids, 9)
 
 
 @pytest.mark.parametrize("n_users", [7, 100_000])
@@ -37,9 +39,9 @@ def test_the_pairs_of_each_step_name_its_rows(n_users):
     rng, starts = np.random.default_rng(1), np.array([0, 4, 4, 9])
     user, item = rng.integers(0, 7, 9), rng.integers(0, 5, (9, 3)).astype(np.int32)
     values, confidence = rng.random(9, np.float32), rng.random(9, np.float32)
-    steps = Pairs.of_steps(user, item, values, confidence, starts, n_users, 5)
-    assert len(steps) == 3
-    for a, b, pairs in zip(starts, starts[1:], steps, strict=False):
+    steps = Steps.of(user, item, values, confidence, starts, n_users, 5)
+    for at, (a, b) in enumerate(pairwise(starts)):
+        pairs = of_step(steps, at)
         np.testing.assert_array_equal(pairs.user, user[a:b])
         np.testing.assert_array_equal(pairs.users, np.unique(user[a:b]))
         np.testing.assert_array_equal(pairs.users[pairs.user_place], user[a:b])

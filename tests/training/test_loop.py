@@ -17,7 +17,7 @@ from sparkrec.config import (  # noqa: E402
     TrainingSettings,
 )
 from sparkrec.errors import TrainError  # noqa: E402
-from sparkrec.kernels.losses import PAIR_LOSSES, pair_loss  # noqa: E402
+from sparkrec.kernels.losses import PAIR_LOSSES, Goal, pair_loss  # noqa: E402
 from sparkrec.models.rows import Rows  # noqa: E402
 from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
@@ -86,10 +86,9 @@ def test_a_loss_by_kernel_is_that_of_torch(loss):
         expected = 0.5 * loss_of(chosen, batch)
         expected.backward()
         by_score = np.full_like(given, np.nan)
+        goal = Goal(PAIR_LOSSES[loss], 0.3, 0.0, 0.0)
         found = sum(
-            pair_loss(
-                PAIR_LOSSES[loss], given[e], np.float32(VALUES[e]), np.float32(CONFIDENCE[e]), 0.3, 0.5, by_score[e]
-            )
+            pair_loss(goal, given[e], np.float32(VALUES[e]), np.float32(CONFIDENCE[e]), 0.5, by_score[e])
             for e in range(2)
         )
         assert found == pytest.approx(expected.item(), rel=1e-5)
@@ -165,6 +164,37 @@ def test_gradients_by_kernel_are_those_of_torch(shards, tmp_path, name, loss):
 
 
 @pytest.mark.parametrize(
+    "training",
+    [
+        {"loss": "bpr"},
+        {"loss": "bce", "optimizer": "adagrad", "user_l2": 0.02, "item_l2": 0.01},
+        {"loss": "squared", "optimizer": "sgd", "momentum": 0.5, "clip_norm": 0.01},
+        {"loss": "weighted_squared", "optimizer": "rmsprop", "weight_decay": 0.1, "schedule": "cosine"},
+        {"loss": "hinge", "optimizer": "adamw", "weight_decay": 0.1},
+    ],
+    ids=lambda training: "-".join(map(str, training.values())),
+)
+def test_a_run_in_one_call_is_its_steps(shards, tmp_path, training):
+    job = Job(settings(**training), shards, None, str(tmp_path), 0)
+    at_once, one_by_one = Trainer(job, Alone()), Trainer(job, Alone())
+    assert at_once.whole_runs
+    one_by_one.whole_runs = False
+    for epoch in range(2):
+        losses = []
+        for trainer in (at_once, one_by_one):
+            first = epoch * trainer.batches.steps()
+            losses.append([loss for loss, _ in trainer._steps(trainer.batches.runs(epoch), first)])
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    for mine, theirs in (
+        (at_once.model.users.weight, one_by_one.model.users.weight),
+        (at_once.model.items.weight, one_by_one.model.items.weight),
+        (at_once.dense.weights, one_by_one.dense.weights),
+    ):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+    assert at_once.item_optimizer.steps == one_by_one.item_optimizer.steps == 2 * at_once.batches.steps()
+
+
+@pytest.mark.parametrize(
     "training", [{"loss": "softmax"}, {"loss": "bpr", "negative_sampling": "batch"}, {"precision": "bfloat16"}]
 )
 def test_what_no_kernel_computes_torch_does(training):
@@ -217,14 +247,14 @@ def test_a_batch_in_parts_is_the_batch(shards, tmp_path):
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(shards, tmp_path):
     job = Job(settings(epochs=4), shards, None, str(tmp_path), 0)
-    step, calls = Trainer._step, []
+    steps = Trainer._steps
 
-    def breaks(self, batch, rate):
-        calls.append(batch)
-        return float("nan") if len(calls) == self.batches.steps() + 3 else step(self, batch, rate)
+    def breaks(self, runs, number):
+        for at, (loss, positives) in enumerate(steps(self, runs, number), number):
+            yield (float("nan") if at == self.batches.steps() + 2 else loss), positives
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_step", breaks)
+        patch.setattr(Trainer, "_steps", breaks)
         with pytest.raises(TrainError, match=r"the loss is nan in epoch 2, step 3 of \d+. The last checkpoint is kept"):
             train(job, Alone())
     assert storage.folders(str(tmp_path)) == ["epoch-00001"]

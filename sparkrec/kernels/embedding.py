@@ -80,7 +80,7 @@ def update(table: F32, first: F32, second: F32, ids: I64, gradients: F32, rule: 
             prefetch(first, ids[at + AHEAD])
             if rule.optimizer == 3:
                 prefetch(second, ids[at + AHEAD])
-        move(table[ids[at]], first[ids[at]], second[ids[at]], gradients[at], rule, moves)
+        move(table, first, second, ids[at], gradients, at, rule, moves)
 
 
 @njit(cache=True, nogil=True)
@@ -93,25 +93,35 @@ def at_step(rule: Rule, step: int, rate: float) -> tuple[float, float, float]:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
-def move(w: F32, first: F32, second: F32, g: F32, rule: Rule, moves: tuple[float, float, float]) -> None:
-    """Move one row by its gradient, as `at_step` says."""
-    rate_, floor, stays = np.float32(moves[0]), np.float32(moves[1]), np.float32(moves[2])
+def move(
+    table: F32,
+    first: F32,
+    second: F32,
+    row: int,
+    gradients: F32,
+    at: int,
+    rule: Rule,
+    moves: tuple[float, float, float],
+) -> None:
+    """Move one row by row `at` of the gradients, as `at_step` says."""
+    w, a, b, g = table[row], first[row], second[row], gradients[at]
+    rate, floor, stays = np.float32(moves[0]), np.float32(moves[1]), np.float32(moves[2])
     momentum, kept, rest = np.float32(rule.momentum), np.float32(rule.kept), np.float32(1 - rule.kept)
     if rule.optimizer == 0:
         for k in range(len(w)):
-            first[k] = momentum * first[k] + g[k]
-            w[k] -= rate_ * first[k]
+            a[k] = momentum * a[k] + g[k]
+            w[k] -= rate * a[k]
     elif rule.optimizer == 1:
         for k in range(len(w)):
-            first[k] += g[k] * g[k]
-            w[k] -= rate_ * g[k] / (np.sqrt(first[k]) + floor)
+            a[k] += g[k] * g[k]
+            w[k] -= rate * g[k] / (np.sqrt(a[k]) + floor)
     elif rule.optimizer == 2:
         for k in range(len(w)):
-            first[k] = kept * first[k] + rest * g[k] * g[k]
-            w[k] -= rate_ * g[k] / (np.sqrt(first[k]) + floor)
+            a[k] = kept * a[k] + rest * g[k] * g[k]
+            w[k] -= rate * g[k] / (np.sqrt(a[k]) + floor)
     else:
         new = np.float32(1 - rule.momentum)
         for k in range(len(w)):
-            first[k] = momentum * first[k] + new * g[k]
-            second[k] = kept * second[k] + rest * g[k] * g[k]
-            w[k] = stays * w[k] - rate_ * first[k] / (np.sqrt(second[k]) + floor)
+            a[k] = momentum * a[k] + new * g[k]
+            b[k] = kept * b[k] + rest * g[k] * g[k]
+            w[k] = stays * w[k] - rate * a[k] / (np.sqrt(b[k]) + floor)

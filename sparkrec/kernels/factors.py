@@ -25,7 +25,7 @@ States: TypeAlias = tuple[F32, F32]
 _of_step = njit(cache=True, nogil=True)(of_step)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=REGROUPED)
 def add_gradients(
     users: F32, items: F32, constant: float, pairs: Pairs, goal: Goal, scale: float, user_sums: F32, item_sums: F32
 ) -> tuple[float, float]:
@@ -34,12 +34,37 @@ def add_gradients(
     users, items           (n, d + 1) and (m, d + 1) float32, the last column a bias
     user_sums, item_sums   (u, d + 1) and (v, d + 1) float32, one row for each different user and item of `pairs`
     """
-    scores, by_score = np.empty(pairs.item.shape[1], np.float32), np.empty(pairs.item.shape[1], np.float32)
+    d, k = users.shape[1] - 1, pairs.item.shape[1]
+    scores, by_score = np.empty(k, np.float32), np.empty(k, np.float32)
     total = by_constant = 0.0
     for e in range(len(pairs.user)):
+        if e + AHEAD < len(pairs.user):
+            prefetch(users, pairs.user[e + AHEAD])
+            for j in range(k):
+                prefetch(items, pairs.item[e + AHEAD, j])
+        x = users[pairs.user[e]]
+        for j in range(k):
+            w = items[pairs.item[e, j]]
+            score = np.float32(0.0)
+            for at in range(d):
+                score += x[at] * w[at]
+            scores[j] = score + x[d] + w[d] + constant
+        total += pair_loss(goal, scores, pairs.values[e], pairs.confidence[e], scale, by_score)
         of_user = user_sums[pairs.user_place[e]]
-        each, slope = _add(users, items, constant, pairs, e, goal, scale, scores, by_score, of_user, item_sums)
-        total, by_constant = total + each, by_constant + slope
+        for j in range(k):
+            w, of_item, g = items[pairs.item[e, j]], item_sums[pairs.item_place[e, j]], by_score[j]
+            for at in range(d):
+                of_user[at] += g * w[at]
+                of_item[at] += g * x[at]
+            of_user[d] += g
+            of_item[d] += g
+            by_constant += g
+        if goal.user_l2:
+            total += add_squares(users, pairs.user[e], goal.user_l2 * scale, user_sums, pairs.user_place[e])
+        if goal.item_l2:
+            for j in range(k):
+                place = pairs.item_place[e, j]
+                total += add_squares(items, pairs.item[e, j], goal.item_l2 * scale, item_sums, place)
     return total, by_constant
 
 
@@ -59,84 +84,28 @@ def train(
     first: int,
     clip: float,
     decay: float,
+    user_sums: F32,
     item_sums: F32,
 ) -> F64:
-    """Take steps number `first`, first + 1 ...: the loss of each (s,).
+    """Take steps number `first`, first + 1 ...: `add_gradients`, then the update of the rows. The loss of each (s,).
 
-    A step is `add_gradients` and an update of the rows that it read. A user's examples follow one another, so a user
-    is moved as soon as they are done, while the row is in the cache.
-
-    dense          (0,) or (1,) float32: c, where it is learned; `of_dense` are (0,) or (1,), too
+    dense          (1, 0) or (1, 1) float32: c, where it is learned; `of_dense` likewise
     scales, rates  (s,) factor of the loss, learning rate
     clip, decay    the derivative by c has at most that size, if it is not 0; weight decay of c
-    item_sums      scratch, a row for each different item of any step
+    ..._sums       scratch, a row for each different user or item of any step
     """
-    losses, of_user, of_constant = np.empty(len(rates)), np.zeros(users.shape[1], np.float32), np.zeros_like(dense)
-    k = steps.pairs.item.shape[1]
-    scores, by_score = np.empty(k, np.float32), np.empty(k, np.float32)
+    losses, of_constant = np.empty(len(rates)), np.zeros_like(dense)
     for step in range(len(rates)):
-        pairs, moves = _of_step(steps, step), at_step(rule, first + step, rates[step])
-        sums = item_sums[: len(pairs.items)]
-        sums[:] = 0.0
-        constant = float(dense[0]) if len(dense) else 0.0
-        total = by_constant = 0.0
-        for e in range(len(pairs.user)):
-            user, ahead = pairs.user[e], min(e + AHEAD, len(pairs.user) - 1)
-            prefetch(of_users[0], pairs.user[ahead])
-            prefetch(of_users[1], pairs.user[ahead])
-            each, slope = _add(users, items, constant, pairs, e, goal, scales[step], scores, by_score, of_user, sums)
-            total, by_constant = total + each, by_constant + slope
-            if e + 1 == len(pairs.user) or pairs.user[e + 1] != user:
-                move(users[user], of_users[0][user], of_users[1][user], of_user, rule, moves)
-                of_user[:] = 0.0
-        update(items, of_items[0], of_items[1], pairs.items, sums, rule, first + step, rates[step])
-        if len(dense):
-            slope = min(max(by_constant, -clip), clip) if clip else by_constant
-            of_constant[0] = slope + decay * constant
-            move(dense, of_dense[0], of_dense[1], of_constant, rule, moves)
-        losses[step] = total
+        pairs, number, rate = _of_step(steps, step), first + step, rates[step]
+        of_user, of_item = user_sums[: len(pairs.users)], item_sums[: len(pairs.items)]
+        of_user[:] = 0.0
+        of_item[:] = 0.0
+        constant = float(dense[0, 0]) if dense.size else 0.0
+        losses[step], slope = add_gradients(users, items, constant, pairs, goal, scales[step], of_user, of_item)
+        update(users, of_users[0], of_users[1], pairs.users, of_user, rule, number, rate)
+        update(items, of_items[0], of_items[1], pairs.items, of_item, rule, number, rate)
+        if dense.size:
+            slope = min(max(slope, -clip), clip) if clip else slope
+            of_constant[0, 0] = slope + decay * constant
+            move(dense, of_dense[0], of_dense[1], 0, of_constant, 0, rule, at_step(rule, number, rate))
     return losses
-
-
-@njit(cache=True, nogil=True, fastmath=REGROUPED)
-def _add(
-    users: F32,
-    items: F32,
-    constant: float,
-    pairs: Pairs,
-    e: int,
-    goal: Goal,
-    scale: float,
-    scores: F32,
-    by_score: F32,
-    of_user: F32,
-    item_sums: F32,
-) -> tuple[float, float]:
-    """What example e adds."""
-    d, k = users.shape[1] - 1, pairs.item.shape[1]
-    if e + AHEAD < len(pairs.user):
-        prefetch(users, pairs.user[e + AHEAD])
-        for j in range(k):
-            prefetch(items, pairs.item[e + AHEAD, j])
-    x = users[pairs.user[e]]
-    for j in range(k):
-        w = items[pairs.item[e, j]]
-        score = np.float32(0.0)
-        for at in range(d):
-            score += x[at] * w[at]
-        scores[j] = score + x[d] + w[d] + constant
-    total = pair_loss(goal, scores, pairs.values[e], pairs.confidence[e], scale, by_score)
-    by_constant = 0.0
-    for j in range(k):
-        w, of_item, g = items[pairs.item[e, j]], item_sums[pairs.item_place[e, j]], by_score[j]
-        for at in range(d):
-            of_user[at] += g * w[at]
-            of_item[at] += g * x[at]
-        of_user[d] += g
-        of_item[d] += g
-        by_constant += g
-        if goal.item_l2:
-            total += add_squares(w, goal.item_l2 * scale, of_item)
-    if goal.user_l2:
-        total += add_squares(x, goal.user_l2 * scale, of_user)
-    return total, by_constant

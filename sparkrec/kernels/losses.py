@@ -72,12 +72,12 @@ def pair_loss(goal: Goal, scores: F32, value: Any, confidence: Any, scale: float
 
 
 @njit(cache=True, nogil=True, fastmath=REGROUPED)
-def add_squares(row: F32, rate: Any, sums: F32) -> Any:
-    """`rate` times the sum of squares of a row; its gradient is added to the sums."""
+def add_squares(table: F32, at: int, rate: Any, sums: F32, place: int) -> Any:
+    """`rate` times the sum of squares of row `at`; its gradient is added to row `place` of the sums."""
     rate, total = np.float32(rate), np.float32(0.0)
-    for at in range(len(row)):
-        total += row[at] * row[at]
-        sums[at] += np.float32(2.0) * rate * row[at]
+    for k in range(table.shape[1]):
+        total += table[at, k] * table[at, k]
+        sums[place, k] += np.float32(2.0) * rate * table[at, k]
     return rate * total
 
 

@@ -105,9 +105,11 @@ def add_gradients(
                 for at in range(half):
                     of_item[d + at] += before_items[e * k + j, at]
                 if goal.item_l2:
-                    total += add_squares(w, goal.item_l2 * scale, of_item)
+                    at, place = pairs.item[start + e, j], pairs.item_place[start + e, j]
+                    total += add_squares(items, at, goal.item_l2 * scale, item_sums, place)
             if goal.user_l2:
-                total += add_squares(x, goal.user_l2 * scale, of_user)
+                at, place = pairs.user[start + e], pairs.user_place[start + e]
+                total += add_squares(users, at, goal.user_l2 * scale, user_sums, place)
     return total
 
 

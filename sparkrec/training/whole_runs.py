@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparkrec.kernels import factors
-from sparkrec.kernels.arrays import F32, Scratch
+from sparkrec.kernels.arrays import Scratch
 from sparkrec.training.batches import Run
 from sparkrec.training.dense import Dense
 from sparkrec.training.gradients import goal_of
@@ -18,14 +18,13 @@ def train_run(
     """Take the steps of a run as `Trainer._step` would, at these learning rates; the mean loss of each."""
     steps, settings = run.steps, users.settings
     assert steps is not None
-    most = int(np.diff(steps.item_starts).max())
     losses = factors.train(
         users.weight.numpy(),
         items.weight.numpy(),
-        dense.weights.numpy(),
+        dense.weights[None].numpy(),
         users.states,
         items.states,
-        _only(dense.optimizer),
+        dense.optimizer.states,
         steps,
         goal_of(settings),
         1.0 / np.array(run.totals, np.float64),
@@ -34,14 +33,12 @@ def train_run(
         users.steps + 1,
         settings.clip_norm or 0.0,
         0.0 if settings.optimizer == "adamw" else settings.weight_decay,
-        scratch.zeros("items", most, items.weight.shape[1]),
+        *(
+            scratch.zeros(name, int(np.diff(starts).max()), table.weight.shape[1])
+            for name, starts, table in (("users", steps.user_starts, users), ("items", steps.item_starts, items))
+        ),
     )
     for each in (users, items, dense.optimizer):
         each.steps += len(rates)
     found: list[float] = losses.tolist()
     return found
-
-
-def _only(optimizer: Optimizer) -> tuple[F32, F32]:
-    first, second = optimizer.states
-    return first[0], second[0]

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -108,8 +109,8 @@ def _shards(interactions: str, folder: str, of_group: int) -> str:
     return folder
 
 
-def _trained(settings: Any, interactions: str) -> list[dict[str, Any]]:
-    """History of a run, whose processes Spark starts if there are more than one."""
+def _trained(settings: Any, interactions: str, each: Callable[..., Any] | None = None) -> list[dict[str, Any]]:
+    """History of a run, whose processes Spark starts if there are more than one; `each` instead of `train`."""
     from sparkrec.launch import launch
     from sparkrec.training.loop import Job, train
 
@@ -118,7 +119,7 @@ def _trained(settings: Any, interactions: str) -> list[dict[str, Any]]:
         if settings.training.processes == 1:
             session().stop()
         history: list[dict[str, Any]] = launch(
-            train, Job(settings, shards, None, f"{folder}/run", 0), settings.training
+            each or train, Job(settings, shards, None, f"{folder}/run", 0), settings.training
         )["history"]
     return history
 
@@ -132,9 +133,16 @@ def _ours(case: str, interactions: str, quick: bool) -> Rows:
 
 
 def _processes(n: int, interactions: str, quick: bool) -> Rows:
-    """n Horovod processes of one thread."""
+    """n Horovod processes of one thread, each on a core of its own, which draws its negatives, too."""
+
+    def on_a_core(job: Any, collective: Any) -> Any:
+        os.sched_setaffinity(0, {collective.process_rank})
+        return train(job, collective)
+
+    from sparkrec.training.loop import train
+
     settings = _network("neumf_65536", 3 if quick else 6, processes=n, threads=1)
-    history = _trained(settings, interactions)
+    history = _trained(settings, interactions, on_a_core)
     waited = median(entry["waiting_for_others"] for entry in history[1:])
     sent = history[-1]["bytes_per_step"]
     speed = median(entry["examples_per_second"] for entry in history[1:])

@@ -36,7 +36,7 @@ def topk_command(quick: bool, rank: int) -> None:
 
 
 @bench.command("training")
-@click.option("--quick", is_flag=True, help="Three epochs, and at most 30 seconds a side.")
+@click.option("--quick", is_flag=True, help="Three epochs of an eighth of the users: about half a minute a side.")
 @click.option("--only", type=click.Choice([*training.CASES]), help="One case instead of all.")
 def training_command(quick: bool, only: str | None) -> None:
     """Training networks: examples a second. Ratios are ours over theirs."""

@@ -14,7 +14,9 @@ def bench() -> None:
 
 
 @bench.command("als")
-@click.option("--quick", is_flag=True, help="2 million ratings, two iterations: two minutes at most.")
+@click.option(
+    "--quick", is_flag=True, help="2 million ratings, two iterations: under two minutes but for the first time."
+)
 @click.option("--sizes", default="2M,20M", show_default=True, help="Of 2M, 20M and 100M.")
 @click.option("--rank", default=64, show_default=True)
 @click.option("--explicit", is_flag=True, help="Predict ratings instead of preferences.")

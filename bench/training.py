@@ -149,7 +149,8 @@ def _processes(n: int, interactions: str, quick: bool) -> Rows:
     """n Horovod processes of one thread, each on a core of its own, which draws its negatives, too."""
 
     def on_a_core(job: Any, collective: Any) -> Any:
-        os.sched_setaffinity(0, {collective.process_rank})
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[collective.process_rank % len(cores)]})
         return train(job, collective)
 
     from sparkrec.training.loop import train

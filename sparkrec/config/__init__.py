@@ -1,0 +1,67 @@
+"""Every setting: its type, default, range and meaning. Frozen, strict, unknown keys refused."""
+
+from sparkrec.config.base import (
+    Fraction,
+    Name,
+    Reference,
+    Settings,
+    SparkSettings,
+    StageSettings,
+    TableName,
+)
+from sparkrec.config.fitted import (
+    AlsSettings,
+    AttributeSettings,
+    BiasSettings,
+    EaseSettings,
+    ItemKnnSettings,
+    LinearSettings,
+    PopularitySettings,
+    UserKnnSettings,
+)
+from sparkrec.config.ingest import (
+    ColumnSettings,
+    IngestSettings,
+    SourceSettings,
+)
+from sparkrec.config.networks import (
+    GmfSettings,
+    MfSettings,
+    MlpSettings,
+    NetworkSettings,
+    NeumfSettings,
+)
+from sparkrec.config.prepare import (
+    ExplicitFeedback,
+    FoldSplit,
+    GivenSplit,
+    ImplicitFeedback,
+    LeaveLastOut,
+    PrepareSettings,
+    RatioSplit,
+    Split,
+    TimeSplit,
+    instant,
+)
+from sparkrec.config.train import (
+    ModelSettings,
+    Range,
+    TrainSettings,
+    TuneSettings,
+)
+from sparkrec.config.training import (
+    Loss,
+    ShardSettings,
+    StoppingSettings,
+    TrainingSettings,
+)
+from sparkrec.config.use import (
+    EvaluateSettings,
+    FullRanking,
+    GivenCandidates,
+    IdSource,
+    PipelineSettings,
+    Protocol,
+    RecommendSettings,
+    SampledNegatives,
+)

@@ -1,0 +1,76 @@
+"""Reading an interaction log."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from sparkrec.config.base import Name, Settings, StageSettings, TableName
+
+
+class SourceSettings(Settings):
+    """Files or a table to read."""
+
+    path: str = Field(min_length=1)
+    """File, folder or glob; for `delta` the table's folder."""
+    format: Literal["csv", "json", "parquet", "delta"]
+    """`json` is one object a line."""
+    options: dict[str, str] = {}
+    """Options of Spark's reader; CSV files have a header unless `header` is "false"."""
+
+
+class ColumnSettings(Settings):
+    """Which column of the source is what."""
+
+    user: str = "user"
+    item: str = "item"
+    rating: str | None = None
+    """Rating, play count or weight. None: every row weighs 1."""
+    timestamp: str | None = None
+    event: str | None = None
+    """Kind of event, such as view, cart, buy."""
+    context: list[str] = []
+    """Further columns, kept as they are."""
+
+    @field_validator("context")
+    @classmethod
+    def _names_are_free(cls, context: list[str]) -> list[str]:
+        taken = {
+            "user_id",
+            "item_id",
+            "rating",
+            "timestamp",
+            "event",
+            "batch",
+            "reason",
+            "source_file",
+            "row",
+            "digest",
+        }
+        if clash := sorted(taken.intersection(context)):
+            raise ValueError(
+                f"{', '.join(clash)}: the table has columns of that name already; rename them at the source"
+            )
+        return context
+
+
+class IngestSettings(StageSettings):
+    """Take one batch of an interaction log into a Delta table."""
+
+    source: SourceSettings
+    columns: ColumnSettings = ColumnSettings()
+    table: TableName = "interactions"
+    """Target; what is refused goes to `<table>_rejected`."""
+    batch: Name | None = None
+    """Id of this batch. None: made from its content."""
+    id_type: Literal["source", "string", "long"] = "source"
+    """Type of user and item ids. `source`: integers become long, strings stay strings."""
+    timestamp_format: str = "auto"
+    """`auto`: timestamps as they are, numbers as seconds since 1970, strings as ISO 8601. `seconds`, `milliseconds`,
+    or a Spark datetime pattern."""
+    on_null_timestamp: Literal["reject", "keep"] = "reject"
+    max_abs_rating: float = Field(1e6, gt=0)
+    """A rating of larger magnitude is rejected."""
+    max_rejected: float = Field(0.1, ge=0, le=1)
+    """Share of rejected rows above which the job fails and writes nothing."""

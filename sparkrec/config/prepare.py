@@ -1,0 +1,135 @@
+"""From interactions to a dataset."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from sparkrec.config.base import Fraction, Name, Settings, StageSettings, TableName
+
+
+class ExplicitFeedback(Settings):
+    """Ratings as values to predict."""
+
+    kind: Literal["explicit"] = "explicit"
+    scale: Literal["identity", "log", "quantile"] = "identity"
+    """From counts or weights to ratings: as they are; log(1 + x); or the quantile of x among the user's own, in
+    `levels` steps from 1."""
+    levels: int = Field(5, ge=2)
+
+
+class ImplicitFeedback(Settings):
+    """Interactions as preference 1 with a confidence (Hu, Koren and Volinsky 2008, section 4)."""
+
+    kind: Literal["implicit"] = "implicit"
+    threshold: float | None = None
+    """Rows whose weight is below it are dropped."""
+    confidence: Literal["one", "linear", "log"] = "one"
+    """c = 1; c = 1 + alpha r; or c = 1 + alpha log(1 + r / epsilon)."""
+    alpha: float = Field(1.0, ge=0)
+    epsilon: float = Field(1.0, gt=0)
+
+
+class LeaveLastOut(Settings):
+    """The last interactions of a user are held out. Needs timestamps; ties go by item."""
+
+    kind: Literal["leave_last_out"] = "leave_last_out"
+    test: int = Field(1, ge=0)
+    validation: int = Field(1, ge=0)
+    min_train: int = Field(1, ge=1)
+    """Users who would keep fewer train interactions give nothing away."""
+
+
+def instant(text: str) -> datetime:
+    """The point in time of an ISO 8601 text; UTC unless it says otherwise."""
+    try:
+        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise ValueError(f"{text!r} is not an ISO 8601 timestamp, such as 2024-01-31T18:00:00") from None
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+
+
+class TimeSplit(Settings):
+    """Everything from a point in time on is held out."""
+
+    kind: Literal["time"] = "time"
+    test_from: str
+    """ISO 8601 timestamp (UTC)."""
+    validation_from: str | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> TimeSplit:
+        test_from = instant(self.test_from)
+        if self.validation_from is not None and instant(self.validation_from) >= test_from:
+            raise ValueError(f"{self.validation_from} is not before test_from, {self.test_from}")
+        return self
+
+
+class RatioSplit(Settings):
+    """A share of each user's interactions, drawn at random."""
+
+    kind: Literal["ratio"] = "ratio"
+    test: Fraction = 0.2
+    validation: Fraction = 0.1
+    seed: int = 0
+
+
+class FoldSplit(Settings):
+    """One fold of k over all interactions is the test split."""
+
+    kind: Literal["fold"] = "fold"
+    folds: int = Field(5, ge=2)
+    fold: int = Field(0, ge=0)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> FoldSplit:
+        if self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} does not exist among {self.folds}: they count from 0")
+        return self
+
+
+class GivenSplit(Settings):
+    """Train and test tables as somebody else split them."""
+
+    kind: Literal["given"] = "given"
+    test: TableName
+    """Ingested table of test interactions."""
+    candidates: str | None = None
+    """Context column of the test table: an array of item ids to rank the test item among."""
+    validation: Fraction = 0.0
+    """Share of each user's train interactions to hold out for tuning."""
+    validation_items: int = Field(0, ge=0)
+    """Or this many of them."""
+    seed: int = 0
+
+
+Split: TypeAlias = Annotated[
+    LeaveLastOut | TimeSplit | RatioSplit | FoldSplit | GivenSplit, Field(discriminator="kind")
+]
+
+
+class PrepareSettings(StageSettings):
+    """Turn interactions into a dataset: integer ids, values, splits."""
+
+    dataset: Name
+    interactions: TableName = "interactions"
+    version: int | None = Field(None, ge=0)
+    """Delta version to read. None: the latest, pinned in the manifest."""
+    dedup: Literal["last", "sum", "max", "none"] = "last"
+    """What becomes of several rows of one user and item. `last` goes by timestamp."""
+    event_weights: dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None = None
+    """Factor on the rating for each kind of event; 0 drops it, a kind that is not listed is an error."""
+    feedback: Annotated[ExplicitFeedback | ImplicitFeedback, Field(discriminator="kind")] = ImplicitFeedback()
+    min_user_interactions: int = Field(1, ge=1)
+    """k-core: users and items with fewer are dropped, again and again until none is left."""
+    min_item_interactions: int = Field(1, ge=1)
+    split: Split = LeaveLastOut()
+
+    @model_validator(mode="after")
+    def _test_is_another_table(self) -> PrepareSettings:
+        if isinstance(self.split, GivenSplit) and self.split.test == self.interactions:
+            raise ValueError(f"split.test names the interactions table {self.interactions!r} itself")
+        return self

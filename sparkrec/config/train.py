@@ -1,0 +1,87 @@
+"""Which model, fitted to what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from sparkrec.config.base import Name, Reference, Settings, StageSettings
+from sparkrec.config.fitted import (
+    AlsSettings,
+    BiasSettings,
+    EaseSettings,
+    ItemKnnSettings,
+    LinearSettings,
+    PopularitySettings,
+    UserKnnSettings,
+)
+from sparkrec.config.networks import GmfSettings, MfSettings, MlpSettings, NetworkSettings, NeumfSettings
+
+ModelSettings: TypeAlias = Annotated[
+    PopularitySettings
+    | BiasSettings
+    | LinearSettings
+    | ItemKnnSettings
+    | UserKnnSettings
+    | EaseSettings
+    | AlsSettings
+    | MfSettings
+    | GmfSettings
+    | MlpSettings
+    | NeumfSettings,
+    Field(discriminator="kind"),
+]
+
+
+class TrainSettings(StageSettings):
+    """Fit one model to one dataset."""
+
+    dataset: Reference
+    model: ModelSettings
+    name: Name | None = None
+    """What to call it. None: `<dataset>-<kind>`."""
+    include_validation: bool = False
+    """Fit train and validation together: for the last fit, after tuning."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _stopping_measures_what_is_not_fitted(self) -> TrainSettings:
+        if self.include_validation and isinstance(self.model, NetworkSettings) and self.model.training.stopping:
+            raise ValueError(
+                "training.stopping measures on the validation split, which include_validation fits: set it to null, "
+                "and training.epochs to what was best"
+            )
+        return self
+
+
+class Range(Settings):
+    """Values to draw from at random."""
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+
+
+class TuneSettings(StageSettings):
+    """Try settings of one model and keep the best."""
+
+    dataset: Reference
+    model: ModelSettings
+    """Where a trial starts; `space` replaces keys of it."""
+    space: dict[str, list[int | float | str | bool] | Range]
+    """Dotted key of the model's settings to the values to try."""
+    search: Literal["grid", "random"] = "grid"
+    trials: int = Field(20, ge=1)
+    """Number of random draws."""
+    folds: int = Field(0, ge=0)
+    """Cross-validate on this many folds of train and validation. 0: fit train, measure on the validation split."""
+    metric: str = "ndcg@10"
+    """`rmse`, `mae` or a ranking metric with its cutoff; full ranking."""
+    clip: tuple[float, float] | None = None
+    seed: int = 0
+    name: Name | None = None
+    """What to call the run. None: `<dataset>-<kind>`."""
+    best: str | None = None
+    """Where to write the train config of the best trial (YAML)."""

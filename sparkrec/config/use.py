@@ -1,0 +1,81 @@
+"""What is done with a model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from sparkrec.config.base import Reference, Settings, StageSettings
+from sparkrec.config.ingest import SourceSettings
+
+
+class IdSource(Settings):
+    """A list of ids as the interaction log has them."""
+
+    source: SourceSettings
+    column: str
+
+
+class RecommendSettings(StageSettings):
+    """Write the best k items of every user."""
+
+    model: Reference
+    k: int = Field(10, ge=1)
+    users: IdSource | None = None
+    """None: all users of the dataset."""
+    candidates: IdSource | None = None
+    """Recommend only these items."""
+    deny: IdSource | None = None
+    """Never recommend these items."""
+    exclude_seen: bool = True
+
+
+class FullRanking(Settings):
+    """Rank every item that the user has not in train."""
+
+    kind: Literal["full"] = "full"
+
+
+class GivenCandidates(Settings):
+    """Rank the candidates that came with each test row."""
+
+    kind: Literal["candidates"] = "candidates"
+
+
+class SampledNegatives(Settings):
+    """Rank the held-out items among n that the user has in no split. Cheaper, and biased (Krichene and Rendle 2020)."""
+
+    kind: Literal["sampled"] = "sampled"
+    negatives: int = Field(100, ge=1)
+    seed: int = 0
+
+
+Protocol: TypeAlias = Annotated[FullRanking | GivenCandidates | SampledNegatives, Field(discriminator="kind")]
+
+
+class EvaluateSettings(StageSettings):
+    """Measure a model on a held-out split."""
+
+    model: Reference
+    split: Literal["test", "validation"] = "test"
+    protocol: Protocol = FullRanking()
+    cutoffs: list[Annotated[int, Field(ge=1)]] = Field([10], min_length=1)
+    """The k of every metric at k."""
+    ratings: bool = False
+    """Also RMSE and MAE of predicted ratings."""
+    clip: tuple[float, float] | None = None
+    """Clip predicted ratings to this range first."""
+    segments: int = Field(3, ge=1, le=10)
+    """Groups of users by activity and of items by popularity, of about equal size."""
+
+
+class PipelineSettings(StageSettings):
+    """All stages in order; each entry is a stage's settings without `lake` and `spark`, or a YAML file of them."""
+
+    ingest: list[dict[str, object] | str] = []
+    prepare: dict[str, object] | str
+    train: list[dict[str, object] | str] = Field(min_length=1)
+    evaluate: list[dict[str, object] | str] | None = None
+    """One entry is enough: it is done for every model."""
+    recommend: dict[str, object] | str | None = None

@@ -80,8 +80,10 @@ def fit(
     confidence, timestamp = F.lit(1.0).cast("float"), F.lit(None).cast("timestamp")
     train = observed.withColumns({"confidence": confidence, "timestamp": timestamp}).persist()
     feedback = {"kind": "explicit" if rating else "implicit"}
+    scratch = tempfile.mkdtemp(prefix="sparkrec-")
     dataset = Dataset(
         reference="frame",
+        folder=scratch,
         manifest={"settings": {"feedback": feedback}},
         train=train,
         validation=train.limit(0),
@@ -89,7 +91,6 @@ def fit(
         users=_with_counts(users, train, "user"),
         items=_with_counts(items, train, "item"),
     )
-    scratch = tempfile.mkdtemp(prefix="sparkrec-")
     return Recommender(fit_kind(model_settings, dataset, train, seed=seed, scratch=scratch), dataset, user, item)
 
 

@@ -1,14 +1,15 @@
 """Examples on disk, cut by user: what Spark writes and a process reads.
 
 A folder of plain Parquet files, (user int64, item int32, value float, confidence float) sorted by user and item, with
-all rows of a user in one file, and a manifest, written last. An epoch goes over the groups, one after the other;
-process r of P reads the shards r, r + P, ... of each group.
+all rows of a user in one file, and a manifest, written last. Examples with features have (timestamp int64, rows
+list<int32>, weights list<float>) too, and the manifest names their fields. An epoch goes over the groups, one after
+the other; process r of P reads the shards r, r + P, ... of each group.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,10 +19,27 @@ import pyarrow.parquet as pq
 
 from sparkrec import storage
 from sparkrec.errors import InputError
+from sparkrec.fields import Entries, Layout
 from sparkrec.kernels.arrays import F32, I32, I64
+from sparkrec.kernels.csr import latest
 from sparkrec.kernels.negatives import Positives
 
 SCHEMA = pa.schema([("user", pa.int64()), ("item", pa.int32()), ("value", pa.float32()), ("confidence", pa.float32())])
+WITH_FEATURES = pa.schema(
+    [*SCHEMA, ("timestamp", pa.int64()), ("rows", pa.list_(pa.int32())), ("weights", pa.list_(pa.float32()))]
+)
+"""`timestamp` is in microseconds; rows and weights are entries of `sparkrec.fields`."""
+ITEM_FEATURES = pa.schema(
+    [
+        ("item", pa.int32()),
+        ("since", pa.int64()),
+        ("rows", pa.list_(pa.int32())),
+        ("weights", pa.list_(pa.float32())),
+    ]
+)
+"""What is known of an item from a point in time on; ascending, with one for all times of each item."""
+ALWAYS = -(2**63)
+"""`since` of what holds before anything else."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,10 @@ class Shard:
     values: F32
     confidence: F32
     positives: Positives
+    timestamps: I64 | None = None
+    """(n,) of each example, where there are features."""
+    entries: Entries | None = None
+    """(n,) what is known of who asks, in each example."""
 
     @cached_property
     def rows(self) -> I64:
@@ -94,7 +116,7 @@ class Shards:
 
     def read(self, number: int) -> Shard:
         """Raises InputError for a shard that is missing, cut off or not what was written."""
-        table = self._read(self.manifest["shards"][number], SCHEMA)
+        table = self._read(self.manifest["shards"][number], SCHEMA if self.layout is None else WITH_FEATURES)
         user = table["user"].to_numpy()
         users, start = np.unique(user, return_index=True)
         if len(user) and (np.diff(user) < 0).any():
@@ -103,8 +125,23 @@ class Shards:
             )
         indptr = np.append(start, len(user)).astype(np.int64)
         items, values, confidence = (table[name].to_numpy() for name in ("item", "value", "confidence"))
-        positives = Positives.of((indptr, items), len(users), self.n_items)
-        return Shard(number, users, indptr, items, values, confidence, positives)
+        positives = Positives.of(_once(indptr, items), len(users), self.n_items)
+        shard = Shard(number, users, indptr, items, values, confidence, positives)
+        if self.layout is None:
+            return shard
+        entries = Entries.of_arrow(*(table[name].combine_chunks() for name in ("rows", "weights")))
+        return replace(shard, timestamps=table["timestamp"].to_numpy(), entries=entries)
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        """Fields of the features; None: there are none."""
+        said = self.manifest.get("layout")
+        return None if said is None else Layout.from_json(said)
+
+    @cached_property
+    def item_features(self) -> ItemFeatures:
+        """What is known of the items, where there are features."""
+        return ItemFeatures.of(self._read(self.manifest["item_features"], ITEM_FEATURES), self.n_items)
 
     def _read(self, entry: dict[str, Any], schema: pa.Schema) -> pa.Table:
         path = f"{self.folder}/{entry['file']}"
@@ -122,6 +159,47 @@ class Shards:
         if not table.schema.equals(schema):
             raise InputError(f"{path} has columns {table.schema.names}, expected {schema.names}")
         return table
+
+
+@dataclass(frozen=True)
+class ItemFeatures:
+    """Versions of what is known of each item."""
+
+    start: I64
+    """(n_items + 1,) where those of each item begin, the one for all times first."""
+    since: I64
+    """(v,) from when on each holds."""
+    entries: Entries
+
+    @classmethod
+    def of(cls, table: pa.Table, n_items: int) -> ItemFeatures:
+        """Of a table as ITEM_FEATURES."""
+        start = np.searchsorted(table["item"].to_numpy(), np.arange(n_items + 1))
+        entries = Entries.of_arrow(*(table[name].combine_chunks() for name in ("rows", "weights")))
+        return cls(start, table["since"].to_numpy(), entries)
+
+    @classmethod
+    def none(cls, n_items: int) -> ItemFeatures:
+        """Where nothing is known."""
+        return cls(np.arange(n_items + 1), np.full(n_items, ALWAYS), Entries.none(n_items))
+
+    def at(self, items: I64, timestamps: I64) -> Entries:
+        """(n,) of each item at a time."""
+        version = self.start[items]
+        if len(self.since) > len(self.start) - 1:
+            version = latest(self.start, self.since, items, timestamps)
+        return self.entries.take(version)
+
+
+def _once(indptr: I64, items: I32) -> tuple[I64, I32]:
+    """Lists of ascending items without those that come again."""
+    again = np.zeros(len(items) + 1, bool)
+    again[1:-1] = items[1:] == items[:-1]
+    again[indptr] = False  # the first of a list
+    if not again.any():
+        return indptr, items
+    before = np.concatenate(([0], np.cumsum(again[:-1])))
+    return indptr - before[indptr], items[~again[:-1]]
 
 
 def entry(file: str, data: bytes, rows: int) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import uuid
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 
 from sparkrec.errors import InputError
 
@@ -17,7 +20,7 @@ def resolve(path: str) -> tuple[pafs.FileSystem, str]:
         try:
             filesystem, name = pafs.FileSystem.from_uri(path.replace("s3a://", "s3://", 1))
             return filesystem, name
-        except (pafs.pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowInvalid, OSError) as error:
             raise InputError(
                 f"cannot open {path}: {error}. Use a local path (on Databricks /Volumes/... or /dbfs/...) or a URI "
                 "of s3, gs, abfs or hdfs."
@@ -57,6 +60,13 @@ def write(path: str, data: bytes) -> None:
         stream.write(data)
     if not direct:
         filesystem.move(target, name)
+
+
+def parquet(table: pa.Table) -> bytes:
+    """A table as a file."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
 
 
 def exists(path: str) -> bool:

@@ -75,6 +75,7 @@ TRIALS = Table(
 SPLIT = Table(
     "train | validation | test",
     # implicit: value 1 and a confidence; explicit: the rating and confidence 1
+    # with features: rows array<int>, weights array<float>, entries of who asks (`sparkrec.fields`)
     "user long, item long, value float, confidence float, timestamp timestamp",
     key=("user", "item"),
     written_by="prepare",
@@ -82,6 +83,30 @@ SPLIT = Table(
 CANDIDATES = Table("candidates", "user long, item long", key=("user", "item"), written_by="prepare")
 DATASET_USERS = Table("users", "user long, user_id id, train_count long", key=("user",), written_by="prepare")
 DATASET_ITEMS = Table("items", "item long, item_id id, train_count long", key=("item",), written_by="prepare")
+USER_FEATURES = Table(
+    "user_features",
+    # what is known of a user from `since` on; null: from ever
+    "user long, since timestamp, rows array<int>, weights array<float>",
+    key=("user", "since"),
+    written_by="prepare",
+)
+ITEM_FEATURES = Table(
+    "item_features",
+    "item long, since timestamp, rows array<int>, weights array<float>",
+    key=("item", "since"),
+    written_by="prepare",
+)
+FIELDS = Table(
+    "fields",
+    # what `fields.FieldCode` says; settings as JSON
+    "name string, side string, settings string, type string, first long, rows long, mean double, deviation double, "
+    "edges array<double>",
+    key=("name",),
+    written_by="prepare",
+)
+VOCABULARY = Table(
+    "vocabulary", "field string, category string, row long", key=("field", "category"), written_by="prepare"
+)
 MODEL_USERS = Table(
     "users",
     # dense: `index` is null and `value` has the model's full size; sparse: ascending positions and their values

@@ -9,6 +9,15 @@ from sparkrec.config.base import (
     StageSettings,
     TableName,
 )
+from sparkrec.config.features import (
+    CategoricalField,
+    DateField,
+    FeatureSettings,
+    FieldSettings,
+    MultiField,
+    NumericField,
+    SideFeatures,
+)
 from sparkrec.config.fitted import (
     AlsSettings,
     AttributeSettings,
@@ -25,11 +34,20 @@ from sparkrec.config.ingest import (
     SourceSettings,
 )
 from sparkrec.config.networks import (
+    AfmSettings,
+    DcnSettings,
+    DeepfmSettings,
+    FieldNetworkSettings,
+    FmSettings,
+    FwfmSettings,
     GmfSettings,
+    LrSettings,
     MfSettings,
     MlpSettings,
     NetworkSettings,
     NeumfSettings,
+    NfmSettings,
+    WideDeepSettings,
 )
 from sparkrec.config.prepare import (
     ExplicitFeedback,

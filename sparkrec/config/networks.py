@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from sparkrec.config.base import Reference, Settings
 from sparkrec.config.training import TrainingSettings
@@ -55,3 +55,92 @@ class NeumfSettings(_Layers):
     """Of the GMF part."""
     start_from: list[Reference] = []
     """A trained gmf and mlp of the same sizes."""
+
+
+class FieldNetworkSettings(NetworkSettings):
+    """Of models that see features of users, items and contexts, as the dataset has them."""
+
+    start_from: list[Reference] = []
+    """A trained mf or model of features, of the same dim and dataset, whose weights and vectors this begins with."""
+    frozen: bool = False
+    """Weights and vectors stay as `start_from` has them, and the layers above them learn."""
+
+    @model_validator(mode="after")
+    def _frozen_is_something(self) -> FieldNetworkSettings:
+        if len(self.start_from) > 1 or (self.frozen and not self.start_from):
+            raise ValueError(f"start_from: found {self.start_from}, expected one model" + " to freeze" * self.frozen)
+        return self
+
+
+class LrSettings(FieldNetworkSettings):
+    """Logistic, or with squared loss linear, regression on features."""
+
+    kind: Literal["lr"] = "lr"
+
+
+class FmSettings(FieldNetworkSettings):
+    """Factorization machine (Rendle 2010)."""
+
+    kind: Literal["fm"] = "fm"
+    dim: int = Field(10, ge=1)
+    """Length of the vectors."""
+
+
+class FwfmSettings(FieldNetworkSettings):
+    """Field-weighted factorization machine (Pan et al. 2018)."""
+
+    kind: Literal["fwfm"] = "fwfm"
+    dim: int = Field(10, ge=1)
+
+
+class NfmSettings(FieldNetworkSettings):
+    """Neural factorization machine (He and Chua 2017)."""
+
+    kind: Literal["nfm"] = "nfm"
+    dim: int = Field(10, ge=1)
+    layers: list[Annotated[int, Field(ge=1)]] = [64]
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """After bi-interaction pooling and after each layer."""
+    batch_norm: bool = True
+
+
+class _DeepSettings(FieldNetworkSettings):
+    dim: int = Field(10, ge=1)
+    layers: list[Annotated[int, Field(ge=1)]] = Field([128, 128, 128], min_length=1)
+    """Sizes of the hidden layers."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """After each of them."""
+
+
+class DeepfmSettings(_DeepSettings):
+    """DeepFM (Guo et al. 2017)."""
+
+    kind: Literal["deepfm"] = "deepfm"
+
+
+class WideDeepSettings(_DeepSettings):
+    """Wide and deep learning (Cheng et al. 2016)."""
+
+    kind: Literal["wide_deep"] = "wide_deep"
+    crosses: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
+    """Pairs of fields of one value a row, such as [user, weekday], each a field of its own in the wide part. `user` and
+    `item` are the ids."""
+    cross_buckets: int = Field(100_000, ge=1)
+    """Of each cross: pairs of values share them by hash."""
+
+
+class DcnSettings(_DeepSettings):
+    """Deep and cross network, version 2 (Wang et al. 2021)."""
+
+    kind: Literal["dcn"] = "dcn"
+    cross_layers: int = Field(3, ge=1)
+
+
+class AfmSettings(FieldNetworkSettings):
+    """Attentional factorization machine (Xiao et al. 2017)."""
+
+    kind: Literal["afm"] = "afm"
+    dim: int = Field(10, ge=1)
+    attention: int = Field(16, ge=1)
+    """Size of the attention layer."""
+    dropout: float = Field(0.0, ge=0, lt=1)

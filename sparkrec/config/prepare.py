@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from sparkrec.config.base import Fraction, Name, Settings, StageSettings, TableName
+from sparkrec.config.features import FeatureSettings
 
 
 class ExplicitFeedback(Settings):
@@ -99,11 +100,19 @@ class GivenSplit(Settings):
     """Ingested table of test interactions."""
     candidates: str | None = None
     """Context column of the test table: an array of item ids to rank the test item among."""
+    validation_table: TableName | None = None
+    """Ingested table of validation interactions."""
     validation: Fraction = 0.0
     """Share of each user's train interactions to hold out for tuning."""
     validation_items: int = Field(0, ge=0)
     """Or this many of them."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_validation(self) -> GivenSplit:
+        if self.validation_table and (self.validation or self.validation_items):
+            raise ValueError("validation_table is the validation split: leave out validation and validation_items")
+        return self
 
 
 Split: TypeAlias = Annotated[
@@ -127,9 +136,12 @@ class PrepareSettings(StageSettings):
     """k-core: users and items with fewer are dropped, again and again until none is left."""
     min_item_interactions: int = Field(1, ge=1)
     split: Split = LeaveLastOut()
+    features: FeatureSettings | None = None
 
     @model_validator(mode="after")
-    def _test_is_another_table(self) -> PrepareSettings:
-        if isinstance(self.split, GivenSplit) and self.split.test == self.interactions:
-            raise ValueError(f"split.test names the interactions table {self.interactions!r} itself")
+    def _held_out_is_another_table(self) -> PrepareSettings:
+        if isinstance(self.split, GivenSplit):
+            for key, table in (("test", self.split.test), ("validation_table", self.split.validation_table)):
+                if table == self.interactions:
+                    raise ValueError(f"split.{key} names the interactions table {table!r} itself")
         return self

@@ -16,7 +16,21 @@ from sparkrec.config.fitted import (
     PopularitySettings,
     UserKnnSettings,
 )
-from sparkrec.config.networks import GmfSettings, MfSettings, MlpSettings, NetworkSettings, NeumfSettings
+from sparkrec.config.networks import (
+    AfmSettings,
+    DcnSettings,
+    DeepfmSettings,
+    FmSettings,
+    FwfmSettings,
+    GmfSettings,
+    LrSettings,
+    MfSettings,
+    MlpSettings,
+    NetworkSettings,
+    NeumfSettings,
+    NfmSettings,
+    WideDeepSettings,
+)
 
 ModelSettings: TypeAlias = Annotated[
     PopularitySettings
@@ -29,7 +43,15 @@ ModelSettings: TypeAlias = Annotated[
     | MfSettings
     | GmfSettings
     | MlpSettings
-    | NeumfSettings,
+    | NeumfSettings
+    | LrSettings
+    | FmSettings
+    | FwfmSettings
+    | NfmSettings
+    | DeepfmSettings
+    | WideDeepSettings
+    | DcnSettings
+    | AfmSettings,
     Field(discriminator="kind"),
 ]
 

@@ -21,17 +21,24 @@ class ShardSettings(Settings):
 class StoppingSettings(Settings):
     """When to stop early: after `patience` measurements without a better one. The best is kept."""
 
-    metric: Literal["ndcg", "hit_rate", "recall"] = "ndcg"
+    metric: Literal["ndcg", "hit_rate", "recall", "auc", "log_loss", "rmse"] = "ndcg"
+    """Of ranked items, or of the values of held-out examples: auc and log_loss of those above 0 being clicks, rmse."""
     k: int = Field(10, ge=1)
+    """Of ranked items."""
     every: int = Field(1, ge=1)
     """Epochs between measurements on the validation split."""
     patience: int = Field(3, ge=1)
     users: int = Field(10_000, ge=1)
     """Measure on at most this many users."""
 
+    @property
+    def title(self) -> str:
+        """What the log calls it."""
+        return self.metric if self.metric in ("auc", "log_loss", "rmse") else f"{self.metric}@{self.k}"
+
 
 Loss: TypeAlias = Literal[
-    "squared", "weighted_squared", "bce", "bpr", "hinge", "softmax", "full_softmax", "all_squared"
+    "squared", "log_loss", "weighted_squared", "bce", "bpr", "hinge", "softmax", "full_softmax", "all_squared"
 ]
 
 
@@ -39,7 +46,8 @@ class TrainingSettings(Settings):
     """How a network is trained, whatever it is."""
 
     loss: Loss = "bce"
-    """squared: observed values. weighted_squared: 1 of positives, 0 of negatives, which have `negative_weight`. bce:
+    """squared: observed values. log_loss: binary cross-entropy of observed clicks, values above 0, and views, values
+    of 0 or less; nothing is drawn. weighted_squared: 1 of positives, 0 of negatives, which have `negative_weight`. bce:
     binary cross-entropy of the same. bpr, hinge: a positive over its negatives (Rendle et al. 2009). softmax: a
     positive among its negatives, corrected for how they are drawn; full_softmax among all items. all_squared:
     weighted_squared with every item as a negative of every user."""

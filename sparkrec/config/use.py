@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sparkrec.config.base import Reference, Settings, StageSettings
 from sparkrec.config.ingest import SourceSettings
@@ -59,15 +59,24 @@ class EvaluateSettings(StageSettings):
 
     model: Reference
     split: Literal["test", "validation"] = "test"
-    protocol: Protocol = FullRanking()
+    protocol: Protocol | None = FullRanking()
+    """None: rankings are not measured."""
     cutoffs: list[Annotated[int, Field(ge=1)]] = Field([10], min_length=1)
     """The k of every metric at k."""
     ratings: bool = False
     """Also RMSE and MAE of predicted ratings."""
+    clicks: bool = False
+    """Also AUC, grouped AUC, log loss and calibration of predicted clicks: rows whose value is above 0."""
     clip: tuple[float, float] | None = None
     """Clip predicted ratings to this range first."""
     segments: int = Field(3, ge=1, le=10)
     """Groups of users by activity and of items by popularity, of about equal size."""
+
+    @model_validator(mode="after")
+    def _something_is_measured(self) -> EvaluateSettings:
+        if self.protocol is None and not (self.ratings or self.clicks):
+            raise ValueError("nothing to measure: set protocol, ratings or clicks")
+        return self
 
 
 class PipelineSettings(StageSettings):

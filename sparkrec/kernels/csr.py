@@ -126,6 +126,22 @@ def grouped(rows: I32, columns: I32, n_rows: int) -> tuple[I64, I64]:
 
 
 @njit(cache=True, nogil=True)
+def latest(start: I64, since: I64, items: I64, timestamps: I64) -> I64:
+    """The last version of each item that is not later than its time; the first one holds always."""
+    found = np.empty(len(items), np.int64)
+    for at in range(len(items)):
+        first, stop = start[items[at]], start[items[at] + 1]
+        while stop - first > 1:
+            middle = (first + stop) // 2
+            if since[middle] <= timestamps[at]:
+                first = middle
+            else:
+                stop = middle
+        found[at] = first
+    return found
+
+
+@njit(cache=True, nogil=True)
 def _counting_order(keys: I32, n_keys: int, entries: I64) -> tuple[I64, I64]:
     """Where each key's entries start, and `entries` sorted by key, equal keys in their order."""
     start = np.zeros(n_keys + 1, np.int64)

@@ -10,7 +10,7 @@ from numba import njit
 from sparkrec.kernels.arrays import F32
 from sparkrec.kernels.dense import REGROUPED
 
-PAIR_LOSSES = {"squared": 0, "weighted_squared": 1, "bce": 2, "bpr": 3, "hinge": 4}
+PAIR_LOSSES = {"squared": 0, "weighted_squared": 1, "bce": 2, "bpr": 3, "hinge": 4, "log_loss": 5}
 """Their numbers, by name."""
 
 
@@ -57,6 +57,12 @@ def pair_loss(goal: Goal, scores: F32, value: Any, confidence: Any, scale: float
         each, slope = _softplus(-own)
         by_score[0] = -scale * confidence * slope
         return scale * (total + confidence * each)
+    if loss == 5:
+        by_score[:] = 0.0
+        side = 1.0 if value > 0 else -1.0
+        each, slope = _softplus(-side * own)
+        by_score[0] = -side * scale * confidence * slope
+        return scale * confidence * each
     share, slopes = scale * confidence / (k - 1), 0.0
     for j in range(1, k):
         margin = own - scores[j]

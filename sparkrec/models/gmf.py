@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import GmfSettings
-from sparkrec.models.recommender import Recommender
+from sparkrec.models.recommender import Recommender, Sizes
 
 
 class GMF(Recommender):
@@ -15,8 +15,8 @@ class GMF(Recommender):
 
     layers = np.zeros(0, np.int64)
 
-    def __init__(self, settings: GmfSettings, n_users: int, n_items: int) -> None:
-        super().__init__(n_users, settings.dim, n_items, settings.dim)
+    def __init__(self, settings: GmfSettings, sizes: Sizes) -> None:
+        super().__init__(sizes.users, settings.dim, sizes.items, settings.dim)
         self.out = nn.Linear(settings.dim, 1)
 
     def combine(self, x: Tensor, w: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import MfSettings
-from sparkrec.models.recommender import Recommender
+from sparkrec.models.recommender import Recommender, Sizes
 
 
 class MF(Recommender):
@@ -15,8 +15,8 @@ class MF(Recommender):
     Losses that compare the items of a user say nothing about c, which stays zero.
     """
 
-    def __init__(self, settings: MfSettings, n_users: int, n_items: int) -> None:
-        super().__init__(n_users, settings.dim + 1, n_items, settings.dim + 1)
+    def __init__(self, settings: MfSettings, sizes: Sizes) -> None:
+        super().__init__(sizes.users, settings.dim + 1, sizes.items, settings.dim + 1)
         compares = settings.training.loss in ("bpr", "hinge", "softmax", "full_softmax")
         self.constant = nn.Parameter(torch.zeros(()), requires_grad=not compares)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 from torch import Tensor, nn
 
 from sparkrec.config import MlpSettings
-from sparkrec.models.recommender import Recommender
+from sparkrec.models.layers import perceptron
+from sparkrec.models.recommender import Recommender, Sizes
 
 
 class Tower(nn.Module):
@@ -22,11 +22,8 @@ class Tower(nn.Module):
         super().__init__()
         half = layers[0] // 2
         self.user, self.item = nn.Linear(half, layers[1], bias=False), nn.Linear(half, layers[1])
-        rest: list[nn.Module] = []
-        for size, narrower in pairwise(layers[1:]):
-            rest += [nn.Dropout(dropout)] if dropout else []
-            rest += [nn.Linear(size, narrower), nn.ReLU()]
-        self.rest = nn.Sequential(*rest)
+        first: list[nn.Module] = [nn.Dropout(dropout)] if dropout else []
+        self.rest = nn.Sequential(*first, *perceptron(layers[1:], dropout))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """(..., half) and (..., half) -> (..., last layer)."""
@@ -37,9 +34,9 @@ class Tower(nn.Module):
 class MLP(Recommender):
     """h . relu(W_L ... relu(W_1 (p_u, q_i) + b_1) ... + b_L) + c (He et al. 2017, section 3.3)."""
 
-    def __init__(self, settings: MlpSettings, n_users: int, n_items: int) -> None:
+    def __init__(self, settings: MlpSettings, sizes: Sizes) -> None:
         half = settings.layers[0] // 2
-        super().__init__(n_users, half, n_items, half)
+        super().__init__(sizes.users, half, sizes.items, half)
         self.layers = np.array([half, *settings.layers[1:]])
         self.tower = Tower(settings.layers, settings.dropout)
         self.out = nn.Linear(settings.layers[-1], 1)

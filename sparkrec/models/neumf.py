@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sparkrec.config import NeumfSettings
 from sparkrec.models.gmf import GMF
 from sparkrec.models.mlp import MLP, Tower
-from sparkrec.models.recommender import Recommender
+from sparkrec.models.recommender import Recommender, Sizes
 
 
 class NeuMF(Recommender):
@@ -18,9 +18,9 @@ class NeuMF(Recommender):
     x_u = (p_u, p'_u) and w_i = (q_i, q'_i), so that a pair is read once.
     """
 
-    def __init__(self, settings: NeumfSettings, n_users: int, n_items: int) -> None:
+    def __init__(self, settings: NeumfSettings, sizes: Sizes) -> None:
         size = settings.dim + settings.layers[0] // 2
-        super().__init__(n_users, size, n_items, size)
+        super().__init__(sizes.users, size, sizes.items, size)
         self.dim = settings.dim
         self.layers = np.array([settings.layers[0] // 2, *settings.layers[1:]])
         self.tower = Tower(settings.layers, settings.dropout)

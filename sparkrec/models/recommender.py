@@ -3,10 +3,41 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 from torch import Generator, Tensor, nn
 
+from sparkrec.fields import Layout
 from sparkrec.models.rows import Rows
+
+
+class Sizes(NamedTuple):
+    """How large the tables of a model are."""
+
+    users: int = 0
+    items: int = 0
+    layout: Layout = Layout()
+    """Of the features, for models that have such."""
+
+
+class Known(NamedTuple):
+    """What is known of n queries or items: who they are, and entries of `sparkrec.fields`, e of them."""
+
+    ids: Tensor
+    """(n,) long."""
+    row: Tensor
+    """(e,) long, of features."""
+    weight: Tensor | None
+    """(e,) float; None: 1."""
+    slot: Tensor | None
+    """(e,) long: number of the query or item times fields of its side, plus the field; None: 0, 1, 2 ..."""
+
+
+class Features(NamedTuple):
+    """Of a batch: its (b,) queries, and its (b, k) or (1, k) items in a row."""
+
+    query: Known
+    items: Known
 
 
 class Recommender(nn.Module, ABC):
@@ -32,9 +63,20 @@ class Recommender(nn.Module, ABC):
         """Rows (n, d) and (m, d) with the same scores as their inner products, where a model has such."""
         return None
 
-    def score(self, users: Tensor, items: Tensor) -> Tensor:
+    def query(self, users: Tensor, known: Known | None) -> Tensor:
+        """(b,) long -> (b, p): x of `combine`."""
+        rows: Tensor = self.users(users)
+        return rows
+
+    def item(self, items: Tensor, known: Known | None) -> Tensor:
+        """(..., k) long -> (..., k, q): w of `combine`."""
+        rows: Tensor = self.items(items)
+        return rows
+
+    def score(self, users: Tensor, items: Tensor, features: Features | None = None) -> Tensor:
         """(B,) long and (B, k) or (1, k) long -> (B, k) logits."""
-        return self.combine(self.users(users)[:, None], self.items(items))
+        of_query, of_items = features or (None, None)
+        return self.combine(self.query(users, of_query)[:, None], self.item(items, of_items))
 
     def start_from(self, trained: dict[str, Recommender]) -> None:
         """Take over what trained models of other kinds know, as far as this one can."""

@@ -25,7 +25,7 @@ class Rows(nn.Module):
         if torch.is_grad_enabled():
             rows.requires_grad_()
             self._read.append((ids.reshape(-1), rows))
-        return rows.view(*ids.shape, -1)
+        return rows.view(*ids.shape, self.weight.shape[1])
 
     def squares(self) -> Tensor:
         """Sum of squares of what was read since the last time."""

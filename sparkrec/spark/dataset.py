@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame
 
 from sparkrec import storage
 from sparkrec.errors import InputError
+from sparkrec.fields import Layout
 from sparkrec.spark.lake import Lake
 
 
@@ -18,6 +19,7 @@ class Dataset:
 
     reference: str
     """`name@id`."""
+    folder: str
     manifest: dict[str, Any]
     train: DataFrame
     validation: DataFrame
@@ -44,7 +46,7 @@ class Dataset:
         if storage.exists(f"{run.path}/candidates"):
             names.append("candidates")
         tables = {name: lake.spark.read.parquet(f"{run.path}/{name}") for name in names}
-        return cls(reference=run.reference, manifest=run.manifest, **tables)
+        return cls(reference=run.reference, folder=run.path, manifest=run.manifest, **tables)
 
     @property
     def name(self) -> str:
@@ -53,6 +55,16 @@ class Dataset:
     @property
     def explicit(self) -> bool:
         return bool(self.manifest["settings"]["feedback"]["kind"] == "explicit")
+
+    @property
+    def layout(self) -> Layout | None:
+        """Fields of its features; None: it has none."""
+        said = self.manifest.get("fields")
+        return Layout.from_json(said["layout"]) if said else None
+
+    def features(self, side: str) -> DataFrame:
+        """(<side>, since, rows, weights) of the users or items: columns as `tables.USER_FEATURES`."""
+        return self.train.sparkSession.read.parquet(f"{self.folder}/{side}_features")
 
     def observed(self, include_validation: bool) -> DataFrame:
         """What a model is fitted to."""

@@ -82,29 +82,35 @@ def weigh(events: DataFrame, weights: dict[str, float]) -> DataFrame:
 
 
 def deduplicate(events: DataFrame, policy: Literal["last", "sum", "max", "none"]) -> DataFrame:
-    """One row a user and item: user_id, item_id, rating, timestamp.
+    """One row a user and item: user_id, item_id, rating, timestamp, and `context` where events have one.
 
     last  the latest, of equally late ones that of the highest rating
-    sum   the sum of the ratings, at the latest timestamp
-    max   the highest rating, at the latest timestamp
+    sum   the sum of the ratings, at the latest timestamp and in its context
+    max   the highest rating, at the latest timestamp and in its context
     none  all rows as they are
     """
+    context = _context(events)
     if policy == "none":
-        return events.select(*PAIR, "rating", "timestamp")
+        return events.select(*PAIR, "rating", "timestamp", *context)
     pairs = events.groupBy(*PAIR)
-    latest = F.max("timestamp").alias("timestamp")
-    if policy == "max":
-        return pairs.agg(F.max("rating").alias("rating"), latest)
+    if policy == "last":
+        last = pairs.agg(F.max(F.struct("timestamp", "rating", *context)).alias("last"))
+        return last.select(*PAIR, "last.rating", "last.timestamp", *(f"last.{name}" for name in context))
+    rating = F.max("rating")
     if policy == "sum":
         # Sorted first: the sum of floating-point numbers depends on their order.
-        ratings = F.array_sort(F.collect_list("rating"))
-        return pairs.agg(F.aggregate(ratings, F.lit(0.0), lambda a, b: a + b).alias("rating"), latest)
-    last = pairs.agg(F.max(F.struct("timestamp", "rating")).alias("last"))
-    return last.select(*PAIR, "last.rating", "last.timestamp")
+        rating = F.aggregate(F.array_sort(F.collect_list("rating")), F.lit(0.0), lambda a, b: a + b)
+    merged = pairs.agg(rating.alias("rating"), F.max(F.struct("timestamp", *context)).alias("last"))
+    return merged.select(*PAIR, "rating", "last.*")
+
+
+def _context(frame: DataFrame) -> list[str]:
+    return [name for name in frame.columns if name == "context"]
 
 
 def to_feedback(interactions: DataFrame, feedback: ExplicitFeedback | ImplicitFeedback) -> DataFrame:
-    """user_id, item_id, value, confidence, timestamp; null where a value or confidence is not defined."""
+    """user_id, item_id, value, confidence, timestamp and `context` where there is one; null where a value or
+    confidence is not defined."""
     rating = F.col("rating")
     value, confidence = F.lit(1.0), F.lit(1.0)
     if isinstance(feedback, ExplicitFeedback):
@@ -122,7 +128,11 @@ def to_feedback(interactions: DataFrame, feedback: ExplicitFeedback | ImplicitFe
         elif feedback.confidence == "log":
             confidence = F.when(rating >= 0, 1 + feedback.alpha * F.log1p(rating / feedback.epsilon))
     return interactions.select(
-        *PAIR, value.cast("float").alias("value"), confidence.cast("float").alias("confidence"), "timestamp"
+        *PAIR,
+        value.cast("float").alias("value"),
+        confidence.cast("float").alias("confidence"),
+        "timestamp",
+        *_context(interactions),
     )
 
 

@@ -12,17 +12,19 @@ Every kind has this form, so that saving, retrieval and evaluation are written o
     ease        the user's history, sparse            a column of the weights, dense
     mf, gmf     factors (and biases)                  factors (and biases)
     mlp, neumf  what the head takes of a user         what it takes of an item
+    fm, ...     the user's weight and vector          the item's, and those of its fields
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pyspark.sql import DataFrame
 
 from sparkrec import storage
-from sparkrec.kernels.arrays import F32, Lists
+from sparkrec.fields import Entries
+from sparkrec.kernels.arrays import F32, I64, Lists
 from sparkrec.spark.lake import Lake, Run
 
 Layout = Literal["dense", "sparse"]
@@ -42,6 +44,42 @@ class Head(Protocol):
     def to_bytes(self) -> bytes:
         """As a file."""
 
+    @property
+    def layout(self) -> Any:
+        """None; or of a model of features, whose users' rows are not yet queries: see `spark.queries`."""
+
+
+@runtime_checkable
+class FieldHead(Head, Protocol):
+    """One of a model of features."""
+
+    @property
+    def codes(self) -> str:
+        """Digest of the codes of its fields."""
+
+    @property
+    def row(self) -> int:
+        """Numbers in the row of a user or item, before their features."""
+
+    @property
+    def folds(self) -> bool:
+        """Whether its scores are inner products of vectors that `fold_queries` and `fold_items` make."""
+
+    def queries(self, ids: I64, users: F32, entries: Entries) -> F32:
+        """Rows of (n,) queries as `scores` takes them, from (n, d) rows of their users and what is known of them."""
+
+    def items(self, ids: I64, items: F32, entries: Entries) -> F32:
+        """The same of items."""
+
+    def fold_queries(self, rows: F32) -> F32:
+        """(n, p) as `queries` makes them -> (n, d) vectors."""
+
+    def fold_items(self, rows: F32) -> F32:
+        """(n, q) as `items` makes them -> (n, d) vectors."""
+
+    def score_rows(self, queries: F32, items: F32) -> F32:
+        """(n, p) and (n, q) -> (n,)."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -54,8 +92,10 @@ class Model:
     item_layout: Layout
     facts: dict[str, Any] = field(default_factory=dict)
     """What the fit wants to tell: losses, counts. Plain values, kept in the manifest."""
-    head: Head | None = None
+    head: Head | FieldHead | None = None
     """None: the inner product."""
+    folder: str | None = None
+    """Where both tables are as Parquet files `users` and `items`, if they are."""
     files: dict[str, bytes] = field(default_factory=dict)
     """What else to keep beside it, by name: a log, a plot. For people; `load` does not read it."""
 
@@ -73,7 +113,7 @@ class Model:
     @classmethod
     def load(cls, lake: Lake, run: Run) -> Model:
         assert run.manifest is not None
-        head: Head | None = None
+        head: FieldHead | None = None
         if storage.exists(f"{run.path}/{_HEAD}"):
             from sparkrec.training import head as network  # with torch, which only such models need
 
@@ -82,6 +122,7 @@ class Model:
             users=lake.spark.read.parquet(f"{run.path}/users"),
             items=lake.spark.read.parquet(f"{run.path}/items"),
             facts=run.manifest["facts"],
+            folder=run.path,
             head=head,
             **run.manifest["model"],
         )

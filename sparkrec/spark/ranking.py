@@ -12,6 +12,8 @@ Formulas are in `kernels.metrics`. What is averaged, and over whom:
   do not count. An item that the model does not know is below all.
 - coverage@k: share of the catalogue that is in anyone's first k. novelty@k: mean over all those lists of -log2 of the
   share of train users that an item has (Zhou et al. 2010), one user where it has none. Both under full ranking only.
+- click_auc, grouped_click_auc, log_loss, calibration_error: over held-out rows, of which those with a value above 0 are
+  clicks; see `kernels.clicks`.
 - rmse, mae: over held-out rows, not users. A row without a prediction gets the mean of train;
   `unpredicted` counts them.
 """
@@ -36,8 +38,11 @@ from sparkrec.kernels.metrics import METRICS, ranking_metrics
 from sparkrec.kernels.sampling import sample_negatives
 from sparkrec.kernels.topk import count_above, select_topk
 from sparkrec.spark.blocks import Ragged, pack, read_lists, unpack
+from sparkrec.spark.clicks import METRICS as CLICK_METRICS
+from sparkrec.spark.clicks import Clicks
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.model import Model
+from sparkrec.spark.queries import asked, bind, check_codes, field_head, score_events
 from sparkrec.spark.retrieval import rank, score_lists, score_pairs
 
 _CELLS = 4 << 20
@@ -77,14 +82,16 @@ def measure(
     name, _, cutoff = metric.partition("@")
     if metric in ("rmse", "mae"):
         found = metrics_of(model, dataset, truth, seen, None, [], ratings=True, clip=clip)
+    elif metric in CLICK_METRICS or metric == "grouped_click_auc":
+        found = metrics_of(model, dataset, truth, seen, None, [], clicks=True)
     elif metric == "auc":
         found = metrics_of(model, dataset, truth, seen, FullRanking(), [1])
     elif name in (*METRICS, "coverage", "novelty") and cutoff.isdecimal() and int(cutoff) > 0:
         found = metrics_of(model, dataset, truth, seen, FullRanking(), [int(cutoff)], auc=False)
     else:
         raise ConfigError(
-            f"metric {metric!r} does not exist. Choose rmse, mae, auc, or one with a cutoff, as ndcg@10, of "
-            f"{', '.join((*METRICS, 'coverage', 'novelty'))}."
+            f"metric {metric!r} does not exist. Choose rmse, mae, auc, {', '.join(CLICK_METRICS)}, or one with a "
+            f"cutoff, as ndcg@10, of {', '.join((*METRICS, 'coverage', 'novelty'))}."
         )
     return overall(found)[metric]
 
@@ -101,8 +108,10 @@ def metrics_of(
     auc: bool = True,
     ratings: bool = False,
     clip: tuple[float, float] | None = None,
+    clicks: bool = False,
 ) -> list[Metric]:
-    """Measure rankings by a protocol (None: no rankings), and predicted ratings if asked.
+    """Measure rankings by a protocol (None: no rankings), and predicted ratings and clicks if asked. A model that sees
+    the context ranks for each user in that of the first held-out row.
 
     truth     (user, item, value) held-out rows
     seen      (user, item) what full ranking excludes
@@ -123,15 +132,27 @@ def metrics_of(
                 "Prepare it with one, or choose another."
             )
         full = isinstance(protocol, FullRanking)
-        if ratings or (auc and full):
+        predicted = None
+        if field_head(model):
+            check_codes(model, dataset)
+            predicted = score_events(model, dataset, truth)
+            if protocol is not None:
+                model = bind(model, asked(dataset, truth))
+        if (auc and full) or ((ratings or clicks) and predicted is None):
             scored = score_pairs(model, truth.select("user", "item").distinct()).persist()
+        if predicted is None and scored is not None:
+            predicted = truth.join(scored, ["user", "item"])
         found: list[Metric] = []
         if protocol is not None:
             targets = scored if auc and full else None
             found += _ranking(model, dataset, truth, targets, seen, protocol, sorted(set(cutoffs)), segments, auc)
         if ratings:
-            assert scored is not None
-            found += _ratings(truth.join(scored, ["user", "item"]), dataset, clip, segments)
+            assert predicted is not None
+            found += _ratings(predicted, dataset, clip, segments)
+        if clicks:
+            assert predicted is not None
+            for segment, name, value, users in Clicks(predicted).metrics(segments):
+                found.append(Metric(segment, name, None, value, users))
     finally:
         truth.unpersist()
         if scored is not None:
@@ -143,8 +164,7 @@ def metrics_of(
 
 
 def _grouped(truth: DataFrame, dataset: Dataset, segments: int) -> DataFrame:
-    """user, item, value, and the groups of its user and item, from 1; 0 when there is but one."""
-    truth = truth.select("user", "item", "value")
+    """The rows and the groups of their users and items, from 1; 0 when there is but one."""
     if segments == 1:
         return truth.withColumns({"user_group": F.lit(0), "item_group": F.lit(0)})
     users = truth.select("user").distinct().join(dataset.users.select("user", "train_count"), "user", "left")

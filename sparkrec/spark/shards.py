@@ -2,46 +2,64 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec import storage
-from sparkrec.shards import SCHEMA, entry
+from sparkrec.fields import Layout
+from sparkrec.shards import SCHEMA, WITH_FEATURES, entry
 
 _WRITTEN = "shard int, rows long, users long, bytes long, sha256 string"
 _COUNTS = pa.schema([("count", pa.int64())])
 
 
-def write_shards(examples: DataFrame, folder: str, *, n_items: int, groups: int, of_group: int, seed: int) -> None:
+@dataclass(frozen=True)
+class Known:
+    """Features that the examples come with."""
+
+    layout: Layout
+    items: pa.Table
+    """As ITEM_FEATURES."""
+
+
+def write_shards(
+    examples: DataFrame, folder: str, *, n_items: int, groups: int, of_group: int, seed: int, known: Known | None = None
+) -> None:
     """Write `examples` (user, item, value, confidence), whose items are in [0, n_items), unless they are there.
 
-    A pair that comes more than once is one example: its confidences add up, its values are averaged. A user's shard
-    follows from the user and the seed alone, so that two sets of examples of one seed lie alike.
+    A pair that comes more than once is one example: its confidences add up, its values are averaged. But examples with
+    features (timestamp, rows, weights) are all kept: they differ in their contexts. A user's shard follows from the
+    user and the seed alone, so that two sets of examples of one seed lie alike.
     """
     if storage.read_json(f"{folder}/manifest.json") is not None:
         return
     n = groups * of_group
-    once = examples.groupBy("user", "item").agg(
-        F.avg("value").cast("float").alias("value"), F.sum("confidence").cast("float").alias("confidence")
-    )
+    once = examples
+    if known is None:
+        once = examples.groupBy("user", "item").agg(
+            F.avg("value").alias("value"), F.sum("confidence").alias("confidence")
+        )
     placed = once.select(
         F.pmod(F.xxhash64(F.lit(seed), "user"), F.lit(n)).cast("int").alias("shard"),
         F.col("user").cast("long").alias("user"),
         F.col("item").cast("int").alias("item"),
-        "value",
-        "confidence",
+        F.col("value").cast("float").alias("value"),
+        F.col("confidence").cast("float").alias("confidence"),
+        *([F.coalesce(F.unix_micros("timestamp"), F.lit(0)).alias("timestamp")] if known else []),
+        *([F.col("rows"), F.col("weights")] if known else []),
     )
-    written = placed.repartition(n, "shard").sortWithinPartitions("shard", "user", "item")
-    rows = {row.shard: row for row in written.mapInArrow(_writer(folder), _WRITTEN).collect()}
-    empty = _parquet(SCHEMA.empty_table())
+    schema = WITH_FEATURES if known else SCHEMA
+    # all columns: the order of examples is that of the file whatever the partitioning
+    written = placed.repartition(n, "shard").sortWithinPartitions(*placed.columns)
+    rows = {row.shard: row for row in written.mapInArrow(_writer(folder, schema), _WRITTEN).collect()}
+    empty = storage.parquet(schema.empty_table())
     shards: list[dict[str, Any]] = []
     for shard in range(n):
         if shard in rows:
@@ -50,23 +68,29 @@ def write_shards(examples: DataFrame, folder: str, *, n_items: int, groups: int,
         else:
             storage.write(f"{folder}/{_name(shard)}", empty)
             shards.append({**entry(_name(shard), empty, 0), "users": 0})
+    until = int(once.agg(F.max(F.unix_micros("timestamp"))).collect()[0][0] or 0) if known else 0
     counts = np.zeros(n_items, np.int64)
     for row in once.groupBy("item").count().toArrow().to_batches():
         counts[row["item"].to_numpy()] = row["count"].to_numpy()
-    data = _parquet(pa.table({"count": counts}, _COUNTS))
+    data = storage.parquet(pa.table({"count": counts}, _COUNTS))
     storage.write(f"{folder}/items.parquet", data)
     manifest = {
-        "columns": SCHEMA.names,
+        "columns": schema.names,
         "seed": seed,
         "items": n_items,
         "groups": groups,
         "shards": shards,
         "item_counts": entry("items.parquet", data, n_items),
     }
+    if known:
+        data = storage.parquet(known.items)
+        storage.write(f"{folder}/item_features.parquet", data)
+        manifest["item_features"] = entry("item_features.parquet", data, len(known.items))
+        manifest |= {"layout": known.layout.to_json(), "until": until}
     storage.write_json(f"{folder}/manifest.json", manifest)
 
 
-def _writer(folder: str) -> Any:
+def _writer(folder: str, schema: pa.Schema) -> Any:
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Rows come sorted by shard: each is written when the next one begins."""
         held: list[pa.RecordBatch] = []
@@ -75,21 +99,21 @@ def _writer(folder: str) -> Any:
             cuts = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist(), len(shard)]
             for first, stop in pairwise(cuts):
                 if held and first < stop and held[0].column("shard")[0].as_py() != shard[first]:
-                    yield _flush(folder, held)
+                    yield _flush(folder, held, schema)
                     held = []
                 if first < stop:
                     held.append(batch.slice(first, stop - first))
         if held:
-            yield _flush(folder, held)
+            yield _flush(folder, held, schema)
 
     return write
 
 
-def _flush(folder: str, held: list[pa.RecordBatch]) -> pa.RecordBatch:
+def _flush(folder: str, held: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
     table = pa.Table.from_batches(held)
     shard = table["shard"][0].as_py()
-    examples = table.drop_columns(["shard"]).cast(SCHEMA)
-    data = _parquet(examples)
+    examples = table.drop_columns(["shard"]).cast(schema)
+    data = storage.parquet(examples)
     storage.write(f"{folder}/{_name(shard)}", data)
     said = entry(_name(shard), data, len(examples))
     users = len(examples["user"].unique())
@@ -102,9 +126,3 @@ def _flush(folder: str, held: list[pa.RecordBatch]) -> pa.RecordBatch:
 
 def _name(shard: int) -> str:
     return f"shard-{shard:05}.parquet"
-
-
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.getvalue()

@@ -54,6 +54,7 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
         segments=settings.segments,
         ratings=settings.ratings,
         clip=settings.clip,
+        clicks=settings.clicks,
     )
     about = {
         "run": run.id,
@@ -78,6 +79,8 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
 
 
 def _title(settings: EvaluateSettings) -> str:
+    if settings.protocol is None:
+        return "none"
     protocol = settings.protocol.model_dump()
     kind = protocol.pop("kind")
     return " ".join([kind, *(f"{key}={value}" for key, value in protocol.items())])

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec import storage
+from sparkrec.config import FieldNetworkSettings
 from sparkrec.errors import ConfigError
+from sparkrec.fields import FieldCodes
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.features import load
 from sparkrec.spark.model import Model
+from sparkrec.spark.queries import by_place
 from sparkrec.spark.rows import dense_vectors
-from sparkrec.spark.shards import write_shards
+from sparkrec.spark.shards import Known, write_shards
 from sparkrec.stages import history
 
 
@@ -49,21 +51,28 @@ def fit_network(
         pa.table({"item": items, "number": np.arange(len(items), dtype=np.int32)})
     )
 
-    scratch = f"{scratch}/{_fingerprint(settings, observed, seed)}"
+    known, codes = None, ""
+    if isinstance(settings, FieldNetworkSettings) and dataset.layout is not None:
+        known = Known(dataset.layout, by_place(dataset.features("item").toArrow(), items))
+        codes = dataset.manifest["fields"]["digest"]
+        check_crosses(settings, load(dataset.folder))
+    scratch = f"{scratch}/{_fingerprint(settings, observed, seed, codes)}"
     of_group = max(training.shards.of_group or 0, training.processes)
 
     def shards(examples: DataFrame, name: str) -> str:
         folder = f"{scratch}/{name}-{training.shards.groups}x{of_group}"
         columns = examples.join(F.broadcast(numbered), "item")
-        columns = columns.select("user", F.col("number").alias("item"), "value", "confidence")
-        write_shards(columns, folder, n_items=len(items), groups=training.shards.groups, of_group=of_group, seed=seed)
+        names = ["timestamp", "rows", "weights"] if known else []
+        columns = columns.select("user", F.col("number").alias("item"), "value", "confidence", *names)
+        cut = {"groups": training.shards.groups, "of_group": of_group, "seed": seed}
+        write_shards(columns, folder, n_items=len(items), known=known, **cut)
         return folder
 
     validation = shards(dataset.validation, "validation") if training.stopping else None
     job = Job(settings, shards(observed, "examples"), validation, f"{scratch}/checkpoints", seed, start or {})
     state = launch(train, job, training)
     history.to_mlflow(f"{dataset.name}-{settings.kind}", settings.model_dump(mode="json"), state["history"])
-    trained = Trained.of(settings, job.folder, state)
+    trained = Trained.of(settings, job.folder, state, job.shards, codes)
     rows = {side: f"{scratch}/{side}" for side in ("users", "items")}
     for folder in rows.values():
         storage.delete(folder)
@@ -82,21 +91,34 @@ def fit_network(
         facts={"history": state["history"], "epoch": trained.epoch},
         head=trained.head(),
         files=history.files(state["history"]),
+        folder=scratch,
     )
 
 
-def _fingerprint(settings: Any, observed: DataFrame, seed: int) -> str:
+def check_crosses(settings: Any, codes: FieldCodes) -> None:
+    """Raise ConfigError where a cross is of a field that may have several values, or that the dataset has not."""
+    crossed = {name for cross in getattr(settings, "crosses", []) for name in cross}
+    several = {each.name for each in codes.fields if each.kind == "multi"}
+    plain = {each.name for each in codes.fields if each.kind == "numeric" and each.settings["scale"] != "buckets"}
+    for wrong, why in ((several, "have several values a row"), (plain, "are numbers: give them scale buckets")):
+        if found := sorted(crossed & wrong):
+            raise ConfigError(f"crosses: {', '.join(found)} {why}; expected fields of one category a row")
+    names = codes.layout.names
+    if unknown := sorted(crossed.difference(names)):
+        raise ConfigError(f"crosses: found no field {', '.join(unknown)} in the dataset, which has {', '.join(names)}")
+
+
+def _fingerprint(settings: Any, observed: DataFrame, seed: int, codes: str) -> str:
     """Names a training run, however many processes share it: a checkpoint of another one is not its."""
     how = {"processes", "threads", "launcher", "device", "checkpoint_every", "stall_seconds", "shards", "epochs"}
     same = settings.model_dump(mode="json", exclude={"training": how})
-    content = F.sum(F.xxhash64("user", "item", "value", "confidence").cast("decimal(38,0)"))
+    columns = ["user", "item", "value", "confidence", *(["timestamp", "rows", "weights"] if codes else [])]
+    content = F.sum(F.xxhash64(*columns).cast("decimal(38,0)"))
     counted = [str(each) for each in observed.agg(F.count("*"), content).collect()[0]]
-    return hashlib.sha256(json.dumps([same, seed, counted], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([same, seed, codes, counted], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _write(path: str, key: str, ids: I64, rows: F32) -> None:
     starts = np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
     lists = pa.LargeListArray.from_arrays(starts, rows.ravel()).cast(pa.list_(pa.float32()))
-    buffer = io.BytesIO()
-    pq.write_table(pa.table({key: pa.array(ids, pa.int64()), "value": lists}), buffer)
-    storage.write(path, buffer.getvalue())
+    storage.write(path, storage.parquet(pa.table({key: pa.array(ids, pa.int64()), "value": lists})))

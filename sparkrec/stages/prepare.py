@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from sparkrec import tables
 from sparkrec.config import GivenSplit, PrepareSettings
 from sparkrec.errors import PrepareError
+from sparkrec.spark.features import column, encode, fit, joined, save, versions
 from sparkrec.spark.ids import IdTable, assign
 from sparkrec.spark.interactions import (
     PAIR,
@@ -27,6 +28,7 @@ from sparkrec.spark.interactions import (
     weigh,
 )
 from sparkrec.spark.lake import Lake, Run
+from sparkrec.spark.sources import require_columns
 from sparkrec.spark.splits import PARTS, check, needs_time, split
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ def inputs(settings: PrepareSettings, lake: Lake) -> dict[str, Any]:
     pinned = {"interactions": _pin(lake, settings.interactions, settings.version)}
     if isinstance(settings.split, GivenSplit):
         pinned["test"] = _pin(lake, settings.split.test)
+        if settings.split.validation_table:
+            pinned["validation"] = _pin(lake, settings.split.validation_table)
     return pinned
 
 
@@ -80,6 +84,14 @@ def prepare(settings: PrepareSettings, lake: Lake) -> Run:
             users, items = pool.map(assign, (lake, lake), names, (raw_users, raw_items), ("user", "item"))
 
         columns = ["user", "item", "value", "confidence", "timestamp"]
+        codes: dict[str, Any] = {}
+        if settings.features is not None:
+            known = hold(joined(parts, settings.features, lake.spark))
+            fitted = fit(known.where("part = 'train'"), settings.features)
+            parts = encode(known, fitted.of("user", "context"), "the interactions")
+            columns += ["rows", "weights"]
+            save(fitted, run.path)
+            codes = {"fields": {"digest": fitted.digest, "layout": fitted.layout.to_json()}}
         indexed = hold(_indexed(parts, users, items).select(*columns, "part"))
         for part in PARTS:
             _write(indexed.where(F.col("part") == part).select(columns), run, part)
@@ -92,9 +104,14 @@ def prepare(settings: PrepareSettings, lake: Lake) -> Run:
         _write(user_rows.join(users.frame, "user").select("user", "user_id", "train_count"), run, "users")
         _write(item_rows.join(items.frame, "item").select("item", "item_id", "train_count"), run, "items")
 
+        if settings.features is not None:
+            for side in ("user", "item"):
+                ids = lake.spark.read.parquet(f"{run.path}/{side}s").select(side, f"{side}_id")
+                _write(versions(ids, settings.features, side, fitted), run, f"{side}_features")
+
         facts = _facts(user_rows, item_rows)
         log.info("dataset %s: %s", run.reference, facts["counts"])
-        return run.publish(ids={"users": users.pin, "items": items.pin}, found=found, **facts)
+        return run.publish(ids={"users": users.pin, "items": items.pin}, found=found, **codes, **facts)
 
 
 def _parts(settings: PrepareSettings, lake: Lake, run: Run) -> tuple[DataFrame, DataFrame | None]:
@@ -106,29 +123,47 @@ def _parts(settings: PrepareSettings, lake: Lake, run: Run) -> tuple[DataFrame, 
     if not isinstance(settings.split, GivenSplit):
         return parts, None
 
-    test_table, column = settings.split.test, settings.split.candidates
-    test_events = _events(settings, lake, run.inputs["test"])
+    for part, table in (("validation", settings.split.validation_table), ("test", settings.split.test)):
+        if table is not None:
+            held_out = _held_out(settings, lake, run, part, events)
+            parts = parts.unionByName(held_out.withColumn("part", F.lit(part)))
+    if settings.split.candidates is None:
+        return parts, None
+    listed = _events(settings, lake, run.inputs["test"])
+    ranked = listed.join(held_out.select(*PAIR).distinct(), PAIR, "left_semi")
+    return parts, candidates(ranked, settings.split.test, settings.split.candidates)
+
+
+def _held_out(settings: PrepareSettings, lake: Lake, run: Run, part: str, events: DataFrame) -> DataFrame:
+    """The interactions of another table, whose ids are of the types that `events` have."""
+    pin = run.inputs[part]
+    found = _events(settings, lake, pin)
     for name in PAIR:
-        if type_of(test_events, name) != type_of(events, name):
+        if type_of(found, name) != type_of(events, name):
             raise PrepareError(
-                f"{name} is {type_of(test_events, name)} in {test_table!r}, but {type_of(events, name)} in "
+                f"{name} is {type_of(found, name)} in {pin['table']!r}, but {type_of(events, name)} in "
                 f"{settings.interactions!r}. Ingest both with one id_type."
             )
-    test = to_feedback(deduplicate(test_events, settings.dedup), settings.feedback)
-    parts = parts.unionByName(test.withColumn("part", F.lit("test")))
-    if column is None:
-        return parts, None
-    return parts, candidates(test_events.join(test, PAIR, "left_semi"), test_table, column)
+    return to_feedback(deduplicate(found, settings.dedup), settings.feedback)
 
 
 def _events(settings: PrepareSettings, lake: Lake, pin: dict[str, Any]) -> DataFrame:
-    """The rows of an ingested table, weighed, once they are known to be what the policies need."""
+    """The rows of an ingested table, weighed, once they are known to be what the policies need; what features read of
+    them is in a struct `context`."""
     name = pin["table"]
     events = lake.table(name, pin["version"])
     check_columns(events, name)
+    if settings.features is not None and settings.features.context:
+        wanted = list(dict.fromkeys(field.column for field in settings.features.context))
+        require_columns(events, wanted, f"features.context: table {name!r}")
+        events = events.withColumn("context", F.struct(*[column(each).alias(each) for each in wanted]))
     if settings.event_weights is not None:
         events = weigh(events, settings.event_weights)
     needed_by = ["dedup 'last'"] if settings.dedup == "last" else []
+    if settings.features is not None and any(
+        side is not None and side.timestamp for side in (settings.features.users, settings.features.items)
+    ):
+        needed_by.append("features with a timestamp")
     if needs_time(settings.split):
         needed_by.append(f"split {settings.split.kind!r}")
     if needed_by:
@@ -145,9 +180,10 @@ def _check(settings: PrepareSettings, lake: Lake, run: Run, parts: DataFrame) ->
     by_part = parts.groupBy("part").agg(F.count("*"), F.count_if(undefined), first_pair(undefined)).collect()
     rows = dict.fromkeys(PARTS, 0) | {part: count for part, count, _, _ in by_part}
     total = sum(rows.values())
+    given = sum(rows[part] for part in run.inputs if part in PARTS)
     if not found:
         raise PrepareError(f"table {pin['table']!r} has no rows at version {pin['version']}. Ingest some first.")
-    if total == (rows["test"] if isinstance(settings.split, GivenSplit) else 0):
+    if total == given:
         raise PrepareError(
             f"none of {found:,} rows of {pin['table']!r} is left after event_weights and feedback.threshold. "
             "Lower the threshold or raise a weight."

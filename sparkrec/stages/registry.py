@@ -29,6 +29,14 @@ FITTERS: dict[str, Callable[..., Model]] = {
     "gmf": fit_network,
     "mlp": fit_network,
     "neumf": fit_network,
+    "lr": fit_network,
+    "fm": fit_network,
+    "fwfm": fit_network,
+    "nfm": fit_network,
+    "deepfm": fit_network,
+    "wide_deep": fit_network,
+    "dcn": fit_network,
+    "afm": fit_network,
 }
 """kind -> fit(settings, dataset, observed, *, seed, scratch)."""
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparkrec.errors import TrainError
+from sparkrec.fields import Entries
 from sparkrec.kernels.arrays import F32, I32, I64
 from sparkrec.kernels.csr import by_key
 from sparkrec.kernels.negatives import Alias, draw_negatives, is_positive
@@ -47,6 +48,10 @@ class Batch:
     """(b, b) where the positive of a column is one of the user of a row, or that row's own."""
     pairs: Pairs | None = None
     """The same for kernels, where they were asked for."""
+    entries: Entries | None = None
+    """(b,) what is known of who asks, where there are features."""
+    timestamps: I64 | None = None
+    """(b,) of each example, where there are features."""
 
     def parts(self, n: int) -> Iterator[Batch]:
         """It in n parts, whose losses add up; whole where its positives are one another's negatives."""
@@ -61,6 +66,8 @@ class Batch:
                 values=self.values[at],
                 confidence=self.confidence[at],
                 degree=self.degree[at],
+                entries=self.entries and self.entries.take(at),
+                timestamps=None if self.timestamps is None else self.timestamps[at],
             )
 
 
@@ -69,7 +76,8 @@ class Run:
     """This process's part of consecutive steps."""
 
     columns: list[NDArray[Any]]
-    """Users, items, values, confidence and degree of their batches, one after the other."""
+    """Users, items, values, confidence and degree of their batches, one after the other; and where there are features,
+    their timestamps and which of `entries` is of each."""
     starts: I64
     """(s + 1,) where each begins."""
     totals: list[int]
@@ -78,13 +86,18 @@ class Run:
     """Of each batch."""
     steps: Steps | None
     """The same for kernels, where they were asked for."""
+    entries: Entries | None = None
+    """Of all examples of the group."""
 
     def batches(self) -> Iterator[Batch]:
         for at, total in enumerate(self.totals):
             of_this = slice(self.starts[at], self.starts[at + 1])
-            users, items, values, confidence, degree = (each[of_this] for each in self.columns)
+            users, items, values, confidence, degree, *known = (each[of_this] for each in self.columns)
             pairs = of_step(self.steps, at) if self.steps else None
-            yield Batch(users, items, values, confidence, degree, total, self.taken[at], pairs)
+            batch = Batch(users, items, values, confidence, degree, total, self.taken[at], pairs)
+            if self.entries is not None:
+                batch = replace(batch, timestamps=known[0], entries=self.entries.take(known[1]))
+            yield batch
 
 
 @dataclass(frozen=True)
@@ -145,23 +158,27 @@ class Batches:
         orders = [_order(len(shard.items), steps, (self.seed, epoch, shard.number)) for shard in held]
         keys = [int(np.random.default_rng((self.seed, epoch, shard.number, 1)).integers(2**63)) for shard in held]
         n_users = sum(int(self.shards.manifest["shards"][number]["users"]) for number in self.mine)
+        entries = None if self.shards.layout is None else _joined([shard.entries for shard in held])
+        firsts = np.cumsum([0, *(len(shard.items) for shard in held)]).tolist()
         for begin in range(first, steps, self.at_once):
             wanted = range(begin, min(begin + self.at_once, steps))
             cuts = [_cuts(len(order), steps, wanted) for order in orders]
             parts = [
-                self._part(shard, order[cut[0] : cut[-1]], key, int(cut[0]), offsets[shard.number])
-                for shard, order, key, cut in zip(held, orders, keys, cuts, strict=True)
+                self._part(shard, order[cut[0] : cut[-1]], key, int(cut[0]), offsets[shard.number], example)
+                for shard, order, key, cut, example in zip(held, orders, keys, cuts, firsts[:-1], strict=True)
             ]
             starts, columns = _by_step(parts, cuts)
-            users, items, values, confidence, _ = columns
+            users, items, values, confidence = columns[:4]
             taken = [
                 self._taken(held, users[a:b], items[a:b, 0]) if self.of_batch else None for a, b in pairwise(starts)
             ]
             given = users, items, values, confidence, starts, n_users, self.shards.n_items
             totals = np.sum([np.diff(_cuts(n, steps, wanted)) for n in sizes], axis=0).tolist()
-            yield Run(columns, starts, totals, taken, Steps.of(*given) if self.paired else None)
+            yield Run(columns, starts, totals, taken, Steps.of(*given) if self.paired else None, entries)
 
-    def _part(self, shard: Shard, at: I64, key: int, begin: int, offset: int) -> tuple[NDArray[Any], ...]:
+    def _part(
+        self, shard: Shard, at: I64, key: int, begin: int, offset: int, first_example: int
+    ) -> tuple[NDArray[Any], ...]:
         rows = shard.rows.take(at)
         degrees = shard.positives.degrees.take(rows)
         items = shard.items.take(at)[:, None]
@@ -175,7 +192,8 @@ class Batches:
                     "Leave this user out, or use a loss without negatives."
                 ) from None
             items = np.concatenate((items, drawn), axis=1)
-        return rows + offset, items, shard.values.take(at), shard.confidence.take(at), degrees
+        known = () if shard.timestamps is None else (shard.timestamps.take(at), first_example + at)
+        return rows + offset, items, shard.values.take(at), shard.confidence.take(at), degrees, *known
 
     def _taken(self, held: list[Shard], users: I64, items: I32) -> NDArray[np.bool_]:
         offsets = self._offsets()
@@ -223,6 +241,17 @@ def _by_step(parts: list[tuple[NDArray[Any], ...]], cuts: list[I64]) -> tuple[I6
     step = np.concatenate([np.repeat(np.arange(len(cut) - 1), np.diff(cut)) for cut in cuts])
     starts, order = by_key(step.astype(np.int32), len(cuts[0]) - 1)
     return starts, [np.concatenate(each).take(order, axis=0) for each in zip(*parts, strict=True)]
+
+
+def _joined(parts: list[Entries | None]) -> Entries:
+    """The entries of all shards, one after the other."""
+    there = [part for part in parts if part is not None]
+    if len(there) == 1:
+        return there[0]
+    lengths = [np.diff(part.start) for part in there]
+    start = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.concatenate([np.zeros(0, np.int64), *lengths]))))
+    rows = np.concatenate([np.zeros(0, np.int32), *(part.row for part in there)])
+    return Entries(start, rows, np.concatenate([np.zeros(0, np.float32), *(part.weight for part in there)]))
 
 
 @dataclass

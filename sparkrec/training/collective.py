@@ -6,7 +6,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -68,6 +68,26 @@ class Collective(ABC):
 
     @abstractmethod
     def _gather(self, values: Tensor) -> list[Tensor]: ...
+
+
+def summed_with_gradients(values: Tensor, collective: Collective) -> Tensor:
+    """`collective.sum`, for what has gradients: each process has those of its own losses by the sum, and they add
+    up."""
+    if collective.size == 1:
+        return values
+    summed: Tensor = _Sum.apply(values, collective)
+    return summed
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, collective: Collective) -> Tensor:
+        ctx.collective = collective
+        return collective.sum(values.detach().clone())
+
+    @staticmethod
+    def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.collective.sum(gradients.contiguous().clone()), None
 
 
 class Alone(Collective):

@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from sparkrec.fields import Entries, Layout
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.models import MODELS
-from sparkrec.models.recommender import Recommender
+from sparkrec.models.field_model import FieldModel
+from sparkrec.models.recommender import Recommender, Sizes
+from sparkrec.shards import Shards
 from sparkrec.training.checkpoints import Checkpoints
 from sparkrec.training.head import Head
 
@@ -23,18 +27,31 @@ class Trained:
     settings: Any
     checkpoints: Checkpoints
     epoch: int
+    shards: Shards
+    """What it was trained on."""
+    codes: str = ""
+    """Digest of the codes of its features."""
 
     @classmethod
-    def of(cls, settings: Any, folder: str, state: dict[str, Any]) -> Trained:
-        return cls(settings, Checkpoints(folder, 0, 1), state["best_epoch"] or state["epoch"])
+    def of(cls, settings: Any, folder: str, state: dict[str, Any], shards: str, codes: str = "") -> Trained:
+        epoch = state["best_epoch"] or state["epoch"]
+        return cls(settings, Checkpoints(folder, 0, 1), epoch, Shards.open(shards), codes)
 
     def items(self) -> F32:
-        """(n_items, d)"""
-        shared = self.checkpoints.shared(self.epoch)
-        return self._rows(None, shared["items.weight"])
+        """(n_items, d): vectors, or what the head takes of an item; of models of features as it was known when the last
+        example took place."""
+        rows = self.checkpoints.shared(self.epoch)["items.weight"][: self.shards.n_items]
+        head = self.head()
+        if head is None or head.layout is None:
+            return self._rows(None, rows)
+        ids = np.arange(len(rows))
+        entries = Entries.none(len(ids))
+        if head.layout.item:
+            entries = self.shards.item_features.at(ids, np.full(len(ids), self.shards.manifest["until"]))
+        return head.items(ids, rows.numpy(), entries)
 
     def users(self) -> Iterator[tuple[I64, F32]]:
-        """Ids and rows (n, d), of one process after the other."""
+        """Ids and rows (n, d), of one process after the other: vectors, or what the head takes of a user."""
         for part in self.checkpoints.users(self.epoch):
             yield part["ids"].numpy(), self._rows(part["weight"], None)
 
@@ -44,9 +61,11 @@ class Trained:
         return [float(each) for each in self._rows(nobody, None)[0]]
 
     def head(self) -> Head | None:
-        """None where the scores are inner products."""
+        """None where the scores are inner products of users' and items' rows."""
         module = self._module()
-        return None if self._vectors(module, None, None) is not None else Head.of(self.settings, module)
+        if isinstance(module, FieldModel) or self._vectors(module, None, None) is None:
+            return Head.of(self.settings, module, self.codes)
+        return None
 
     def _rows(self, users: Tensor | None, items: Tensor | None) -> F32:
         with torch.no_grad():
@@ -58,14 +77,18 @@ class Trained:
         return out
 
     def _vectors(self, module: Recommender, users: Tensor | None, items: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        if isinstance(module, FieldModel):
+            return None  # of a user's row there is none before its features are known
         nobody, nothing = module.users.weight[:0], module.items.weight[:0]
         return module.vectors(nobody if users is None else users, nothing if items is None else items)
 
     def _module(self) -> Recommender:
-        """Its dense layers, without the tables."""
-        module = MODELS[self.settings.kind](self.settings, 0, 0)
+        """Its dense layers, without the tables of users and items."""
+        module = MODELS[self.settings.kind](self.settings, Sizes(layout=self.shards.layout or Layout()))
         shared = self.checkpoints.shared(self.epoch)
         with torch.no_grad():
             for name, parameter in module.named_parameters():
                 parameter.copy_(shared[f"dense.{name}"])
+            if isinstance(module, FieldModel):
+                module.items.weight.copy_(shared["items.weight"][self.shards.n_items :])
         return module

@@ -40,14 +40,14 @@ class Gradients(NamedTuple):
 
 
 def by_autograd(
-    model: Recommender, batch: Batch, items: Callable[[Batch], Tensor], loss: Loss, settings: TrainingSettings
+    model: Recommender, batch: Batch, score: Callable[[Batch], Tensor], loss: Loss, settings: TrainingSettings
 ) -> Gradients:
-    """Of any model; `items` says which are scored, (b, k) or (1, k). Divided by the positives of all processes."""
+    """Of any model; `score` gives (b, k) of a batch. Divided by the positives of all processes."""
     device = model.users.weight.device
     total = torch.zeros((), device=device)
     for part in batch.parts(settings.accumulate):
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            scores = model.score(torch.from_numpy(part.users).to(device), items(part).to(device))
+            scores = score(part)
         mine = loss(part, scores.float())
         for rate, table in ((settings.user_l2, model.users), (settings.item_l2, model.items)):
             if rate:

@@ -11,11 +11,15 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 from safetensors.numpy import load, save
+from torch import Tensor
 
 from sparkrec.config import ModelSettings
-from sparkrec.kernels.arrays import F32, Lists
+from sparkrec.fields import Entries, Layout
+from sparkrec.kernels.arrays import F32, I64, Lists
 from sparkrec.models import MODELS
-from sparkrec.models.recommender import Recommender
+from sparkrec.models.field_model import FieldModel
+from sparkrec.models.recommender import Recommender, Sizes
+from sparkrec.training.features import known
 
 PAIRS = 1 << 16
 """Scored at a time: so many that layers of a few dozen units stay in a core's cache."""
@@ -23,33 +27,44 @@ PAIRS = 1 << 16
 
 HEAD_FILE = "head.safetensors"
 """Its name beside the tables of a model."""
+_FEATURES = "features"
 
 
 @dataclass(frozen=True)
 class Head:
-    """`combine` of a trained model, without its tables."""
+    """`combine` of a trained model, without its tables of users and items."""
 
     settings: dict[str, Any]
     """Of the model, as plain values."""
     weights: dict[str, F32]
-    """By name, of its dense layers."""
+    """By name, of its dense layers; `features` are the rows of all features."""
+    layout: Layout | None = None
+    """Of the features, of models that have such."""
+    codes: str = ""
+    """Digest of the codes of the fields, `FieldCodes.digest`."""
 
     @classmethod
-    def of(cls, settings: Any, model: Recommender) -> Head:
-        return cls(
-            settings.model_dump(mode="json"), {name: each.detach().numpy() for name, each in model.named_parameters()}
-        )
+    def of(cls, settings: Any, model: Recommender, codes: str = "") -> Head:
+        weights = {name: each.detach().cpu().numpy() for name, each in model.named_parameters()}
+        layout = None
+        if isinstance(model, FieldModel):
+            layout, weights[_FEATURES] = model.layout, model.items.weight[model.n_items :].cpu().numpy().copy()
+        return cls(settings.model_dump(mode="json"), weights, layout, codes)
 
     def to_bytes(self) -> bytes:
         """A safetensors file that carries its settings."""
-        data: bytes = save(dict(self.weights), {"settings": json.dumps(self.settings)})
+        said = {"settings": json.dumps(self.settings), "codes": self.codes}
+        if self.layout is not None:
+            said["layout"] = json.dumps(self.layout.to_json())
+        data: bytes = save(dict(self.weights), said)
         return data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Head:
         length = int.from_bytes(data[:8], "little")
-        settings = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["settings"])
-        return cls(settings, load(data))
+        said = json.loads(data[8 : 8 + length])["__metadata__"]
+        layout = Layout.from_json(json.loads(said["layout"])) if "layout" in said else None
+        return cls(json.loads(said["settings"]), load(data), layout, said["codes"])
 
     def scores(self, users: F32, items: F32) -> F32:
         """(a, d) and (b, d) -> (a, b)."""
@@ -74,17 +89,76 @@ class Head:
         return out
 
     @property
+    def row(self) -> int:
+        """Numbers in the row of a user or item, before their features."""
+        return self._fields.row
+
+    @property
+    def folds(self) -> bool:
+        """Whether its scores are inner products of vectors that `fold_queries` and `fold_items` make."""
+        return type(self._module).vectors is not Recommender.vectors
+
+    def queries(self, ids: I64, users: F32, entries: Entries) -> F32:
+        """Rows of (n,) queries as `scores` takes them, from (n, d) rows of their users and what is known of them."""
+        module = self._fields
+        with torch.inference_mode():
+            return _array(module.query_rows(torch.from_numpy(users), self._known(ids, entries, module.n_query)))
+
+    def items(self, ids: I64, items: F32, entries: Entries) -> F32:
+        """The same of items."""
+        module = self._fields
+        with torch.inference_mode():
+            return _array(module.item_rows(torch.from_numpy(items), self._known(ids, entries, module.n_item)))
+
+    def fold_queries(self, rows: F32) -> F32:
+        """(n, p) as `queries` makes them -> (n, d) vectors."""
+        return self._folded(torch.from_numpy(rows), None)
+
+    def fold_items(self, rows: F32) -> F32:
+        """(n, q) as `items` makes them -> (n, d) vectors."""
+        return self._folded(None, torch.from_numpy(rows))
+
+    def score_rows(self, queries: F32, items: F32) -> F32:
+        """(n, p) and (n, q) -> (n,)."""
+        with torch.inference_mode():
+            return _array(self._module.combine(torch.from_numpy(queries), torch.from_numpy(items)))
+
+    def _folded(self, queries: Tensor | None, items: Tensor | None) -> F32:
+        module = self._fields
+        nothing = torch.zeros(0, max(module.n_query, module.n_item) * module.row)
+        with torch.inference_mode():
+            vectors = module.vectors(nothing if queries is None else queries, nothing if items is None else items)
+            assert vectors is not None
+            return _array(vectors[0] if items is None else vectors[1])
+
+    def _known(self, ids: I64, entries: Entries, n_fields: int) -> Any:
+        assert self.layout is not None
+        return known(self.layout, n_fields - 1, ids, entries, torch.device("cpu"))
+
+    @property
     def model_settings(self) -> Any:
         """A ModelSettings."""
         return TypeAdapter(ModelSettings).validate_python(self.settings)
 
+    @property
+    def _fields(self) -> FieldModel:
+        assert isinstance(self._module, FieldModel)
+        return self._module
+
     @cached_property
     def _module(self) -> Recommender:
-        module = MODELS[self.settings["kind"]](self.model_settings, 0, 0)
-        module.load_state_dict(
-            {name: torch.from_numpy(each.copy()) for name, each in self.weights.items()}, strict=False
-        )
+        module = MODELS[self.settings["kind"]](self.model_settings, Sizes(layout=self.layout or Layout()))
+        weights = {name: torch.from_numpy(each.copy()) for name, each in self.weights.items()}
+        if _FEATURES in weights:
+            module.items.weight.copy_(weights.pop(_FEATURES))
+        module.load_state_dict(weights, strict=False)
         return module.eval()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"settings": self.settings, "weights": self.weights}  # without the module: it is built where it works
+        names = ("settings", "weights", "layout", "codes")
+        return {name: getattr(self, name) for name in names}  # without the module: it is built where it works
+
+
+def _array(values: Tensor) -> F32:
+    out: F32 = values.contiguous().numpy()
+    return out

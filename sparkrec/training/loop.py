@@ -17,22 +17,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparkrec import storage
-from sparkrec.config import TrainingSettings
+from sparkrec.config import StoppingSettings, TrainingSettings
 from sparkrec.errors import TrainError
+from sparkrec.fields import Layout
 from sparkrec.kernels.arrays import Scratch
 from sparkrec.kernels.negatives import popularity
 from sparkrec.kernels.random import normal_rows
 from sparkrec.models import MODELS
+from sparkrec.models.field_model import FieldModel
+from sparkrec.models.layers import BatchNorm
+from sparkrec.models.recommender import Sizes
 from sparkrec.progress import track
 from sparkrec.shards import Shards
 from sparkrec.training.batches import Batch, Batches, Prefetched, Run
 from sparkrec.training.checkpoints import Checkpoints
-from sparkrec.training.collective import Collective
+from sparkrec.training.collective import Collective, summed_with_gradients
 from sparkrec.training.dense import Dense
+from sparkrec.training.features import FeatureReader
 from sparkrec.training.gradients import Gradients, RowGradients, by_autograd, by_kernel, has_kernel, summed
 from sparkrec.training.losses import Scored, loss_of
 from sparkrec.training.optimizers import Optimizer, rate_at
-from sparkrec.training.validation import validate
+from sparkrec.training.validation import VALUE_METRICS, validate_ranking, validate_values
 from sparkrec.training.warm_start import start_from
 from sparkrec.training.whole_runs import train_run
 
@@ -87,11 +92,11 @@ class Trainer:
         )
         self.all_items = settings.loss in ("full_softmax", "all_squared")
         self.users = self.batches.users
-        self.model = MODELS[job.settings.kind](job.settings, len(self.users), self.shards.n_items)
+        self.model = MODELS[job.settings.kind](job.settings, self._sizes())
         self.model.initialize(torch.Generator().manual_seed(job.seed))
         for table, ids, stream in (
             (self.model.users, self.users, 2 * job.seed),
-            (self.model.items, np.arange(self.shards.n_items), 2 * job.seed + 1),
+            (self.model.items, np.arange(len(self.model.items.weight)), 2 * job.seed + 1),
         ):
             start = settings.init_scale * normal_rows(stream, ids, table.weight.shape[1])
             table.weight.copy_(torch.from_numpy(start.astype(np.float32)))
@@ -99,11 +104,16 @@ class Trainer:
             start_from(self.model, job.start, self.users)
         self.device = _device(settings, collective)
         self.model.to(self.device)
+        for module in self.model.modules():
+            if isinstance(module, BatchNorm):
+                module.sum_over_processes = lambda values: summed_with_gradients(values, collective)
+        self.features = self._features()
         self.dense = Dense(self.model, settings, self.device)
         self.dense.weights.copy_(collective.broadcast(self.dense.weights))
         self.user_optimizer = Optimizer(settings, self.model.users.weight)
         self.item_optimizer = Optimizer(settings, self.model.items.weight)
         self.scratch = Scratch()
+        self.frozen = getattr(job.settings, "frozen", False)
         self.whole_runs = collective.size == 1 and has_kernel(job.settings) and job.settings.kind == "mf"
         self.checkpoints = Checkpoints(job.folder, collective.process_rank, collective.size)
 
@@ -123,11 +133,12 @@ class Trainer:
         epoch, stopping = entry["epoch"], self.settings.stopping
         state["epoch"] = epoch
         if stopping and epoch % stopping.every == 0:
-            value = validate(self.model, self.shards, self.job.validation, self.batches, stopping, self.collective)
-            entry[f"{stopping.metric}@{stopping.k}"] = value
+            value = self._validate(stopping)
+            entry[stopping.title] = value
             self.collective.beat()
-            if value > state["best"]:
-                state.update(best=value, best_epoch=epoch)
+            better = -value if stopping.metric in ("log_loss", "rmse") else value
+            if not state["best_epoch"] or better > state["best"]:
+                state.update(best=better, best_epoch=epoch)
         state["history"].append(entry)
         if self.collective.process_rank == 0:
             log.info("%s", ", ".join(f"{name} {value}" for name, value in entry.items()))
@@ -136,6 +147,16 @@ class Trainer:
         last = epoch == self.settings.epochs or self._stops(state)
         if last or epoch % self.settings.checkpoint_every == 0 or state["best_epoch"] == epoch:
             self._save(state)
+
+    def _validate(self, stopping: StoppingSettings) -> float:
+        folder = self.job.validation
+        if folder is None:
+            raise TrainError(
+                "training.stopping needs a validation split, and the dataset has none: prepare it with one"
+            )
+        measure = validate_values if stopping.metric in VALUE_METRICS else validate_ranking
+        held_out = Shards.open(folder)
+        return measure(self.model, self.shards, held_out, self.batches, self.features, stopping, self.collective)
 
     def _stops(self, state: dict[str, Any]) -> bool:
         stopping = self.settings.stopping
@@ -198,14 +219,36 @@ class Trainer:
         """Take one step; the mean loss of the batch of all processes."""
         found = self._gradients(batch)
         message, items = self._of_all(self.dense.message(found.loss), found.items, batch)
-        self.user_optimizer.step(*found.users, rate)
-        self.item_optimizer.step(*items, rate)
+        if not self.frozen:
+            self.user_optimizer.step(*found.users, rate)
+            self.item_optimizer.step(*items, rate)
         return self.dense.step(message, rate)
 
     def _gradients(self, batch: Batch) -> Gradients:
         if batch.pairs:
             return by_kernel(self.model, self.dense, batch, self.settings, self.scratch)
-        return by_autograd(self.model, batch, self._scored_items, self._loss, self.settings)
+        return by_autograd(self.model, batch, self._scores, self._loss, self.settings)
+
+    def _sizes(self) -> Sizes:
+        return Sizes(len(self.users), self.shards.n_items, self.shards.layout or Layout())
+
+    @property
+    def _rows_of_positive(self) -> int:
+        """Rows of `model.items` that a positive and its negatives read, if a field has one entry."""
+        items = 1 + self.batches.negatives
+        layout = self.shards.layout or Layout()
+        return items + len(layout.query) + items * len(layout.item)
+
+    def _features(self) -> FeatureReader | None:
+        return FeatureReader.of(self.shards, self.device) if isinstance(self.model, FieldModel) else None
+
+    def _scores(self, batch: Batch) -> Tensor:
+        items = self._scored_items(batch)
+        features = None
+        if self.features:
+            users = self.users[batch.users]
+            features = self.features.read(users, batch.entries, batch.timestamps, items.numpy())
+        return self.model.score(torch.from_numpy(batch.users).to(self.device), items.to(self.device), features)
 
     def _scored_items(self, batch: Batch) -> Tensor:
         """(b, k) or (1, k) items whose scores the loss wants."""
@@ -251,7 +294,7 @@ class Trainer:
         if self.collective.size == 1:
             return message, items
         n, d = self.model.items.weight.shape
-        most = batch.total * (1 + self.batches.negatives)
+        most = batch.total * self._rows_of_positive
         if self.all_items or most * (d + 2) > 2 * n * d:
             whole = torch.zeros(n * (d + 1) + len(message), device=self.device)
             whole[-len(message) :] = message

@@ -39,6 +39,9 @@ def loss_of(settings: TrainingSettings, batch: Scored) -> Tensor:
     mine = scores.gather(1, batch.positive[:, None])[:, 0]
     if settings.loss == "squared":
         return (confidence * (mine - batch.values) ** 2).sum()
+    if settings.loss == "log_loss":
+        clicked = torch.where(batch.values > 0, mine, -mine)
+        return (confidence * F.softplus(-clicked)).sum()
     if settings.loss in ("softmax", "full_softmax"):
         logits = scores if batch.log_q is None else scores - batch.log_q  # Bengio and Senécal 2008
         if batch.taken is not None:

@@ -1,63 +1,121 @@
-"""A ranking metric on held-out examples, each process measuring its own users."""
+"""Metrics on held-out examples, each process measuring its own users."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from sparkrec.config import StoppingSettings
-from sparkrec.errors import TrainError
-from sparkrec.kernels.arrays import I64
+from sparkrec.kernels.arrays import F64, I64
+from sparkrec.kernels.clicks import auc, log_loss
 from sparkrec.kernels.metrics import ranking_metrics
 from sparkrec.models.recommender import Recommender
 from sparkrec.shards import Shard, Shards
 from sparkrec.training.batches import Batches
 from sparkrec.training.collective import Collective
+from sparkrec.training.features import FeatureReader
 
 CELLS = 1 << 22
-"""Scores at a time."""
+"""Numbers at a time: scores, times what a pair of rows has."""
+VALUE_METRICS = ("auc", "log_loss", "rmse")
+"""Of the values of held-out examples."""
 
 
-def validate(
+def validate_ranking(
     model: Recommender,
     shards: Shards,
-    folder: str | None,
+    held_out: Shards,
     batches: Batches,
+    features: FeatureReader | None,
     settings: StoppingSettings,
     collective: Collective,
 ) -> float:
-    """Mean of the metric over users of the validation examples; all items but those of training are ranked."""
-    if folder is None:
-        raise TrainError("training.stopping needs a validation split, and the dataset has none: prepare it with one")
-    held_out = Shards.open(folder)
+    """Mean of the metric over users with held-out examples; all items but those of training are ranked, in the context
+    of a user's first held-out example."""
     model.eval()
     total, n = 0.0, 0
     most = -(-settings.users // collective.size)
+    cells = CELLS // (model.items.weight.shape[1] if features else 1)
+    device = model.items.weight.device
+    everything = torch.arange(shards.n_items, device=device)[None]
     with torch.no_grad():
-        device = model.items.weight.device
-        everything = torch.arange(shards.n_items, device=device)[None]
-        offset = 0
-        for number in batches.mine:
-            known, wanted = shards.read(number), held_out.read(number)
-            at = np.searchsorted(known.users, wanted.users).clip(max=max(len(known.users) - 1, 0))
-            there = np.flatnonzero(known.users[at] == wanted.users) if len(known.users) else np.zeros(0, np.int64)
+        for known, wanted, at, there, offset in _shards(shards, held_out, batches):
             there = there[: max(most - n, 0)]
-            for part in np.array_split(there, max(-(-len(there) * shards.n_items // CELLS), 1)):
+            for part in np.array_split(there, max(-(-len(there) * shards.n_items // cells), 1)):
                 rows = at[part]
-                scores = model.score(torch.from_numpy(rows + offset).to(device), everything).cpu()
-                lengths = np.diff(known.indptr)[rows]
-                seen = _lists(known, rows)
-                scores[np.repeat(np.arange(len(rows)), lengths), seen] = -torch.inf
+                given = None
+                if features:
+                    entries = wanted.entries and wanted.entries.take(wanted.indptr[part])
+                    given = features.read_all(wanted.users[part], entries)
+                scores = model.score(torch.from_numpy(rows + offset).to(device), everything, given).cpu()
+                start, seen = _lists(known, rows)
+                scores[np.repeat(np.arange(len(rows)), np.diff(start)), seen] = -torch.inf
                 ranked = scores.topk(min(settings.k, shards.n_items), dim=1).indices.numpy()
-                indptr = np.concatenate(([0], np.cumsum(np.diff(wanted.indptr)[part])))
-                found = ranking_metrics(ranked, (indptr, _lists(wanted, part)), [ranked.shape[1]])[settings.metric]
+                found = ranking_metrics(ranked, _lists(wanted, part), [ranked.shape[1]])[settings.metric]
                 total, n = total + float(np.nansum(found)), n + int(np.isfinite(found).sum())
-            offset += len(known.users)
     sums = collective.sum(torch.tensor([total, n], dtype=torch.float64))
     return float(sums[0] / sums[1]) if sums[1] else 0.0
 
 
-def _lists(shard: Shard, rows: I64) -> I64:
-    """The items of some users, one list after the other."""
-    lists = [shard.items[shard.indptr[row] : shard.indptr[row + 1]] for row in rows]
-    return np.concatenate([np.zeros(0, np.int64), *lists])
+def validate_values(
+    model: Recommender,
+    shards: Shards,
+    held_out: Shards,
+    batches: Batches,
+    features: FeatureReader | None,
+    settings: StoppingSettings,
+    collective: Collective,
+) -> float:
+    """The metric over all held-out examples of users that are trained on."""
+    model.eval()
+    parts = [torch.zeros(0, 2)]
+    with torch.no_grad():
+        for _, wanted, at, there, offset in _shards(shards, held_out, batches):
+            examples = np.flatnonzero(np.isin(wanted.rows, there))
+            size = max(CELLS // (64 * model.items.weight.shape[1]), 1)
+            for first in range(0, len(examples), size):
+                some = examples[first : first + size]
+                scores = _scores(model, wanted, some, at[wanted.rows[some]] + offset, features)
+                parts.append(torch.stack((scores, torch.from_numpy(wanted.values[some])), 1))
+    everyone = torch.cat(collective.gather(torch.cat(parts))).double().numpy()
+    return value_metric(settings.metric, everyone[:, 0], everyone[:, 1])
+
+
+def value_metric(metric: str, scores: F64, values: F64) -> float:
+    """Of VALUE_METRICS."""
+    if metric == "rmse":
+        return float(np.sqrt(np.mean((scores - values) ** 2)))
+    return auc(scores, values > 0) if metric == "auc" else log_loss(scores, values > 0)
+
+
+def _scores(model: Recommender, wanted: Shard, at: I64, rows: I64, features: FeatureReader | None) -> Tensor:
+    device = model.items.weight.device
+    items = wanted.items[at].astype(np.int64)[:, None]
+    given = None
+    if features:
+        entries = wanted.entries and wanted.entries.take(at)
+        timestamps = None if wanted.timestamps is None else wanted.timestamps[at]
+        given = features.read(wanted.users[wanted.rows[at]], entries, timestamps, items)
+    return model.score(torch.from_numpy(rows).to(device), torch.from_numpy(items).to(device), given)[:, 0].cpu()
+
+
+def _shards(shards: Shards, held_out: Shards, batches: Batches) -> Iterator[tuple[Shard, Shard, I64, I64, int]]:
+    """Of each shard of this process: its examples and those held out; at which of its users those of the held-out ones
+    are, and which of these it has; and where its users begin in the table."""
+    offset = 0
+    for number in batches.mine:
+        known, wanted = shards.read(number), held_out.read(number)
+        at = np.searchsorted(known.users, wanted.users).clip(max=max(len(known.users) - 1, 0))
+        there = np.flatnonzero(known.users[at] == wanted.users) if len(known.users) else np.zeros(0, np.int64)
+        yield known, wanted, at, there, offset
+        offset += len(known.users)
+
+
+def _lists(shard: Shard, rows: I64) -> tuple[I64, I64]:
+    """The items of some users, each once, one list after the other, and where each begins."""
+    indptr, items = shard.positives.indptr, shard.positives.ids
+    start = np.concatenate(([0], np.cumsum(np.diff(indptr)[rows])))
+    return start, np.concatenate([np.zeros(0, np.int64), *(items[indptr[row] : indptr[row + 1]] for row in rows)])

@@ -15,7 +15,7 @@ from sparkrec.errors import InputError
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.models import MODELS
 from sparkrec.models.gmf import GMF
-from sparkrec.models.recommender import Recommender
+from sparkrec.models.recommender import Recommender, Sizes
 from sparkrec.training.head import HEAD_FILE, Head
 
 
@@ -37,14 +37,14 @@ def _trained(kind: str, folder: str, users: I64) -> Recommender:
     with torch.no_grad():
         if kind == "gmf":  # h is in the users' factors, and c in a column of them
             d = x.shape[1] - 1
-            model: Recommender = GMF(GmfSettings(dim=d), len(x), len(w))
+            model: Recommender = GMF(GmfSettings(dim=d), Sizes(len(x), len(w)))
             assert isinstance(model, GMF)
             model.out.weight.fill_(1.0)
             model.out.bias.copy_(torch.from_numpy(x[:1, d]) if len(x) else torch.zeros(1))
             x, w = x[:, :d], w[:, :d]
         else:
             head = Head.from_bytes(storage.read(f"{folder}/{HEAD_FILE}"))
-            model = MODELS[kind](head.model_settings, len(x), len(w))
+            model = MODELS[kind](head.model_settings, Sizes(len(x), len(w)))
             model.load_state_dict(
                 {name: torch.from_numpy(each.copy()) for name, each in head.weights.items()}, strict=False
             )

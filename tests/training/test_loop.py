@@ -126,7 +126,7 @@ def test_every_loss_falls_and_ranks_what_was_liked_first(shards, tmp_path, train
     state = train(job, Alone())
     losses = [entry["loss"] for entry in state["history"]]
     assert losses[-1] < losses[0]
-    trained = Trained.of(chosen, job.folder, state)
+    trained = Trained.of(chosen, job.folder, state, job.shards)
     users, items, _ = planted()
     rows = {int(u): row for ids, values in trained.users() for u, row in zip(ids, values, strict=True)}
     scores = np.stack([rows[user] for user in range(60)]) @ trained.items().T
@@ -155,7 +155,7 @@ def test_gradients_by_kernel_are_those_of_torch(shards, tmp_path, name, loss):
     found = by_kernel(model, trainer.dense, batch, training, trainer.scratch)
     dense = trainer.dense.gradients.clone()
     trainer.dense.gradients.zero_()
-    expected = by_autograd(model, batch, trainer._scored_items, trainer._loss, training)
+    expected = by_autograd(model, batch, trainer._scores, trainer._loss, training)
     torch.testing.assert_close(found.loss.float(), expected.loss)
     torch.testing.assert_close(dense, trainer.dense.gradients, atol=1e-5, rtol=1e-3)
     for mine, theirs in ((found.users, expected.users), (found.items, expected.items)):

@@ -30,7 +30,7 @@ def published(tmp_path_factory):
     folders, scores = {}, []
     for settings in (GmfSettings(dim=5, training=TRAINING), MlpSettings(layers=LAYERS, training=TRAINING)):
         job = Job(settings, shards, None, str(root / f"{settings.kind}-run"), 0)
-        trained = Trained.of(settings, job.folder, train(job, Alone()))
+        trained = Trained.of(settings, job.folder, train(job, Alone()), job.shards)
         folder = folders[settings.kind] = str(root / settings.kind)
         parts = [*trained.users()]
         for at, part in enumerate(parts):

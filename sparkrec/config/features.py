@@ -1,0 +1,102 @@
+"""Columns of interactions, users and items as features of a model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from sparkrec.config.base import Name, Settings
+from sparkrec.config.ingest import SourceSettings
+
+
+class _FieldSettings(Settings):
+    column: str = Field(min_length=1)
+    name: Name | None = None
+    """What the field is called. None: as its column."""
+
+    @property
+    def title(self) -> str:
+        """Its name."""
+        return self.name or self.column
+
+
+class CategoricalField(_FieldSettings):
+    """One category a row. Null is a category of its own, and so is whatever the train rows do not have."""
+
+    kind: Literal["categorical"] = "categorical"
+    min_count: int = Field(1, ge=1)
+    """Categories with fewer train rows count as unknown."""
+    hash_buckets: int | None = Field(None, ge=1)
+    """Categories by hash into so many buckets: no vocabulary, and nothing is unknown."""
+
+
+class MultiField(_FieldSettings):
+    """Several categories a row, such as genres: an array of strings, or a string with a separator."""
+
+    kind: Literal["multi"] = "multi"
+    pooling: Literal["mean", "sum"] = "mean"
+    """What becomes of the vectors of a row's categories. An empty array is as null."""
+    separator: str | None = Field(None, min_length=1)
+    min_count: int = Field(1, ge=1)
+    hash_buckets: int | None = Field(None, ge=1)
+
+
+class NumericField(_FieldSettings):
+    """A number: times one vector, or by its bucket. Null and NaN are a category of their own."""
+
+    kind: Literal["numeric"] = "numeric"
+    scale: Literal["standard", "log", "buckets"] = "standard"
+    """standard: (x - mean) / deviation of the train rows; log: of sign(x) log(1 + |x|); buckets: by quantile."""
+    buckets: int = Field(10, ge=2)
+
+
+class DateField(_FieldSettings):
+    """A part of a timestamp, in UTC."""
+
+    kind: Literal["date"] = "date"
+    column: str = "timestamp"
+    part: Literal["hour", "weekday", "day", "month"]
+    """weekday: 0 is Monday; day: of the month."""
+
+    @property
+    def title(self) -> str:
+        return self.name or f"{self.column}_{self.part}"
+
+
+FieldSettings: TypeAlias = Annotated[
+    CategoricalField | MultiField | NumericField | DateField, Field(discriminator="kind")
+]
+
+
+class SideFeatures(Settings):
+    """Features of users or items, from a table of them."""
+
+    source: SourceSettings
+    id: str
+    """Column of ids, as the interaction log has them."""
+    timestamp: str | None = None
+    """Column that says from when on a row holds, in a table with several rows of an id: an interaction sees the latest
+    of its time or before, and nothing later. None: one row an id."""
+    fields: list[FieldSettings] = Field(min_length=1)
+
+
+class FeatureSettings(Settings):
+    """What models with features see beside user and item; others do without."""
+
+    context: list[FieldSettings] = []
+    """Of an interaction: context columns of the table, `timestamp` or `event`."""
+    users: SideFeatures | None = None
+    items: SideFeatures | None = None
+    max_categories: int = Field(1_000_000, ge=1)
+    """A column of more categories is hashed into so many buckets, with a warning."""
+
+    @model_validator(mode="after")
+    def _names_are_different(self) -> FeatureSettings:
+        sides = [side.fields for side in (self.users, self.items) if side]
+        titles = ["user", "item", *(each.title for fields in (self.context, *sides) for each in fields)]
+        if again := sorted({title for title in titles if titles.count(title) > 1}):
+            raise ValueError(
+                f"{', '.join(again)}: found more than one field of that name (user and item are the ids); name them"
+            )
+        return self

@@ -1,0 +1,30 @@
+"""Deep and cross network, version 2."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sparkrec.config import DcnSettings
+from sparkrec.models.field_model import FieldModel
+from sparkrec.models.layers import perceptron
+from sparkrec.models.recommender import Sizes
+
+
+class DCN(FieldModel):
+    """h . (x_L, MLP(x_0)) + sum_f a_f + c, with x_0 = (v_1, ..., v_F) and x_{l+1} = x_0 * (W_l x_l + b_l) + x_l (Wang
+    et al. 2021, eq. 1; cross and deep in parallel)."""
+
+    def __init__(self, settings: DcnSettings, sizes: Sizes) -> None:
+        super().__init__(settings, sizes, settings.dim)
+        size = self.n_fields * settings.dim
+        self.cross = nn.ModuleList(nn.Linear(size, size) for _ in range(settings.cross_layers))
+        self.deep = perceptron([size, *settings.layers], settings.dropout)
+        self.out = nn.Linear(size + settings.layers[-1], 1, bias=False)
+
+    def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:
+        first = crossed = vectors.flatten(-2)
+        for layer in self.cross:
+            crossed = first * layer(crossed) + crossed
+        logits: Tensor = self.out(torch.cat((crossed, self.deep(first)), -1)).squeeze(-1)
+        return logits + weights.sum(-1)

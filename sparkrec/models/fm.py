@@ -1,0 +1,36 @@
+"""Factorization machines."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparkrec.config import FmSettings
+from sparkrec.models.field_model import FieldModel
+from sparkrec.models.recommender import Sizes
+
+
+def pair_sums(vectors: Tensor) -> Tensor:
+    """(..., F, d) -> (..., d): the sum over f < g of v_f * v_g, 1/2 ((sum v_f)^2 - sum v_f^2) (Rendle 2010, lemma
+    3.1)."""
+    return 0.5 * (vectors.sum(-2).square() - vectors.square().sum(-2))
+
+
+class FM(FieldModel):
+    """sum_f a_f + sum_{f < g} <v_f, v_g> + c (Rendle 2010, eq. 1), over pairs of different fields."""
+
+    def __init__(self, settings: FmSettings, sizes: Sizes) -> None:
+        super().__init__(settings, sizes, settings.dim)
+
+    def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:
+        return weights.sum(-1) + pair_sums(vectors).sum(-1)
+
+    def vectors(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        """What is the query's alone and the item's alone are numbers; between them is one inner product."""
+        query, item = self._of(x, self.n_query), self._of(w, self.n_item)
+        of_query, of_item = (
+            (each[..., 0].sum(-1) + pair_sums(each[..., 1:]).sum(-1))[..., None] for each in (query, item)
+        )
+        ones = torch.ones_like
+        users = torch.cat((query[..., 1:].sum(-2), of_query + self.constant, ones(of_query)), -1)
+        return users, torch.cat((item[..., 1:].sum(-2), ones(of_item), of_item), -1)

@@ -1,0 +1,26 @@
+"""Field-weighted factorization machines."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sparkrec.config import FwfmSettings
+from sparkrec.models.field_model import FieldModel
+from sparkrec.models.recommender import Sizes
+
+
+class FwFM(FieldModel):
+    """sum_f a_f + sum_{f < g} r_fg <v_f, v_g> + c (Pan et al. 2018, eq. 6): pairs of fields matter more or less."""
+
+    def __init__(self, settings: FwfmSettings, sizes: Sizes) -> None:
+        super().__init__(settings, sizes, settings.dim)
+        self.strength = nn.Parameter(torch.ones(self.n_fields * (self.n_fields - 1) // 2))
+        """r, row by row of its upper triangle."""
+        self._upper = torch.triu_indices(self.n_fields, self.n_fields, 1)
+
+    def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:
+        matrix = vectors.new_zeros(self.n_fields, self.n_fields)
+        f, g = self._upper
+        matrix = matrix.index_put((f.to(vectors.device), g.to(vectors.device)), self.strength.to(vectors.dtype))
+        return weights.sum(-1) + (torch.matmul(matrix, vectors) * vectors).sum((-1, -2))

@@ -1,0 +1,47 @@
+"""Dense layers that several models have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+def perceptron(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
+    """Linear layers of these sizes, each with ReLU and dropout behind it."""
+    layers: list[nn.Module] = []
+    for size, following in pairwise(sizes):
+        layers += [nn.Linear(size, following), nn.ReLU()]
+        layers += [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(*layers)
+
+
+class BatchNorm(nn.Module):
+    """Ioffe and Szegedy 2015, over all dimensions but the last, and over the batch of all processes."""
+
+    sum_over_processes: Callable[[Tensor], Tensor] = staticmethod(lambda values: values)
+    """Sums of all processes, with gradients; whoever trains on several sets it."""
+
+    def __init__(self, size: int, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.epsilon = momentum, epsilon
+        self.scale, self.shift = nn.Parameter(torch.ones(size)), nn.Parameter(torch.zeros(size))
+        self.mean = nn.Parameter(torch.zeros(size), requires_grad=False)  # kept and saved with the others
+        self.variance = nn.Parameter(torch.ones(size), requires_grad=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        mean: Tensor = self.mean
+        variance: Tensor = self.variance
+        if self.training:
+            flat = values.reshape(-1, values.shape[-1])
+            sums = torch.cat((flat.sum(0), flat.square().sum(0), flat.new_full((1,), len(flat))))
+            sums = self.sum_over_processes(sums)
+            n = sums[-1].detach().clamp(min=1.0)
+            mean, squares = (sums[:-1] / n).chunk(2)
+            variance = (squares - mean.square()).clamp(min=0.0)
+            with torch.no_grad():
+                self.mean.lerp_(mean, self.momentum)
+                self.variance.lerp_(variance * n / (n - 1).clamp(min=1.0), self.momentum)
+        return (values - mean) * (variance + self.epsilon).rsqrt() * self.scale + self.shift

@@ -1,0 +1,26 @@
+"""Logistic regression."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparkrec.config import LrSettings
+from sparkrec.models.field_model import FieldModel
+from sparkrec.models.recommender import Sizes
+
+
+class LR(FieldModel):
+    """sum_f a_f + c."""
+
+    def __init__(self, settings: LrSettings, sizes: Sizes) -> None:
+        super().__init__(settings, sizes, 0)
+
+    def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:
+        return weights.sum(-1)
+
+    def vectors(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        of_query = self._of(x, self.n_query)[..., 0].sum(-1, keepdim=True) + self.constant
+        of_item = self._of(w, self.n_item)[..., 0].sum(-1, keepdim=True)
+        ones = torch.ones_like
+        return torch.cat((of_query, ones(of_query)), -1), torch.cat((ones(of_item), of_item), -1)

@@ -1,0 +1,28 @@
+"""Neural factorization machines."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sparkrec.config import NfmSettings
+from sparkrec.models.field_model import FieldModel
+from sparkrec.models.fm import pair_sums
+from sparkrec.models.layers import BatchNorm, perceptron
+from sparkrec.models.recommender import Sizes
+
+
+class NFM(FieldModel):
+    """sum_f a_f + h . MLP(sum_{f < g} v_f * v_g) + c (He and Chua 2017, eq. 7): bi-interaction pooling, batch norm."""
+
+    def __init__(self, settings: NfmSettings, sizes: Sizes) -> None:
+        super().__init__(settings, sizes, settings.dim)
+        norm: list[nn.Module] = [BatchNorm(settings.dim)] if settings.batch_norm else []
+        dropout: list[nn.Module] = [nn.Dropout(settings.dropout)] if settings.dropout else []
+        hidden = perceptron([settings.dim, *settings.layers], settings.dropout)
+        self.deep = nn.Sequential(
+            *norm, *dropout, *hidden, nn.Linear([settings.dim, *settings.layers][-1], 1, bias=False)
+        )
+
+    def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:
+        deep: Tensor = self.deep(pair_sums(vectors)).squeeze(-1)
+        return weights.sum(-1) + deep

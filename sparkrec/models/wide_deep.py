@@ -1,0 +1,80 @@
+"""Wide and deep learning."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sparkrec.config import WideDeepSettings
+from sparkrec.models.field_model import FieldModel
+from sparkrec.models.layers import perceptron
+from sparkrec.models.recommender import Known, Sizes
+
+
+class WideDeep(FieldModel):
+    """sum_f a_f + sum over crosses of b_hash(f, g) + h . MLP(v_1, ..., v_F) + c (Cheng et al. 2016, eq. 3).
+
+    A cross is a feature for each pair of values of two fields, in a table of hash buckets. What it is made of rides
+    behind the fields in x and w: the row of each field that is crossed, as the bits of a float.
+    """
+
+    def __init__(self, settings: WideDeepSettings, sizes: Sizes) -> None:
+        super().__init__(settings, sizes, settings.dim)
+        hidden = perceptron([self.n_fields * settings.dim, *settings.layers], settings.dropout)
+        self.deep = nn.Sequential(*hidden, nn.Linear(settings.layers[-1], 1, bias=False))
+        self.buckets = settings.cross_buckets
+        names = sizes.layout.names
+        crosses = settings.crosses
+        if unknown := sorted({name for cross in crosses for name in cross} - set(names)):
+            raise ValueError(f"crosses: found no field {', '.join(unknown)} among {', '.join(names)}")
+        self.crosses = [(names.index(a), names.index(b)) for a, b in crosses]
+        used = sorted({field for cross in self.crosses for field in cross})
+        self._query = [field for field in used if field < self.n_query]
+        self._item = [field for field in used if field >= self.n_query]
+        if crosses:
+            self.crossed = nn.Parameter(torch.zeros(len(crosses) * self.buckets))
+
+    def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:
+        deep: Tensor = self.deep(vectors.flatten(-2)).squeeze(-1)
+        return weights.sum(-1) + deep
+
+    def combine(self, x: Tensor, w: Tensor) -> Tensor:
+        logits = super().combine(x, w)
+        if not self.crosses:
+            return logits
+        first = self.n_query * self.row, self.n_item * self.row
+        codes = {field: _bits(x[..., first[0] + at]) for at, field in enumerate(self._query)}
+        codes |= {field: _bits(w[..., first[1] + at]) for at, field in enumerate(self._item)}
+        for at, (f, g) in enumerate(self.crosses):
+            logits = logits + self.crossed[at * self.buckets + _mixed(codes[f], codes[g]) % self.buckets]
+        return logits
+
+    def query_rows(self, rows: Tensor, known: Known | None) -> Tensor:
+        return self._with_codes(super().query_rows(rows, known), known, self._query, 0, self.n_query)
+
+    def item_rows(self, rows: Tensor, known: Known | None) -> Tensor:
+        return self._with_codes(super().item_rows(rows, known), known, self._item, self.n_query, self.n_item)
+
+    def _with_codes(self, rows: Tensor, known: Known | None, wanted: list[int], first: int, n_fields: int) -> Tensor:
+        if not wanted:
+            return rows
+        assert known is not None
+        codes = torch.zeros(len(known.ids), n_fields, dtype=torch.int32, device=rows.device)
+        codes[:, 0] = known.ids.int()
+        if n_fields > 1:
+            features = codes.new_zeros(len(known.ids) * (n_fields - 1))
+            places = slice(None) if known.slot is None else known.slot
+            features[places] = known.row.int()
+            codes[:, 1:] = features.view(len(known.ids), -1)
+        chosen = codes[:, [field - first for field in wanted]].view(torch.float32)
+        return torch.cat((rows, chosen.view(*rows.shape[:-1], -1)), -1)
+
+
+def _bits(rows: Tensor) -> Tensor:
+    return rows.detach().contiguous().view(torch.int32).long()
+
+
+def _mixed(a: Tensor, b: Tensor) -> Tensor:
+    """A hash of two numbers below 2^32, 31 bits (the multipliers of splitmix64, Steele et al. 2014)."""
+    mixed = (a * 0x1F58476D1CE4E5B9 + b) * 0x14D049BB133111EB
+    return (mixed >> 32) & 0x7FFFFFFF

@@ -81,5 +81,6 @@ from sparkrec.config.use import (
     PipelineSettings,
     Protocol,
     RecommendSettings,
+    RetrieveSettings,
     SampledNegatives,
 )

@@ -108,6 +108,8 @@ class _DeepSettings(FieldNetworkSettings):
     dim: int = Field(10, ge=1)
     layers: list[Annotated[int, Field(ge=1)]] = Field([128, 128, 128], min_length=1)
     """Sizes of the hidden layers."""
+    batch_norm: bool = False
+    """Before the ReLU of each of them."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """After each of them."""
 

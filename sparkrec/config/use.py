@@ -17,18 +17,36 @@ class IdSource(Settings):
     column: str
 
 
+class RetrieveSettings(Settings):
+    """The first of two stages: a model that is quick to ask, of the same dataset."""
+
+    model: Reference
+    n: int = Field(200, ge=1)
+    """Its best items of each user, of which the other model ranks the first k."""
+
+
 class RecommendSettings(StageSettings):
     """Write the best k items of every user."""
 
     model: Reference
     k: int = Field(10, ge=1)
     users: IdSource | None = None
-    """None: all users of the dataset."""
+    """None: all users of the dataset. Its further columns are the context of each, for a model that sees one."""
+    context: dict[str, str | int | float | bool | None] = {}
+    """Of all users, by context column: what `users` does not say of each."""
+    retrieve: RetrieveSettings | None = None
+    """None: the model ranks all items itself."""
     candidates: IdSource | None = None
     """Recommend only these items."""
     deny: IdSource | None = None
     """Never recommend these items."""
     exclude_seen: bool = True
+
+    @model_validator(mode="after")
+    def _enough_is_retrieved(self) -> RecommendSettings:
+        if self.retrieve is not None and self.retrieve.n < self.k:
+            raise ValueError(f"retrieve.n is {self.retrieve.n}: expected k, {self.k}, or more")
+        return self
 
 
 class FullRanking(Settings):

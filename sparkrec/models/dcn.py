@@ -19,7 +19,7 @@ class DCN(FieldModel):
         super().__init__(settings, sizes, settings.dim)
         size = self.n_fields * settings.dim
         self.cross = nn.ModuleList(nn.Linear(size, size) for _ in range(settings.cross_layers))
-        self.deep = perceptron([size, *settings.layers], settings.dropout)
+        self.deep = perceptron([size, *settings.layers], settings.dropout, settings.batch_norm)
         self.out = nn.Linear(size + settings.layers[-1], 1, bias=False)
 
     def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:

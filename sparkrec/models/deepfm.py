@@ -16,7 +16,7 @@ class DeepFM(FieldModel):
 
     def __init__(self, settings: DeepfmSettings, sizes: Sizes) -> None:
         super().__init__(settings, sizes, settings.dim)
-        hidden = perceptron([self.n_fields * settings.dim, *settings.layers], settings.dropout)
+        hidden = perceptron([self.n_fields * settings.dim, *settings.layers], settings.dropout, settings.batch_norm)
         self.deep = nn.Sequential(*hidden, nn.Linear(settings.layers[-1], 1, bias=False))
 
     def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:

@@ -66,7 +66,13 @@ class FieldModel(Recommender):
 
     def item_rows(self, rows: Tensor, known: Known | None) -> Tensor:
         """(..., k, 1 + d) rows of items -> (..., k, q)."""
-        return torch.cat((rows, self.pooled(known, self.n_item - 1).view(*rows.shape[:-1], -1)), -1) if known else rows
+        return (
+            torch.cat(
+                (rows, self.pooled(known, self.n_item - 1).view(*rows.shape[:-1], (self.n_item - 1) * self.row)), -1
+            )
+            if known
+            else rows
+        )
 
     def pooled(self, known: Known, n_fields: int) -> Tensor:
         """(n, n_fields (1 + d)): the fields of n queries or items, but for the one of the id."""

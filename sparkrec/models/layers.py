@@ -9,15 +9,6 @@ import torch
 from torch import Tensor, nn
 
 
-def perceptron(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
-    """Linear layers of these sizes, each with ReLU and dropout behind it."""
-    layers: list[nn.Module] = []
-    for size, following in pairwise(sizes):
-        layers += [nn.Linear(size, following), nn.ReLU()]
-        layers += [nn.Dropout(dropout)] if dropout else []
-    return nn.Sequential(*layers)
-
-
 class BatchNorm(nn.Module):
     """Ioffe and Szegedy 2015, over all dimensions but the last, and over the batch of all processes."""
 
@@ -45,3 +36,12 @@ class BatchNorm(nn.Module):
                 self.mean.lerp_(mean, self.momentum)
                 self.variance.lerp_(variance * n / (n - 1).clamp(min=1.0), self.momentum)
         return (values - mean) * (variance + self.epsilon).rsqrt() * self.scale + self.shift
+
+
+def perceptron(sizes: Sequence[int], dropout: float = 0.0, batch_norm: bool = False) -> nn.Sequential:
+    """Linear layers of these sizes; behind each batch norm, if it is wanted, ReLU and dropout."""
+    layers: list[nn.Module] = []
+    for size, following in pairwise(sizes):
+        layers += [nn.Linear(size, following), *([BatchNorm(following)] if batch_norm else []), nn.ReLU()]
+        layers += [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(*layers)

@@ -20,7 +20,7 @@ class WideDeep(FieldModel):
 
     def __init__(self, settings: WideDeepSettings, sizes: Sizes) -> None:
         super().__init__(settings, sizes, settings.dim)
-        hidden = perceptron([self.n_fields * settings.dim, *settings.layers], settings.dropout)
+        hidden = perceptron([self.n_fields * settings.dim, *settings.layers], settings.dropout, settings.batch_norm)
         self.deep = nn.Sequential(*hidden, nn.Linear(settings.layers[-1], 1, bias=False))
         self.buckets = settings.cross_buckets
         names = sizes.layout.names
@@ -65,9 +65,9 @@ class WideDeep(FieldModel):
             features = codes.new_zeros(len(known.ids) * (n_fields - 1))
             places = slice(None) if known.slot is None else known.slot
             features[places] = known.row.int()
-            codes[:, 1:] = features.view(len(known.ids), -1)
+            codes[:, 1:] = features.view(len(known.ids), n_fields - 1)
         chosen = codes[:, [field - first for field in wanted]].view(torch.float32)
-        return torch.cat((rows, chosen.view(*rows.shape[:-1], -1)), -1)
+        return torch.cat((rows, chosen.view(*rows.shape[:-1], len(wanted))), -1)
 
 
 def _bits(rows: Tensor) -> Tensor:

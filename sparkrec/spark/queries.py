@@ -55,6 +55,13 @@ def asked(dataset: Dataset, rows: DataFrame) -> DataFrame:
     return rows.groupBy("user").agg(first).select("user", "first.*")
 
 
+def in_context(users: DataFrame, contexts: DataFrame) -> DataFrame:
+    """(user, rows, weights) of users, each in a context: what is known of the user, then of the context."""
+    there = contexts.select("user", F.col("rows").alias("then"), F.col("weights").alias("then_weights"))
+    both = [F.concat("rows", "then").alias("rows"), F.concat("weights", "then_weights").alias("weights")]
+    return users.join(there, "user").select("user", *both)
+
+
 def check_codes(model: Model, dataset: Dataset) -> None:
     """Raise InputError when the features of a dataset are not those that the model was fitted to."""
     head = field_head(model)

@@ -22,7 +22,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from sparkrec.spark.asking import user_blocks
@@ -92,6 +92,14 @@ def score_pairs(model: Model, pairs: DataFrame, blocks: Blocks = Blocks()) -> Da
         "user", F.col("cell.items").alias("item"), F.col("cell.scores").alias("score")
     )
     return pairs.select("user", "item").join(scored, ["user", "item"], "left")
+
+
+def best(model: Model, pairs: DataFrame, k: int, blocks: Blocks = Blocks()) -> DataFrame:
+    """The k best of each user's `pairs` (user, item): columns and ties as `topk`. What the model does not know is left
+    out."""
+    scored = score_pairs(model, pairs, blocks).where(F.col("score").isNotNull())
+    place = F.row_number().over(Window.partitionBy("user").orderBy(F.desc("score"), "item")).alias("rank")
+    return scored.select("user", place, "item", "score").where(F.col("rank") <= k)
 
 
 def rank_counts(

@@ -14,9 +14,10 @@ from sparkrec.errors import InputError
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.model import Model
-from sparkrec.spark.retrieval import topk
+from sparkrec.spark.retrieval import best, topk
 from sparkrec.spark.rows import dense
 from sparkrec.spark.sources import read_ids
+from sparkrec.stages.asking import Asking
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,14 @@ def inputs(settings: RecommendSettings, lake: Lake) -> dict[str, Any]:
     """The model and its dataset, pinned, and a digest of each list of ids."""
     run = lake.finished_run("train", settings.model)
     pinned = {"model": run.reference, "dataset": run.inputs["dataset"]}
+    if settings.retrieve is not None:
+        first = lake.finished_run("train", settings.retrieve.model)
+        if first.inputs["dataset"] != run.inputs["dataset"]:
+            raise InputError(
+                f"retrieve: model {first.reference} was fitted to {first.inputs['dataset']}, but {run.reference} to "
+                f"{run.inputs['dataset']}. Train both on one dataset."
+            )
+        pinned["retrieve"] = first.reference
     for name in ("users", "candidates", "deny"):
         source: IdSource | None = getattr(settings, name)
         if source is not None:
@@ -54,8 +63,14 @@ def recommend(settings: RecommendSettings, lake: Lake) -> Run:
     users = _users(settings, lake, dataset).join(fitted.withColumn("fitted", F.lit(True)), "user", "left").persist()
     try:
         known = users.where("fitted").select("user", "user_id")
-        model = Model.load(lake, trained)
-        lists = topk(model, settings.k, known.select("user"), exclude=seen, items=items)
+        ask = Asking(settings, dataset, known)
+        if settings.retrieve is None:
+            lists = topk(ask.model(lake, trained), settings.k, known.select("user"), exclude=seen, items=items)
+        else:
+            quick = lake.finished_run("train", pinned["retrieve"])
+            n = min(settings.retrieve.n, dataset.items.count() if items is None else items.count())
+            retrieved = topk(ask.model(lake, quick), n, known.select("user"), exclude=seen, items=items)
+            lists = best(ask.model(lake, trained), retrieved.select("user", "item"), settings.k)
         rows = lists.join(known, "user").withColumn("fallback", F.lit(False))
         others = users.where("fitted IS NULL").select(F.coalesce("user", F.lit(ANYONE)).alias("user"), "user_id")
         if not others.isEmpty():

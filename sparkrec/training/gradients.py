@@ -10,8 +10,10 @@ from torch import Tensor
 
 from sparkrec.config import TrainingSettings
 from sparkrec.kernels import embedding, factors, towers
-from sparkrec.kernels.arrays import F32, Scratch
+from sparkrec.kernels import field_pairs as field_kernel
+from sparkrec.kernels.arrays import F32, I64, Scratch
 from sparkrec.kernels.losses import PAIR_LOSSES, Goal
+from sparkrec.models.field_model import FieldModel
 from sparkrec.models.gmf import GMF
 from sparkrec.models.mf import MF
 from sparkrec.models.mlp import MLP
@@ -19,6 +21,7 @@ from sparkrec.models.neumf import NeuMF
 from sparkrec.models.recommender import Recommender
 from sparkrec.training.batches import Batch
 from sparkrec.training.dense import Dense
+from sparkrec.training.features import FeatureReader, field_pairs
 
 Loss: TypeAlias = Callable[[Batch, Tensor], Tensor]
 """Of a batch and its scores (b, k): a sum over the positives."""
@@ -58,6 +61,31 @@ def by_autograd(
     return Gradients(total, *(summed(*table.take(), len(table.weight)) for table in (model.users, model.items)))
 
 
+def by_field_kernel(
+    model: FieldModel,
+    dense: Dense,
+    batch: Batch,
+    users: I64,
+    reader: FeatureReader,
+    settings: TrainingSettings,
+    scratch: Scratch,
+) -> Gradients:
+    """`by_kernel` for models of features; `users` are the ids of the examples."""
+    x: F32 = model.users.weight.numpy()
+    w: F32 = model.items.weight.numpy()
+    assert batch.pairs is not None
+    pairs, rows = field_pairs(reader, batch, users)
+    sums = scratch.zeros("users", len(batch.pairs.users), x.shape[1]), scratch.zeros("items", len(rows), w.shape[1])
+    constant, scale = float(model.constant.detach()), 1.0 / batch.total
+    total, slope = field_kernel.add_gradients(x, w, constant, pairs, goal_of(settings), scale, *sums)
+    if len(dense.gradients):
+        dense.gradients += slope
+    of_users, of_items = (batch.pairs.users, sums[0]), (rows, sums[1])
+    return Gradients(
+        torch.tensor(total), *(RowGradients(*map(torch.from_numpy, each)) for each in (of_users, of_items))
+    )
+
+
 def by_kernel(
     model: Recommender, dense: Dense, batch: Batch, settings: TrainingSettings, scratch: Scratch
 ) -> Gradients:
@@ -91,7 +119,7 @@ def has_kernel(settings: Any) -> bool:
     """Whether `by_kernel` knows what NetworkSettings ask for: a loss of pairs on CPU, nothing random or rounded."""
     training = settings.training
     return (
-        settings.kind in ("mf", "gmf", "mlp", "neumf")
+        settings.kind in ("mf", "gmf", "mlp", "neumf", "lr", "fm")
         and training.loss in PAIR_LOSSES
         and training.negative_sampling == "items"
         and training.device == "cpu"

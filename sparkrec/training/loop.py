@@ -34,7 +34,15 @@ from sparkrec.training.checkpoints import Checkpoints
 from sparkrec.training.collective import Collective, summed_with_gradients
 from sparkrec.training.dense import Dense
 from sparkrec.training.features import FeatureReader
-from sparkrec.training.gradients import Gradients, RowGradients, by_autograd, by_kernel, has_kernel, summed
+from sparkrec.training.gradients import (
+    Gradients,
+    RowGradients,
+    by_autograd,
+    by_field_kernel,
+    by_kernel,
+    has_kernel,
+    summed,
+)
 from sparkrec.training.losses import Scored, loss_of
 from sparkrec.training.optimizers import Optimizer, rate_at
 from sparkrec.training.validation import VALUE_METRICS, validate_ranking, validate_values
@@ -225,6 +233,10 @@ class Trainer:
         return self.dense.step(message, rate)
 
     def _gradients(self, batch: Batch) -> Gradients:
+        if batch.pairs and self.features:
+            assert isinstance(self.model, FieldModel)
+            users = self.users[batch.users]
+            return by_field_kernel(self.model, self.dense, batch, users, self.features, self.settings, self.scratch)
         if batch.pairs:
             return by_kernel(self.model, self.dense, batch, self.settings, self.scratch)
         return by_autograd(self.model, batch, self._scores, self._loss, self.settings)

@@ -23,6 +23,7 @@ def dataset_of(spark):
 
         return Dataset(
             reference="planted@000000000000",
+            folder="none",
             manifest={"settings": {"feedback": {"kind": "explicit" if explicit else "implicit"}}},
             train=train,
             validation=train.limit(0),

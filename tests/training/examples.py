@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import torch
 
 from sparkrec import storage
-from sparkrec.shards import SCHEMA, entry
+from sparkrec.shards import SCHEMA, WITH_FEATURES, entry
 from sparkrec.training.collective import Collective
 
 
@@ -25,8 +25,11 @@ def planted(n_users=60, n_items=80, tastes=4, each=12, seed=0):
     return np.array(users), np.array(items), taste
 
 
-def write_shards(folder, users, items, n_items, *, of_group=1, groups=1, values=None):
-    """As `spark.shards` writes them; a user is in the shard `user % n`."""
+def write_shards(folder, users, items, n_items, *, of_group=1, groups=1, values=None, known=None):
+    """As `spark.shards` writes them; a user is in the shard `user % n`.
+
+    known  layout, entries (and times) of the examples, and a table of those of the items, in a dict
+    """
     n = groups * of_group
     values = np.ones(len(users)) if values is None else values
     shards = []
@@ -34,7 +37,11 @@ def write_shards(folder, users, items, n_items, *, of_group=1, groups=1, values=
         mine = np.flatnonzero(users % n == shard)
         mine = mine[np.lexsort((items[mine], users[mine]))]
         columns = {"user": users[mine], "item": items[mine], "value": values[mine], "confidence": np.ones(len(mine))}
-        table = pa.table(columns).cast(SCHEMA)
+        if known:
+            rows, weights = known["entries"].take(mine).arrow()
+            times = known.get("times", np.zeros(len(users), np.int64))[mine]
+            columns |= {"timestamp": times, "rows": rows, "weights": weights}
+        table = pa.table(columns).cast(WITH_FEATURES if known else SCHEMA)
         name = f"shard-{shard:05}.parquet"
         data = parquet(table)
         storage.write(f"{folder}/{name}", data)
@@ -47,6 +54,11 @@ def write_shards(folder, users, items, n_items, *, of_group=1, groups=1, values=
         "shards": shards,
         "item_counts": entry("items.parquet", data, n_items),
     }
+    if known:
+        data = parquet(known["items"])
+        storage.write(f"{folder}/item_features.parquet", data)
+        manifest["item_features"] = entry("item_features.parquet", data, len(known["items"]))
+        manifest |= {"layout": known["layout"].to_json(), "until": int(known.get("times", np.zeros(1)).max())}
     storage.write_json(f"{folder}/manifest.json", manifest)
     return str(folder)
 

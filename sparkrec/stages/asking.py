@@ -1,0 +1,86 @@
+"""Who asks for recommendations, and in which context: models as they rank for these users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from sparkrec.config import RecommendSettings
+from sparkrec.errors import InputError
+from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.features import column, encode, load
+from sparkrec.spark.lake import Lake, Run
+from sparkrec.spark.model import Model
+from sparkrec.spark.queries import bind, check_codes, field_head, in_context, known_users
+from sparkrec.spark.sources import read_source
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Who asks, and in which context."""
+
+    settings: RecommendSettings
+    dataset: Dataset
+    users: DataFrame
+    """(user, user_id)"""
+
+    def model(self, lake: Lake, run: Run) -> Model:
+        """A trained model, with a row for each of the users: of one that sees the context, for this one."""
+        model = Model.load(lake, run)
+        head = field_head(model)
+        if head is None:
+            return model
+        check_codes(model, self.dataset)
+        queries = known_users(self.dataset).join(self.users.select("user"), "user", "left_semi")
+        if head.layout.context:
+            queries = in_context(queries, self._context(lake))
+        return bind(model, queries)
+
+    def _context(self, lake: Lake) -> DataFrame:
+        """(user, rows, weights) of contexts. Raises InputError where one is missing, or a user has two."""
+        codes = load(self.dataset.folder).of("context")
+        given, users, source = self.settings.context, self.users, self.settings.users
+        types = {code.settings["column"]: code.type for code in codes}
+        if unknown := sorted(set(given).difference(types)):
+            raise InputError(f"context: the model sees no {', '.join(unknown)}; expected {', '.join(sorted(types))}")
+        if source is not None:
+            frame = read_source(lake.spark, source.source)
+            there = [name for name in types if name in frame.columns and name not in given]
+            kind = self.dataset.users.schema["user_id"].dataType
+            listed = frame.select(column(source.column).try_cast(kind).alias("user_id"), *map(column, there))
+            again = listed.groupBy("user_id").count().where("user_id IS NOT NULL AND count > 1")
+            twice = again.head() if there else None
+            if twice is not None:
+                raise InputError(
+                    f"{source.source.path} has user {twice.user_id!r} {twice['count']} times, each in a context: "
+                    "expected one row of a user. Keep one of each."
+                )
+            users = users.join(listed, "user_id") if there else users
+        values = [_literal(name, given[name], kind).alias(name) for name, kind in types.items() if name in given]
+        read = [column(name).alias(name) for name in types if name not in given and name in users.columns]
+        struct = [F.struct(*values, *read).alias("context")] if values or read else []
+        label = "context (recommend.context and the columns of recommend.users)"
+        return encode(users.select("user", *struct), codes, label)
+
+
+def _literal(name: str, value: str | int | float | bool | None, kind: str) -> Column:
+    """A value of the config as a column has it. Raises InputError where it is none."""
+    try:
+        return F.lit(pa.scalar(value).cast(_ARROW[kind]).as_py()).cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError):
+        raise InputError(f"context.{name}: found {value!r}, expected a value of type {kind}") from None
+
+
+_ARROW = {
+    "string": pa.string(),
+    "boolean": pa.bool_(),
+    "int": pa.int32(),
+    "bigint": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "timestamp": pa.timestamp("us", "UTC"),
+    "date": pa.date32(),
+}

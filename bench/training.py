@@ -1,8 +1,11 @@
-"""Training on MovieLens 1M (NCF split): examples a second in the second epoch, beside RecBole, implicit and cornac.
+"""Training: examples a second in the second epoch, beside RecBole, implicit and cornac.
+
+On MovieLens 1M (NCF split), NeuMF, BPR-MF and two processes; on Frappe, whose rows have ten fields, FM and DeepFM.
 
 An epoch is all that a network costs: drawing negatives, forward, backward, update. NeuMF has 32 factors and layers of
 64-32-16-8, four negatives a positive, Adam; an example is a positive or a negative, and a batch counts both. BPR-MF has
-64 factors; an example is a triple.
+64 factors; an example is a triple. FM and DeepFM (128-128-128) have vectors of 10 and batches of 2,048, of which a
+third are positives: sparkrec draws two negatives for each in every epoch, RecBole reads them as labelled rows.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
@@ -30,25 +34,33 @@ PEERS = Path(".venv-peers/bin/python")
 NEGATIVES = 4
 NEUMF: dict[str, Any] = {"kind": "neumf", "dim": 32, "layers": [64, 32, 16, 8]}
 BPR: dict[str, Any] = {"kind": "mf", "dim": 64}
+FIELDS: dict[str, dict[str, Any]] = {
+    "fm": {"kind": "fm", "dim": 10},
+    "deepfm": {"kind": "deepfm", "dim": 10, "layers": [128, 128, 128]},
+}
 CASES = {
     "neumf_2048": ("recbole",),
     "neumf_65536": ("recbole",),
     "bpr": ("recbole", "implicit", "cornac"),
+    "fm": ("recbole",),
+    "deepfm": ("recbole",),
     "horovod2": (),
 }
+CONTEXT = ["daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city"]
 
 
 def compare(names: list[str], quick: bool) -> dict[str, Any]:
     """Run all in turn and print a table."""
     with tempfile.TemporaryDirectory() as folder:
-        interactions = _interactions()
+        interactions = _data("ml-1m-ncf", "train")
         return _compare(names, _few_users(interactions, folder) if quick else interactions, quick)
 
 
-def _compare(names: list[str], interactions: str, quick: bool) -> dict[str, Any]:
+def _compare(names: list[str], of_films: str, quick: bool) -> dict[str, Any]:
     rows: Rows = []
     ratios: dict[str, float] = {}
     for name in names:
+        interactions = _data("frappe", "train_positives") if name in FIELDS else of_films
         if name == "horovod2":
             ours = [_row(name, *measure(_processes, n, interactions, quick)) for n in (1, 2)]
             ratios["horovod2/1"] = round(ours[1]["examples_per_second"] / ours[0]["examples_per_second"], 2)
@@ -76,13 +88,13 @@ def _row(case: str, result: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _interactions() -> str:
+def _data(name: str, part: str) -> str:
     data = os.environ.get("SPARKREC_DATA")
-    if not data or not Path(data, "ml-1m-ncf", "train.parquet").exists():
-        raise ConfigError("bench training needs ml-1m-ncf: set SPARKREC_DATA to the folder of the public data sets")
+    if not data or not Path(data, name, f"{part}.parquet").exists():
+        raise ConfigError(f"bench training needs {name}: set SPARKREC_DATA to the folder of the public data sets")
     if not PEERS.exists():
         raise ConfigError("bench training needs its peers: run `make bench-peers` first, in the project's folder")
-    return str(Path(data, "ml-1m-ncf", "train.parquet"))
+    return str(Path(data, name, f"{part}.parquet"))
 
 
 def _few_users(interactions: str, folder: str) -> str:
@@ -100,6 +112,10 @@ def _network(case: str, epochs: int, **training: Any) -> Any:
     if case == "bpr":
         own = {"loss": "bpr", "negatives": 1, "batch": 2048}
         return TypeAdapter(ModelSettings).validate_python({**BPR, "training": {**own, "epochs": epochs, **training}})
+    if case in FIELDS:
+        own = {"loss": "bce", "negatives": 2, "batch": 2048 // 3}
+        given = {**FIELDS[case], "training": {**own, "epochs": epochs, **training}}
+        return TypeAdapter(ModelSettings).validate_python(given)
     batch = 2048 if case == "neumf_2048" else 65536
     own = {"loss": "bce", "negatives": NEGATIVES, "batch": batch // (1 + NEGATIVES)}
     return TypeAdapter(ModelSettings).validate_python({**NEUMF, "training": {**own, "epochs": epochs, **training}})
@@ -122,13 +138,40 @@ def _shards(interactions: str, folder: str, of_group: int) -> str:
     return folder
 
 
+def _field_shards(interactions: str, folder: str, of_group: int) -> str:
+    """Uses of apps and their contexts, as the pipeline codes and cuts them."""
+    from pyspark.sql import functions as F
+
+    from sparkrec.config import CategoricalField, FeatureSettings
+    from sparkrec.shards import ALWAYS, ITEM_FEATURES
+    from sparkrec.spark.features import encode, fit
+    from sparkrec.spark.shards import Known, write_shards
+
+    rows = session().read.parquet(interactions).select(
+        F.col("user").cast("long"),
+        F.col("item").cast("int"),
+        F.lit(1.0).alias("value"),
+        F.lit(1.0).alias("confidence"),
+        F.lit(None).cast("timestamp").alias("timestamp"),
+        F.struct(*CONTEXT).alias("context"),
+    )  # fmt: skip
+    codes = fit(rows, FeatureSettings(context=[CategoricalField(column=name) for name in CONTEXT]))
+    n_items = rows.agg(F.max("item")).collect()[0][0] + 1
+    nothing = [{"item": item, "since": ALWAYS, "rows": [], "weights": []} for item in range(n_items)]
+    known = Known(codes.layout, pa.Table.from_pylist(nothing, ITEM_FEATURES))
+    examples = encode(rows, codes.of("context"), "the uses")
+    write_shards(examples, folder, n_items=n_items, groups=1, of_group=of_group, seed=0, known=known)
+    return folder
+
+
 def _trained(settings: Any, interactions: str, each: Callable[..., Any] | None = None) -> list[dict[str, Any]]:
     """History of a run, whose processes Spark starts if there are more than one; `each` instead of `train`."""
     from sparkrec.launch import launch
     from sparkrec.training.loop import Job, train
 
     with tempfile.TemporaryDirectory() as folder:
-        shards = _shards(interactions, f"{folder}/shards", settings.training.processes)
+        cut = _field_shards if settings.kind in FIELDS else _shards
+        shards = cut(interactions, f"{folder}/shards", settings.training.processes)
         if settings.training.processes == 1:
             session().stop()
         history: list[dict[str, Any]] = launch(
@@ -169,12 +212,24 @@ def _peer(peer: str, case: str, interactions: str, quick: bool) -> Rows:
     table = pq.read_table(interactions)
     with tempfile.TemporaryDirectory() as folder:
         pairs = f"{folder}/pairs.npy"  # their numpy is older than any pyarrow that reads these files
-        np.save(pairs, np.stack((table["user_id"].to_numpy(), table["item_id"].to_numpy()), axis=1))
+        np.save(pairs, _labelled(table) if case in FIELDS else _columns(table, ["user_id", "item_id"]))
         command = [str(PEERS.absolute()), str(script), case, pairs, "quick" if quick else "whole"]
         ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if ended.returncode:
         raise RuntimeError(f"{peer}: {ended.stderr[-2000:]}")
     return [{"system": peer, **json.loads(ended.stdout.splitlines()[-1])}]
+
+
+def _columns(table: pa.Table, names: list[str]) -> np.ndarray:
+    return np.stack([table[name].to_numpy() for name in names], axis=1)
+
+
+def _labelled(table: pa.Table) -> np.ndarray:
+    """Each use with its label and ten fields, and two of the same user and context with another item."""
+    used = np.tile(_columns(table, ["user", "item", *CONTEXT]), (3, 1))
+    n = len(table)
+    used[n:, 1] = np.random.default_rng(0).integers(0, used[:, 1].max() + 1, 2 * n)
+    return np.concatenate((np.repeat([1, 0], [n, 2 * n])[:, None], used), axis=1)
 
 
 def _implicit(peer: str, case: str, interactions: str, quick: bool) -> Rows:

@@ -22,6 +22,8 @@ from recbole.config import Config  # noqa: E402
 from recbole.data import create_dataset, data_preparation  # noqa: E402
 from recbole.utils import get_model, get_trainer, init_seed  # noqa: E402
 
+CONTEXT = ["daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city"]
+
 
 def main(case: str, interactions: str, quick: bool) -> None:
     torch.set_num_threads(2)
@@ -29,12 +31,14 @@ def main(case: str, interactions: str, quick: bool) -> None:
     negatives = 1 if case == "bpr" else 4
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "log").mkdir()
-        lines = "".join(f"{u}\t{i}\n" for u, i in pairs.tolist())
-        Path(folder, "log", "log.inter").write_text("user_id:token\titem_id:token\n" + lines)
+        names = ["user_id", "item_id"] if pairs.shape[1] == 2 else ["label", "user_id", "item_id", *CONTEXT]
+        head = "\t".join(f"{name}:{'float' if name == 'label' else 'token'}" for name in names)
+        lines = "".join("\t".join(map(str, row)) + "\n" for row in pairs.tolist())
+        Path(folder, "log", "log.inter").write_text(f"{head}\n{lines}")
         settings = {
             "data_path": folder,
             "checkpoint_dir": folder,
-            "load_col": {"inter": ["user_id", "item_id"]},
+            "load_col": {"inter": names},
             "eval_args": {"split": {"RS": [0.998, 0.001, 0.001]}, "order": "RO", "group_by": None, "mode": "full"},
             "train_neg_sample_args": {"distribution": "uniform", "sample_num": negatives, "dynamic": False},
             "train_batch_size": 65536 if case == "neumf_65536" else 2048,
@@ -50,7 +54,13 @@ def main(case: str, interactions: str, quick: bool) -> None:
             "mlp_hidden_size": [32, 16, 8],
             "dropout_prob": 0.0,
         }
-        config = Config(model="BPR" if case == "bpr" else "NeuMF", dataset="log", config_dict=settings)
+        if case in ("fm", "deepfm"):
+            settings |= {"embedding_size": 10, "mlp_hidden_size": [128, 128, 128], "LABEL_FIELD": "label"}
+            settings |= {"train_neg_sample_args": None, "train_batch_size": 2048}
+            settings["eval_args"] |= {"mode": "labeled"}
+            negatives = 0
+        name = {"bpr": "BPR", "fm": "FM", "deepfm": "DeepFM"}.get(case, "NeuMF")
+        config = Config(model=name, dataset="log", config_dict=settings)
         init_seed(0, True)
         train, _, _ = data_preparation(config, create_dataset(config))
         model = get_model(config["model"])(config, train.dataset)

@@ -85,6 +85,8 @@ class EvaluateSettings(StageSettings):
     """Also RMSE and MAE of predicted ratings."""
     clicks: bool = False
     """Also AUC, grouped AUC, log loss and calibration of predicted clicks: rows whose value is above 0."""
+    importance: bool = False
+    """Also how much the AUC of clicks owes to each field, for a model of features: `importance` in metrics.json."""
     clip: tuple[float, float] | None = None
     """Clip predicted ratings to this range first."""
     segments: int = Field(3, ge=1, le=10)

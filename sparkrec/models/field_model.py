@@ -36,11 +36,11 @@ class FieldModel(Recommender):
         """(..., F) and (..., F, d) -> (...) logits, without the constant."""
 
     def combine(self, x: Tensor, w: Tensor) -> Tensor:
-        fields = self._fields(x, w)
+        fields = self.fields(x, w)
         logits: Tensor = self.interact(fields[..., 0], fields[..., 1:]) + self.constant
         return logits
 
-    def _fields(self, x: Tensor, w: Tensor) -> Tensor:
+    def fields(self, x: Tensor, w: Tensor) -> Tensor:
         """(..., F, 1 + d), broadcast."""
         x, w = self._of(x, self.n_query), self._of(w, self.n_item)
         shape = torch.broadcast_shapes(x.shape[:-2], w.shape[:-2])
@@ -49,6 +49,11 @@ class FieldModel(Recommender):
     def _of(self, rows: Tensor, n_fields: int) -> Tensor:
         fields: Tensor = rows[..., : n_fields * self.row].unflatten(-1, (n_fields, self.row))
         return fields
+
+    def columns(self, field: int) -> list[int]:
+        """Where a field is: columns of x, or of w if it is one of an item."""
+        place = field if field < self.n_query else field - self.n_query
+        return list(range(place * self.row, (place + 1) * self.row))
 
     def query(self, users: Tensor, known: Known | None) -> Tensor:
         rows: Tensor = self.users(users)

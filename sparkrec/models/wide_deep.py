@@ -49,6 +49,11 @@ class WideDeep(FieldModel):
             logits = logits + self.crossed[at * self.buckets + _mixed(codes[f], codes[g]) % self.buckets]
         return logits
 
+    def columns(self, field: int) -> list[int]:
+        behind, used = (self.n_query, self._query) if field < self.n_query else (self.n_item, self._item)
+        code = [behind * self.row + used.index(field)] if field in used else []
+        return super().columns(field) + code
+
     def query_rows(self, rows: Tensor, known: Known | None) -> Tensor:
         return self._with_codes(super().query_rows(rows, known), known, self._query, 0, self.n_query)
 

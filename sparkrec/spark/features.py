@@ -278,14 +278,17 @@ def encode(frame: DataFrame, codes: Sequence[FieldCode], label: str) -> DataFram
 
     Raises InputError for a column that is missing, or of another type than the one the codes were fitted to.
     """
-    sides = {"user", "context", "item"}
-    kept = [name for name in frame.columns if name not in sides]
+    kept = [
+        each.name
+        for each in frame.schema
+        if each.name not in fields.SIDES or not isinstance(each.dataType, StructType)  # `user` may also be an id
+    ]
     if not codes:
         empty = [F.array().cast(kind).alias(name) for name, kind in (each.split() for each in ENTRIES.split(", "))]
         return frame.select(*kept, *empty)
     for code in codes:
-        struct = frame.schema[code.side].dataType if code.side in frame.columns else StructType()
-        assert isinstance(struct, StructType)
+        struct = frame.schema[code.side].dataType if code.side in frame.columns else None
+        struct = struct if isinstance(struct, StructType) else StructType()
         name = code.settings["column"]
         if name not in struct.fieldNames():
             has = ", ".join(map(repr, struct.fieldNames())) or "none"

@@ -77,6 +77,12 @@ class FieldHead(Head, Protocol):
     def fold_items(self, rows: F32) -> F32:
         """(n, q) as `items` makes them -> (n, d) vectors."""
 
+    def contributions(self, queries: F32, items: F32) -> tuple[list[tuple[str, str | None]], F32]:
+        """What the score of each row is the sum of, and which fields and pairs of fields these are."""
+
+    def columns(self, field: str) -> tuple[str, list[int]]:
+        """Where a field is: columns of `queries`, or of `items`."""
+
     def score_rows(self, queries: F32, items: F32) -> F32:
         """(n, p) and (n, q) -> (n,)."""
 

@@ -148,19 +148,31 @@ def score_events(model: Model, dataset: Dataset, events: DataFrame) -> DataFrame
 
     Each worker reads the model's rows once, whole: 4 bytes times dim + 1 a user and item.
     """
-    check_codes(model, dataset)
     names = events.columns
     schema = ", ".join(f"`{each.name}` {each.dataType.simpleString()}" for each in events.schema)
+    work = _scorer(field_head(model), *folders(model, dataset), names)
+    return timed(events).mapInArrow(work, f"{schema}, score float")
+
+
+def timed(events: DataFrame) -> DataFrame:
+    """With `_micros`: the time of each event as numbers, the last of all where it has none; and entries, if it has
+    none."""
     given = events.withColumn("_micros", F.coalesce(F.unix_micros("timestamp"), F.lit(2**63 - 1)))
+    if "rows" in events.columns:
+        return given
+    return given.withColumns({"rows": F.array().cast("array<int>"), "weights": F.array().cast("array<float>")})
+
+
+def folders(model: Model, dataset: Dataset) -> tuple[str, str | None]:
+    """Where the rows of a model are, and what is known of items; once the features are known to be the model's."""
+    check_codes(model, dataset)
     assert model.folder is not None
-    item_features = f"{dataset.folder}/item_features" if dataset.layout else None
-    work = _scorer(field_head(model), model.folder, item_features, names)
-    return given.mapInArrow(work, f"{schema}, score float")
+    return model.folder, f"{dataset.folder}/item_features" if dataset.layout else None
 
 
 def _scorer(head: Any, model: str, item_features: str | None, names: list[str]) -> Any:
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        tables = _tables(model, item_features)
+        tables = tables_of(model, item_features)
         for batch in batches:
             score = np.empty(len(batch), np.float32)
             for first in range(0, len(batch), _AT_ONCE):
@@ -171,7 +183,7 @@ def _scorer(head: Any, model: str, item_features: str | None, names: list[str]) 
     return work
 
 
-class _Tables:
+class Tables:
     """Rows of a model, and what is known of items, in a worker."""
 
     def __init__(self, model: str, item_features: str | None) -> None:
@@ -180,19 +192,23 @@ class _Tables:
         self.features = _read_features(item_features, self.items)
 
     def score(self, head: Any, batch: pa.RecordBatch) -> F32:
+        scores: F32 = head.score_rows(*self.rows(head, batch))
+        scores[~np.isin(batch.column("item").to_numpy(), self.items)] = np.nan
+        return scores
+
+    def rows(self, head: Any, batch: pa.RecordBatch | pa.Table) -> tuple[F32, F32]:
+        """Queries and items of events, as `head.score_rows` takes them."""
         users, items = (batch.column(name).to_numpy() for name in ("user", "item"))
         entries = Entries.of_arrow(batch.column("rows"), batch.column("weights"))
         queries = head.queries(users, _found(self.users, self.user_rows, users)[0], entries)
         rows, at = _found(self.items, self.item_rows[:, : head.row], items)
         known = self.features.at(at, batch.column("_micros").to_numpy())
-        scores: F32 = head.score_rows(queries, head.items(at, rows, known))
-        scores[self.items[at] != items] = np.nan
-        return scores
+        return queries, head.items(at, rows, known)
 
 
 @lru_cache(maxsize=2)
-def _tables(model: str, item_features: str | None) -> _Tables:
-    return _Tables(model, item_features)
+def tables_of(model: str, item_features: str | None) -> Tables:
+    return Tables(model, item_features)
 
 
 def _found(ids: I64, rows: F32, wanted: I64) -> tuple[F32, I64]:

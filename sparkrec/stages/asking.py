@@ -8,7 +8,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec.config import RecommendSettings
+from sparkrec.config import RecommendSettings, instant
 from sparkrec.errors import InputError
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.features import column, encode, load
@@ -69,8 +69,10 @@ class Asking:
 def _literal(name: str, value: str | int | float | bool | None, kind: str) -> Column:
     """A value of the config as a column has it. Raises InputError where it is none."""
     try:
+        if kind == "timestamp" and isinstance(value, str):
+            return F.lit(instant(value))
         return F.lit(pa.scalar(value).cast(_ARROW[kind]).as_py()).cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError):
+    except (ValueError, pa.ArrowNotImplementedError, KeyError):
         raise InputError(f"context.{name}: found {value!r}, expected a value of type {kind}") from None
 
 

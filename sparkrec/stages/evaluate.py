@@ -10,6 +10,7 @@ from sparkrec import storage, tables
 from sparkrec.config import EvaluateSettings, GivenCandidates
 from sparkrec.errors import EvaluateError
 from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.explain import importance
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.model import Model
 from sparkrec.spark.ranking import metrics_of, overall
@@ -44,10 +45,11 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
             )
         if isinstance(settings.protocol, GivenCandidates):
             raise EvaluateError("candidates come with test rows only. Use split test, or protocol full or sampled.")
+    model, truth = Model.load(lake, trained), dataset.test if settings.split == "test" else dataset.validation
     found = metrics_of(
-        Model.load(lake, trained),
+        model,
         dataset,
-        truth=dataset.test if settings.split == "test" else dataset.validation,
+        truth=truth,
         seen=dataset.observed(include_validation=settings.split == "test"),
         protocol=settings.protocol,
         cutoffs=settings.cutoffs,
@@ -72,6 +74,8 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
     for metric in found:
         segment = report["segments"].setdefault(metric.segment, {"users": metric.users})
         segment[metric.name] = metric.value
+    if settings.importance:
+        report["importance"] = importance(model, dataset, truth)
     storage.write_json(f"{run.path}/metrics.json", {**about, **report})
     run = run.publish(metrics=overall(found), users=report["segments"]["all"]["users"])
     log.info("%s on %s: %s", trained.reference, settings.split, overall(found))

@@ -14,10 +14,13 @@ from safetensors.numpy import load, save
 from torch import Tensor
 
 from sparkrec.config import ModelSettings
+from sparkrec.errors import InputError
 from sparkrec.fields import Entries, Layout
 from sparkrec.kernels.arrays import F32, I64, Lists
 from sparkrec.models import MODELS
 from sparkrec.models.field_model import FieldModel
+from sparkrec.models.fm import FM
+from sparkrec.models.lr import LR
 from sparkrec.models.recommender import Recommender, Sizes
 from sparkrec.training.features import known
 
@@ -122,6 +125,34 @@ class Head:
         """(n, p) and (n, q) -> (n,)."""
         with torch.inference_mode():
             return _array(self._module.combine(torch.from_numpy(queries), torch.from_numpy(items)))
+
+    def contributions(self, queries: F32, items: F32) -> tuple[list[tuple[str, str | None]], F32]:
+        """What the score of each row is the sum of, for lr and fm: fields by themselves, pairs of them, and the
+        constant (n, terms); and which they are. Raises InputError for other models, whose scores are no such sum."""
+        module = self._fields
+        if not isinstance(module, LR | FM):
+            raise InputError(
+                f"a {self.settings['kind']} is no sum over fields and pairs of them, as lr and fm are: ask for the "
+                "importance of its fields instead"
+            )
+        names = module.layout.names
+        f, g = np.triu_indices(len(names), 1)
+        with torch.inference_mode():
+            fields = module.fields(torch.from_numpy(queries), torch.from_numpy(items)).numpy()
+        vectors = fields[..., 1:]
+        parts = [fields[..., 0], (vectors[:, f] * vectors[:, g]).sum(-1)] if vectors.shape[-1] else [fields[..., 0]]
+        pairs: list[tuple[str, str | None]] = [(names[a], names[b]) for a, b in zip(f, g, strict=True)]
+        terms: list[tuple[str, str | None]] = [(name, None) for name in names]
+        constant = np.full((len(fields), 1), float(module.constant.detach()), np.float32)
+        return [*terms, *(pairs if len(parts) > 1 else []), ("constant", None)], np.concatenate(
+            (*parts, constant), axis=1
+        )
+
+    def columns(self, field: str) -> tuple[str, list[int]]:
+        """Where a field is: columns of `queries`, or of `items`."""
+        module = self._fields
+        place = module.layout.names.index(field)
+        return "query" if place < module.n_query else "item", module.columns(place)
 
     def _folded(self, queries: Tensor | None, items: Tensor | None) -> F32:
         module = self._fields

@@ -14,6 +14,7 @@ from sparkrec.config import GmfSettings
 from sparkrec.errors import InputError
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.models import MODELS
+from sparkrec.models.field_model import FieldModel
 from sparkrec.models.gmf import GMF
 from sparkrec.models.recommender import Recommender, Sizes
 from sparkrec.training.head import HEAD_FILE, Head
@@ -24,6 +25,10 @@ def start_from(model: Recommender, folders: Mapping[str, str], users: I64) -> No
 
     Raises InputError where they are of other sizes, or do not know a user.
     """
+    if isinstance(model, FieldModel):
+        for kind, folder in folders.items():
+            _take_over(model, kind, folder, users)
+        return
     trained = {kind: _trained(kind, folder, users) for kind, folder in folders.items()}
     try:
         model.start_from(trained)
@@ -51,6 +56,37 @@ def _trained(kind: str, folder: str, users: I64) -> Recommender:
         model.users.weight.copy_(torch.from_numpy(x.copy()))
         model.items.weight.copy_(torch.from_numpy(w.copy()))
     return model
+
+
+def _take_over(model: FieldModel, kind: str, folder: str, users: I64) -> None:
+    """Weights and vectors of users, items and features: of an mf biases and factors, and features stay as they are."""
+    x, w = _rows(f"{folder}/users", "user", users), _rows(f"{folder}/items", "item")
+    features: F32 | None = None
+    if kind == "mf":  # (p, b, 1) and (q, 1, b + c)
+        x, w = np.roll(x[:, :-1], 1, axis=1), np.roll(np.delete(w, -2, axis=1), 1, axis=1)
+    else:
+        head = (
+            Head.from_bytes(storage.read(f"{folder}/{HEAD_FILE}")) if storage.exists(f"{folder}/{HEAD_FILE}") else None
+        )
+        if head is None or head.layout is None:
+            raise InputError(
+                f"start_from: found {kind}, expected mf or a model of features, which have vectors to take"
+            )
+        if head.layout != model.layout:
+            found, expected = head.layout.names, model.layout.names
+            raise InputError(
+                f"start_from: the {kind} knows the fields {found}, expected {expected}, of the same values"
+            )
+        w, features = w[:, : head.row], head.weights["features"]
+    if x.shape[1] != model.row:
+        raise InputError(
+            f"start_from: found a {kind} of dim {x.shape[1] - 1}, expected {model.row - 1}: give both the same dim"
+        )
+    with torch.no_grad():
+        model.users.weight.copy_(torch.from_numpy(np.ascontiguousarray(x)))
+        model.items.weight[: model.n_items] = torch.from_numpy(np.ascontiguousarray(w))
+        if features is not None:
+            model.items.weight[model.n_items :] = torch.from_numpy(features.copy())
 
 
 def _rows(folder: str, key: str, wanted: I64 | None = None) -> F32:

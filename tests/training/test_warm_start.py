@@ -1,4 +1,4 @@
-"""NeuMF begins where GMF and MLP have ended."""
+"""Models begin where others have ended."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,8 +7,18 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from sparkrec import storage  # noqa: E402
-from sparkrec.config import GmfSettings, MlpSettings, NeumfSettings, TrainingSettings  # noqa: E402
+from sparkrec.config import (  # noqa: E402
+    DeepfmSettings,
+    FmSettings,
+    GmfSettings,
+    MfSettings,
+    MlpSettings,
+    NeumfSettings,
+    NfmSettings,
+    TrainingSettings,
+)
 from sparkrec.errors import InputError  # noqa: E402
+from sparkrec.fields import Entries  # noqa: E402
 from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
 from sparkrec.training.head import HEAD_FILE  # noqa: E402
@@ -28,7 +38,8 @@ def published(tmp_path_factory):
     users, items, _ = planted()
     shards = write_shards(root / "shards", users, items, 80, of_group=2)
     folders, scores = {}, []
-    for settings in (GmfSettings(dim=5, training=TRAINING), MlpSettings(layers=LAYERS, training=TRAINING)):
+    kinds = GmfSettings(dim=5), MlpSettings(layers=LAYERS), MfSettings(dim=6), FmSettings(dim=6)
+    for settings in (each.model_copy(update={"training": TRAINING}) for each in kinds):
         job = Job(settings, shards, None, str(root / f"{settings.kind}-run"), 0)
         trained = Trained.of(settings, job.folder, train(job, Alone()), job.shards)
         folder = folders[settings.kind] = str(root / settings.kind)
@@ -40,6 +51,8 @@ def published(tmp_path_factory):
         if head is not None:
             storage.write(f"{folder}/{HEAD_FILE}", head.to_bytes())
         rows = np.concatenate([rows for _, rows in parts])[np.argsort(np.concatenate([ids for ids, _ in parts]))]
+        if head is not None and head.layout is not None:
+            rows = head.queries(np.arange(60), rows, Entries.none(60))
         scores.append(rows @ trained.items().T if head is None else head.scores(rows, trained.items()))
     return shards, folders, scores
 
@@ -48,14 +61,16 @@ def table(key, ids, rows):
     return parquet(pa.table({key: pa.array(ids), "value": pa.array([*rows], pa.list_(pa.float32()))}))
 
 
-def trainer(shards, folders, **sizes):
-    settings = NeumfSettings(**{"dim": 5, "layers": LAYERS, **sizes}, training=TRAINING)
+def trainer(shards, folders, kind=NeumfSettings, **sizes):
+    sizes = sizes or {"dim": 5}
+    layers = {"layers": LAYERS} if kind is NeumfSettings else {}
+    settings = kind(**layers, **sizes, training=TRAINING)
     return Trainer(Job(settings, shards, None, "unused", 0, folders), Alone())
 
 
 def test_the_first_scores_are_the_means_of_theirs(published):
-    shards, folders, (gmf, mlp) = published
-    started = trainer(shards, folders)
+    shards, folders, (gmf, mlp, *_) = published
+    started = trainer(shards, {kind: folders[kind] for kind in ("gmf", "mlp")})
     with torch.no_grad():
         found = started.model.score(torch.arange(60), torch.arange(80)[None]).numpy()
     np.testing.assert_allclose(found[np.argsort(started.users)], (gmf + mlp) / 2, atol=1e-5)
@@ -64,6 +79,36 @@ def test_the_first_scores_are_the_means_of_theirs(published):
 def test_what_does_not_fit_is_refused(published):
     shards, folders, _ = published
     with pytest.raises(InputError, match=r"start_from: found a gmf and an mlp of sizes \[5, .*expected \[7, "):
-        trainer(shards, folders, dim=7)
+        trainer(shards, {kind: folders[kind] for kind in ("gmf", "mlp")}, dim=7)
     with pytest.raises(InputError, match=r"start_from: a neumf starts from a gmf and an mlp, found \['gmf'\]"):
         trainer(shards, {"gmf": folders["gmf"]})
+
+
+def test_a_factorization_machine_begins_as_the_mf_that_it_generalizes(published):
+    shards, folders, scores = published
+    started = trainer(shards, {"mf": folders["mf"]}, FmSettings, dim=6)
+    with torch.no_grad():
+        found = started.model.score(torch.arange(60), torch.arange(80)[None]).numpy()
+    np.testing.assert_allclose(found[np.argsort(started.users)], scores[2], atol=1e-5)
+
+
+def test_frozen_vectors_stay_and_the_layers_above_them_learn(published, tmp_path):
+    shards, folders, _ = published
+    settings = NfmSettings(dim=6, layers=[8], training=TRAINING, start_from=["fm"], frozen=True)
+    job = Job(settings, shards, None, str(tmp_path), 0, {"fm": folders["fm"]})
+    before = Trainer(job, Alone())
+    history = train(job, Alone())["history"]
+    after = Trainer(job, Alone())
+    after._resume()
+    torch.testing.assert_close(after.model.items.weight, before.model.items.weight, rtol=0, atol=0)
+    torch.testing.assert_close(after.model.users.weight, before.model.users.weight, rtol=0, atol=0)
+    assert not torch.equal(after.dense.weights, before.dense.weights)
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_vectors_that_are_not_there_or_of_another_size_are_refused(published):
+    shards, folders, _ = published
+    with pytest.raises(InputError, match="start_from: found mlp, expected mf or a model of features"):
+        trainer(shards, {"mlp": folders["mlp"]}, FmSettings, dim=6)
+    with pytest.raises(InputError, match="start_from: found a fm of dim 6, expected 7: give both the same dim"):
+        trainer(shards, {"fm": folders["fm"]}, DeepfmSettings, dim=7)

@@ -5,8 +5,9 @@ import runpy
 from pathlib import Path
 
 import pytest
+import yaml
 
-from sparkrec.config import StageSettings
+from sparkrec.config import PrepareSettings, RecommendSettings, StageSettings
 from sparkrec.configfile import read_yaml, validate
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +27,13 @@ def test_the_examples_of_the_readme_run(spark):
 @pytest.mark.parametrize("name", [path.name for path in sorted((ROOT / "notebooks").glob("*.py"))])
 def test_a_notebook_runs_from_top_to_bottom(spark, name):
     runpy.run_path(str(ROOT / "notebooks" / name))
+
+
+def test_the_settings_of_the_guide_to_features_are_valid():
+    prepare, recommend = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/features.md").read_text(), re.DOTALL)
+    given = {"lake": "lake", "dataset": "plays", **yaml.safe_load(prepare)}
+    validate(PrepareSettings, given, "docs/features.md")
+    validate(RecommendSettings, {"lake": "lake", **yaml.safe_load(recommend)}, "docs/features.md")
 
 
 CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "conf").glob("*/*.yaml"))}

@@ -62,6 +62,8 @@ class FieldNetworkSettings(NetworkSettings):
 
     start_from: list[Reference] = []
     """A trained mf or model of features, of the same dim and dataset, whose weights and vectors this begins with."""
+    weight_l2: float = Field(1.0, ge=0)
+    """L2 on the weights of users, items and features, over that on their vectors (`user_l2`, `item_l2`)."""
     frozen: bool = False
     """Weights and vectors stay as `start_from` has them, and the layers above them learn."""
 
@@ -127,6 +129,9 @@ class WideDeepSettings(_DeepSettings):
     crosses: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
     """Pairs of fields of one value a row, such as [user, weekday], each a field of its own in the wide part. `user` and
     `item` are the ids."""
+    cross_rate: float = Field(1.0, gt=0)
+    """Learning rate of the crosses over that of all else: what is to be remembered moves faster than what is to
+    generalise."""
     cross_buckets: int = Field(100_000, ge=1)
     """Of each cross: pairs of values share them by hash."""
 

@@ -53,12 +53,21 @@ class FieldPairs(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def add_gradients(
-    users: F32, items: F32, constant: float, pairs: FieldPairs, goal: Goal, scale: float, user_sums: F32, item_sums: F32
+    users: F32,
+    items: F32,
+    constant: float,
+    pairs: FieldPairs,
+    goal: Goal,
+    weight_l2: float,
+    scale: float,
+    user_sums: F32,
+    item_sums: F32,
 ) -> tuple[float, float]:
     """The loss of a batch times `scale` and its derivative by c; the gradients of rows are added to the sums.
 
     users, items           (n, 1 + d) and (m, 1 + d) float32: weight and vector
     user_sums, item_sums   (u, 1 + d) and (v, 1 + d) float32
+    weight_l2              L2 on weights over that on vectors
     """
     size, k = users.shape[1], pairs.item.shape[1]
     scores, by_score = np.empty(k, np.float32), np.empty(k, np.float32)
@@ -83,13 +92,13 @@ def add_gradients(
             _move(items, pairs.item[e, j], item_sums, pairs.item_place[e, j], g, both)
             _move_entries(items, pairs.known, e * k + j, item_sums, g, both, field)
         if goal.user_l2:
-            total += add_squares(users, user, goal.user_l2 * scale, user_sums, pairs.user_place[e])
+            total += _shrink(users, user, weight_l2, goal.user_l2 * scale, user_sums, pairs.user_place[e])
         if goal.item_l2:
             rate = goal.item_l2 * scale
-            total += _squares(items, pairs.query, e, rate, item_sums)
+            total += _shrink_entries(items, pairs.query, e, weight_l2, rate, item_sums)
             for j in range(k):
-                total += add_squares(items, pairs.item[e, j], rate, item_sums, pairs.item_place[e, j])
-                total += _squares(items, pairs.known, e * k + j, rate, item_sums)
+                total += _shrink(items, pairs.item[e, j], weight_l2, rate, item_sums, pairs.item_place[e, j])
+                total += _shrink_entries(items, pairs.known, e * k + j, weight_l2, rate, item_sums)
     return total, by_constant
 
 
@@ -180,8 +189,16 @@ def _move_entries(table: F32, vectors: Vectors, at: int, sums: F32, slope: Any, 
 
 
 @njit(cache=True, nogil=True)
-def _squares(table: F32, vectors: Vectors, at: int, rate: float, sums: F32) -> Any:
+def _shrink(table: F32, row: int, weight_l2: float, rate: float, sums: F32, place: int) -> Any:
+    """`add_squares`, in which the weight counts `weight_l2` times."""
+    weight, less = table[row, 0], np.float32(rate * (1.0 - weight_l2))
+    sums[place, 0] -= np.float32(2.0) * less * weight
+    return add_squares(table, row, rate, sums, place) - less * weight * weight
+
+
+@njit(cache=True, nogil=True)
+def _shrink_entries(table: F32, vectors: Vectors, at: int, weight_l2: float, rate: float, sums: F32) -> Any:
     total = 0.0
     for entry in range(vectors.start[at], vectors.start[at + 1]):
-        total += add_squares(table, vectors.row[entry], rate, sums, vectors.place[entry])
+        total += _shrink(table, vectors.row[entry], weight_l2, rate, sums, vectors.place[entry])
     return total

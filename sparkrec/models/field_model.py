@@ -23,6 +23,8 @@ class FieldModel(Recommender):
     def __init__(self, settings: Any, sizes: Sizes, dim: int) -> None:
         super().__init__(sizes.users, 1 + dim, sizes.items + sizes.layout.n_rows, 1 + dim)
         self.n_items, self.layout, self.row = sizes.items, sizes.layout, 1 + dim
+        self.weight_l2 = float(settings.weight_l2)
+        self.users.shrinks = self.items.shrinks = torch.tensor([settings.weight_l2] + [1.0] * dim)
         self.n_query, self.n_item = 1 + len(sizes.layout.query), 1 + len(sizes.layout.item)
         compares = settings.training.loss in ("bpr", "hinge", "softmax", "full_softmax")
         self.constant = nn.Parameter(torch.zeros(()), requires_grad=not compares)

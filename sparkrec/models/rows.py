@@ -13,6 +13,8 @@ class Rows(nn.Module):
     """
 
     weight: Tensor
+    shrinks: Tensor | None = None
+    """(d,) how much each column counts in `squares`; None: 1."""
 
     def __init__(self, n: int, d: int) -> None:
         super().__init__()
@@ -29,7 +31,8 @@ class Rows(nn.Module):
 
     def squares(self) -> Tensor:
         """Sum of squares of what was read since the last time."""
-        return torch.stack([rows.square().sum() for _, rows in self._read]).sum()
+        squares = torch.stack([rows.square().sum(0) for _, rows in self._read]).sum(0)
+        return (squares if self.shrinks is None else squares * self.shrinks.to(squares.device)).sum()
 
     def take(self) -> tuple[Tensor, Tensor]:
         """(b,) ids that were read since the last time and (b, d) gradients; an id may come more than once."""

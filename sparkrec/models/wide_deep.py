@@ -22,7 +22,7 @@ class WideDeep(FieldModel):
         super().__init__(settings, sizes, settings.dim)
         hidden = perceptron([self.n_fields * settings.dim, *settings.layers], settings.dropout, settings.batch_norm)
         self.deep = nn.Sequential(*hidden, nn.Linear(settings.layers[-1], 1, bias=False))
-        self.buckets = settings.cross_buckets
+        self.buckets, self.rate = settings.cross_buckets, settings.cross_rate
         names = sizes.layout.names
         crosses = settings.crosses
         if unknown := sorted({name for cross in crosses for name in cross} - set(names)):
@@ -46,7 +46,7 @@ class WideDeep(FieldModel):
         codes = {field: _bits(x[..., first[0] + at]) for at, field in enumerate(self._query)}
         codes |= {field: _bits(w[..., first[1] + at]) for at, field in enumerate(self._item)}
         for at, (f, g) in enumerate(self.crosses):
-            logits = logits + self.crossed[at * self.buckets + _mixed(codes[f], codes[g]) % self.buckets]
+            logits = logits + self.rate * self.crossed[at * self.buckets + _mixed(codes[f], codes[g]) % self.buckets]
         return logits
 
     def columns(self, field: int) -> list[int]:

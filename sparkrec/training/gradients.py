@@ -77,7 +77,8 @@ def by_field_kernel(
     pairs, rows = field_pairs(reader, batch, users)
     sums = scratch.zeros("users", len(batch.pairs.users), x.shape[1]), scratch.zeros("items", len(rows), w.shape[1])
     constant, scale = float(model.constant.detach()), 1.0 / batch.total
-    total, slope = field_kernel.add_gradients(x, w, constant, pairs, goal_of(settings), scale, *sums)
+    goal = goal_of(settings)
+    total, slope = field_kernel.add_gradients(x, w, constant, pairs, goal, model.weight_l2, scale, *sums)
     if len(dense.gradients):
         dense.gradients += slope
     of_users, of_items = (batch.pairs.users, sums[0]), (rows, sums[1])

@@ -85,6 +85,7 @@ def examples(folder, *, moving=False, **how):
 @pytest.mark.parametrize("kind", ["lr", "fm"])
 def test_the_kernel_has_the_gradients_of_torch(kind, loss, tmp_path):
     settings = network(kind, loss=loss, user_l2=0.02, item_l2=0.01, init_scale=0.5)
+    settings = settings.model_copy(update={"weight_l2": 0.3})
     trainer = Trainer(Job(settings, examples(tmp_path / "shards", moving=True), None, str(tmp_path), 0), Alone())
     trainer.dense.weights += 0.1  # the constant, where it is learned
     batch = next(trainer.batches.epoch(0))

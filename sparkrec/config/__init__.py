@@ -50,6 +50,7 @@ from sparkrec.config.networks import (
     WideDeepSettings,
 )
 from sparkrec.config.prepare import (
+    ColdItems,
     ExplicitFeedback,
     FoldSplit,
     GivenSplit,

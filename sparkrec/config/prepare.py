@@ -92,6 +92,15 @@ class FoldSplit(Settings):
         return self
 
 
+class ColdItems(Settings):
+    """A share of the items is new: all their interactions are the test split."""
+
+    kind: Literal["cold_items"] = "cold_items"
+    test: float = Field(0.2, gt=0, lt=1)
+    """Share of the items."""
+    seed: int = 0
+
+
 class GivenSplit(Settings):
     """Train and test tables as somebody else split them."""
 
@@ -116,7 +125,7 @@ class GivenSplit(Settings):
 
 
 Split: TypeAlias = Annotated[
-    LeaveLastOut | TimeSplit | RatioSplit | FoldSplit | GivenSplit, Field(discriminator="kind")
+    LeaveLastOut | TimeSplit | RatioSplit | FoldSplit | ColdItems | GivenSplit, Field(discriminator="kind")
 ]
 
 

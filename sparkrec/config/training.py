@@ -57,6 +57,8 @@ class TrainingSettings(Settings):
     """items: drawn for each positive. batch: the positives of the batch, for bpr, hinge and softmax."""
     popularity_power: float = Field(0.0, ge=0, le=1)
     """a of sampling by popularity^a. 0: uniform."""
+    unseen_negatives: bool = True
+    """Whether items without a train interaction are drawn. False where they are new, not unwanted."""
     negative_weight: float = Field(1.0, gt=0)
     epochs: int = Field(20, ge=1)
     batch: int = Field(2048, ge=1)

@@ -27,20 +27,27 @@ class Alias:
     """(m,) where it goes instead."""
     log_probability: F64
     """(m,) of each item."""
+    drawable: int
+    """Items of a probability above 0."""
 
     @classmethod
     def of(cls, weights: F64) -> Alias:
-        """Of (m,) weights > 0. Raises ValueError for others."""
-        if len(weights) == 0 or not (np.isfinite(weights).all() and (weights > 0).all()):
-            raise ValueError("weights: expected at least one, all positive and finite")
+        """Of (m,) weights, 0 or more, not all 0. Raises ValueError for others."""
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+            raise ValueError("weights: expected at least one above 0, none below, all finite")
         probability = weights / weights.sum()
         keep, other = _alias(frozen(probability * len(weights), np.float64, "weights"))
-        return cls(keep, other, np.log(probability))
+        with np.errstate(divide="ignore"):
+            return cls(keep, other, np.log(probability), int(np.count_nonzero(weights)))
 
 
-def popularity(counts: I64, power: float) -> Alias:
-    """(count + 1)^power: 0 is uniform, 1 as often as they occur; 3/4 is word2vec's (Mikolov et al. 2013)."""
-    return Alias.of((counts.astype(np.float64) + 1.0) ** power)
+def popularity(counts: I64, power: float, unseen: bool = True) -> Alias:
+    """(count + 1)^power: 0 is uniform, 1 as often as they occur; 3/4 is word2vec's (Mikolov et al. 2013).
+
+    unseen  whether items without any count are drawn
+    """
+    weights = (counts.astype(np.float64) + 1.0) ** power
+    return Alias.of(weights if unseen else np.where(counts > 0, weights, 0.0))
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ def draw_negatives(key: int, first: int, rows: I64, positives: Positives, alias:
     """
     rows = frozen(rows, np.int64, "rows")
     check_range(rows, len(positives.indptr) - 1, "rows")
-    full = positives.degrees.take(rows) >= len(alias.keep) if n else np.zeros(0, bool)
+    full = positives.degrees.take(rows) >= alias.drawable if n else np.zeros(0, bool)
     if full.any():
         raise ValueError(f"rows: row {rows[int(np.argmax(full))]} has every item, expected one left to draw")
     bits = np.uint64(key & 0xFFFFFFFFFFFFFFFF)
@@ -113,7 +120,8 @@ def _alias(scaled: F64) -> tuple[F64, I32]:
             small[n_small] = high
             n_small += 1
     for at in range(n_small):  # rounding left them
-        keep[small[at]] = 1.0
+        keep[small[at]] = 1.0 if scaled[small[at]] > 0.0 else 0.0
+        other[small[at]] = np.argmax(scaled)
     for at in range(n_large):
         keep[large[at]] = 1.0
     return keep, other

@@ -306,8 +306,8 @@ def encode(frame: DataFrame, codes: Sequence[FieldCode], label: str) -> DataFram
         for at, code in enumerate(codes)
     ]
     read = frame.select(*kept, *plain)
-    schema = ", ".join(f"`{name}` {frame.schema[name].dataType.simpleString()}" for name in kept)
-    return read.mapInArrow(_encoder(list(codes), len(kept)), f"{schema}, {ENTRIES}")
+    schema = [f"`{name}` {frame.schema[name].dataType.simpleString()}" for name in kept]
+    return read.mapInArrow(_encoder(list(codes), len(kept)), ", ".join([*schema, ENTRIES]))
 
 
 def _encoder(codes: list[FieldCode], kept: int) -> Any:

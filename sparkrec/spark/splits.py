@@ -9,7 +9,7 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from sparkrec.config import FoldSplit, LeaveLastOut, RatioSplit, Split, TimeSplit, instant
+from sparkrec.config import ColdItems, FoldSplit, LeaveLastOut, RatioSplit, Split, TimeSplit, instant
 from sparkrec.errors import PrepareError
 
 PARTS = ("train", "validation", "test")
@@ -29,6 +29,9 @@ def split(frame: DataFrame, settings: Split) -> DataFrame:
 def _part(frame: DataFrame, settings: Split) -> Column:
     if isinstance(settings, TimeSplit):
         return _by_time(settings)
+    if isinstance(settings, ColdItems):
+        drawn = F.pmod(F.xxhash64(F.lit(settings.seed), "item_id"), F.lit(1_000_000))
+        return F.when(drawn < round(settings.test * 1_000_000), "test").otherwise("train")
     n = F.count("*").over(Window.partitionBy("user_id"))
     if isinstance(settings, LeaveLastOut):
         latest_first = [F.desc("timestamp"), F.desc("item_id"), *_others(frame)]
@@ -113,6 +116,8 @@ def _reason(lacking: str, frame: DataFrame, settings: Split) -> str:
             f"no user has enough for a share of {settings.test} that leaves one to train on. "
             "Raise split.test, or choose split 'fold'."
         )
+    if isinstance(settings, ColdItems):
+        return "the share of items is too small or too large for so few items. Change split.test or split.seed."
     if isinstance(settings, FoldSplit):
         share = "none" if lacking == "test" else "all"
         return f"fold {settings.fold} of {settings.folds} got {share} of them. Lower split.folds or change split.seed."

@@ -186,9 +186,9 @@ class Batches:
             try:
                 drawn = draw_negatives(key, begin, rows, shard.positives, self.alias, self.negatives)
             except ValueError:
-                full = rows[degrees >= self.shards.n_items][0]
+                full = rows[degrees >= self.alias.drawable][0]
                 raise TrainError(
-                    f"user {shard.users[full]} has all {self.shards.n_items} items: there is no negative to draw. "
+                    f"user {shard.users[full]} has all {self.alias.drawable} items: there is no negative to draw. "
                     "Leave this user out, or use a loss without negatives."
                 ) from None
             items = np.concatenate((items, drawn), axis=1)

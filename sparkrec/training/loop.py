@@ -84,7 +84,7 @@ class Trainer:
         self.job, self.collective = job, collective
         self.settings = settings = job.settings.training
         self.shards = Shards.open(job.shards)
-        self.alias = popularity(self.shards.item_counts, settings.popularity_power)
+        self.alias = popularity(self.shards.item_counts, settings.popularity_power, settings.unseen_negatives)
         draws = settings.negatives if settings.loss in ("bce", "weighted_squared", "bpr", "hinge", "softmax") else 0
         of_batch = settings.negative_sampling == "batch" and draws > 0
         self.batches = Batches(

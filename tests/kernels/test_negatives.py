@@ -47,11 +47,23 @@ def test_membership_is_that_of_sets():
     np.testing.assert_array_equal(found, expected)
 
 
+def test_items_that_nobody_has_can_be_left_out():
+    counts = np.array([0, 3, 0, 1, 5, 0, 2])
+    alias = popularity(counts, 0.0, unseen=False)
+    nothing = Positives.of((np.zeros(2, np.int64), np.zeros(0, np.int32)), 1, 7)
+    drawn = draw_negatives(0, 0, np.zeros(20_000, np.int64), nothing, alias, 1)
+    shares = np.bincount(drawn[:, 0], minlength=7) / len(drawn)
+    np.testing.assert_allclose(shares, (counts > 0) / 4, atol=0.015)
+    every = Positives.of((np.array([0, 4]), np.array([1, 3, 4, 6], np.int32)), 1, 7)
+    with pytest.raises(ValueError, match="row 0 has every item"):
+        draw_negatives(0, 0, np.array([0]), every, alias, 1)
+
+
 def test_what_cannot_be_drawn_is_refused():
     every = Positives.of((np.array([0, 2]), np.array([0, 1], np.int32)), 1, 2)
     with pytest.raises(ValueError, match="row 0 has every item, expected one left to draw"):
         draw_negatives(0, 0, np.array([0]), every, Alias.of(np.ones(2)), 1)
-    with pytest.raises(ValueError, match="weights: expected at least one, all positive and finite"):
-        Alias.of(np.array([1.0, 0.0]))
+    with pytest.raises(ValueError, match="weights: expected at least one above 0, none below, all finite"):
+        Alias.of(np.array([1.0, -1.0]))
     with pytest.raises(ValueError, match=r"positives: found 0 to 9, expected ids in \[0, 9\)"):
         Positives.of(LISTS, 3, 9)

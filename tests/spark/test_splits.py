@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 from pyspark.sql import functions as F
 
-from sparkrec.config import FoldSplit, GivenSplit, LeaveLastOut, RatioSplit, TimeSplit
+from sparkrec.config import ColdItems, FoldSplit, GivenSplit, LeaveLastOut, RatioSplit, TimeSplit
 from sparkrec.errors import PrepareError
 from sparkrec.spark.splits import check, split
 
@@ -93,6 +93,13 @@ def test_rows_that_differ_in_nothing_but_their_value_are_told_apart(spark):
     frames = [spark.createDataFrame(each, SCHEMA) for each in (rows, rows[::-1])]
     held_out = [split(frame, RatioSplit(test=0.5)).where("part = 'test'").collect() for frame in frames]
     assert sorted(row.value for row in held_out[0]) == sorted(row.value for row in held_out[1])
+
+
+def test_cold_items_are_held_out_with_all_they_have(spark):
+    frame = spark.range(6000).selectExpr("id % 10 AS user_id", "id % 600 AS item_id", "NULL AS timestamp")
+    found = split(frame, ColdItems(test=0.3)).groupBy("item_id").agg(F.collect_set("part").alias("parts")).collect()
+    assert {tuple(row.parts) for row in found} == {("train",), ("test",)}
+    assert sum(row.parts == ["test"] for row in found) == pytest.approx(180, abs=40)
 
 
 def test_a_time_split_holds_out_everything_from_an_instant_on(log):

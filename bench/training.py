@@ -157,7 +157,7 @@ def _field_shards(interactions: str, folder: str, of_group: int) -> str:
     )  # fmt: skip
     codes = fit(rows, FeatureSettings(context=[CategoricalField(column=name) for name in CONTEXT]))
     n_items = rows.agg(F.max("item")).collect()[0][0] + 1
-    nothing = [{"item": item, "since": ALWAYS, "rows": [], "weights": []} for item in range(n_items)]
+    nothing = [{"item": item, "since": ALWAYS, "rows": b"", "weights": b""} for item in range(n_items)]
     known = Known(codes.layout, pa.Table.from_pylist(nothing, ITEM_FEATURES))
     examples = encode(rows, codes.of("context"), "the uses")
     write_shards(examples, folder, n_items=n_items, groups=1, of_group=of_group, seed=0, known=known)

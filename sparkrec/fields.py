@@ -73,20 +73,34 @@ class Entries(NamedTuple):
         return cls(np.zeros(n + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
 
     @classmethod
-    def of_arrow(cls, rows: pa.ListArray, weights: pa.ListArray) -> Entries:
-        """Of two columns of lists of equal lengths."""
-        start = rows.offsets.to_numpy().astype(np.int64)
-        values = rows.values.to_numpy(zero_copy_only=False)[start[0] : start[-1]]
-        first = weights.offsets[0].as_py()
-        numbers = weights.values.to_numpy(zero_copy_only=False)[first : first + len(values)]
-        return cls(start - start[0], values.astype(np.int32, copy=False), numbers.astype(np.float32, copy=False))
+    def of_arrow(cls, rows: pa.Array | pa.ChunkedArray, weights: pa.Array | pa.ChunkedArray) -> Entries:
+        """Of two columns of bytes: int32 rows and as many float32 weights."""
+        row, start = _numbers(rows, np.int32)
+        return cls(start, row, _numbers(weights, np.float32)[0])
 
-    def arrow(self) -> tuple[pa.ListArray, pa.ListArray]:
-        """As two columns of lists."""
-        start = pa.array(self.start, pa.int32())
-        return pa.ListArray.from_arrays(start, pa.array(self.row)), pa.ListArray.from_arrays(
-            start, pa.array(self.weight)
+    def arrow(self) -> tuple[pa.BinaryArray, pa.BinaryArray]:
+        """As two columns of bytes, which Spark hands over as they are; lists it would take apart."""
+        offsets = pa.py_buffer((4 * self.start).astype(np.int32))
+        n = len(self.start) - 1
+        return tuple(
+            pa.Array.from_buffers(pa.binary(), n, [None, offsets, pa.py_buffer(np.ascontiguousarray(values))])
+            for values in (self.row, self.weight)
         )
+
+
+def _numbers(column: pa.Array | pa.ChunkedArray, kind: type) -> tuple[NDArray[Any], I64]:
+    """Numbers of 4 bytes, one row after the other, and where each row begins."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    values: list[NDArray[Any]] = [np.zeros(0, kind)]
+    lengths = [np.zeros(0, np.int64)]
+    for chunk in chunks:
+        _, offsets, data = chunk.buffers()
+        bounds = np.frombuffer(offsets, np.int32, len(chunk) + 1, 4 * chunk.offset).astype(np.int64)
+        lengths.append(np.diff(bounds) // 4)
+        if bounds[-1] > bounds[0]:
+            values.append(np.frombuffer(data, kind, (bounds[-1] - bounds[0]) // 4, bounds[0]))
+    whole = values[1] if len(values) == 2 else np.concatenate(values)
+    return whole, np.concatenate((np.zeros(1, np.int64), np.cumsum(np.concatenate(lengths))))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 A folder of plain Parquet files, (user int64, item int32, value float, confidence float) sorted by user and item, with
 all rows of a user in one file, and a manifest, written last. Examples with features have (timestamp int64, rows
-list<int32>, weights list<float>) too, and the manifest names their fields. An epoch goes over the groups, one after
-the other; process r of P reads the shards r, r + P, ... of each group.
+binary, weights binary) too, and the manifest names their fields. An epoch goes over the groups, one after the other;
+process r of P reads the shards r, r + P, ... of each group.
 """
 
 from __future__ import annotations
@@ -25,16 +25,14 @@ from sparkrec.kernels.csr import latest
 from sparkrec.kernels.negatives import Positives
 
 SCHEMA = pa.schema([("user", pa.int64()), ("item", pa.int32()), ("value", pa.float32()), ("confidence", pa.float32())])
-WITH_FEATURES = pa.schema(
-    [*SCHEMA, ("timestamp", pa.int64()), ("rows", pa.list_(pa.int32())), ("weights", pa.list_(pa.float32()))]
-)
+WITH_FEATURES = pa.schema([*SCHEMA, ("timestamp", pa.int64()), ("rows", pa.binary()), ("weights", pa.binary())])
 """`timestamp` is in microseconds; rows and weights are entries of `sparkrec.fields`."""
 ITEM_FEATURES = pa.schema(
     [
         ("item", pa.int32()),
         ("since", pa.int64()),
-        ("rows", pa.list_(pa.int32())),
-        ("weights", pa.list_(pa.float32())),
+        ("rows", pa.binary()),
+        ("weights", pa.binary()),
     ]
 )
 """What is known of an item from a point in time on; ascending, with one for all times of each item."""
@@ -129,7 +127,7 @@ class Shards:
         shard = Shard(number, users, indptr, items, values, confidence, positives)
         if self.layout is None:
             return shard
-        entries = Entries.of_arrow(*(table[name].combine_chunks() for name in ("rows", "weights")))
+        entries = Entries.of_arrow(table["rows"], table["weights"])
         return replace(shard, timestamps=table["timestamp"].to_numpy(), entries=entries)
 
     @cached_property
@@ -175,7 +173,7 @@ class ItemFeatures:
     def of(cls, table: pa.Table, n_items: int) -> ItemFeatures:
         """Of a table as ITEM_FEATURES."""
         start = np.searchsorted(table["item"].to_numpy(), np.arange(n_items + 1))
-        entries = Entries.of_arrow(*(table[name].combine_chunks() for name in ("rows", "weights")))
+        entries = Entries.of_arrow(table["rows"], table["weights"])
         return cls(start, table["since"].to_numpy(), entries)
 
     @classmethod

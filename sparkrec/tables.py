@@ -75,7 +75,7 @@ TRIALS = Table(
 SPLIT = Table(
     "train | validation | test",
     # implicit: value 1 and a confidence; explicit: the rating and confidence 1
-    # with features: rows array<int>, weights array<float>, entries of who asks (`sparkrec.fields`)
+    # with features: rows binary, weights binary, entries of who asks: int32 and float32 (`sparkrec.fields`)
     "user long, item long, value float, confidence float, timestamp timestamp",
     key=("user", "item"),
     written_by="prepare",
@@ -86,13 +86,13 @@ DATASET_ITEMS = Table("items", "item long, item_id id, train_count long", key=("
 USER_FEATURES = Table(
     "user_features",
     # what is known of a user from `since` on; null: from ever
-    "user long, since timestamp, rows array<int>, weights array<float>",
+    "user long, since timestamp, rows binary, weights binary",
     key=("user", "since"),
     written_by="prepare",
 )
 ITEM_FEATURES = Table(
     "item_features",
-    "item long, since timestamp, rows array<int>, weights array<float>",
+    "item long, since timestamp, rows binary, weights binary",
     key=("item", "since"),
     written_by="prepare",
 )

@@ -31,7 +31,7 @@ class Vectors(NamedTuple):
     field: I64
     """(e,) which field, ascending in each vector."""
     place: I32
-    """(e,) row of the sums."""
+    """(e,) row of the sums; of none where there are no gradients."""
 
 
 class FieldPairs(NamedTuple):
@@ -100,6 +100,23 @@ def add_gradients(
                 total += _shrink(items, pairs.item[e, j], weight_l2, rate, item_sums, pairs.item_place[e, j])
                 total += _shrink_entries(items, pairs.known, e * k + j, weight_l2, rate, item_sums)
     return total, by_constant
+
+
+@njit(cache=True, nogil=True)
+def scores(users: F32, items: F32, features: F32, constant: float, query: Vectors, known: Vectors) -> F32:
+    """(n,) of n queries, each of one item.
+
+    users, items   (n, 1 + d) rows of each
+    query, known   (n,) what is known of who asks, and of the item: rows of `features`
+    """
+    found = np.empty(len(users), np.float32)
+    first, second = np.empty(users.shape[1], np.float32), np.empty(users.shape[1], np.float32)
+    field = np.empty(users.shape[1], np.float32)
+    for at in range(len(users)):
+        alone = _add_up(users, at, features, query, at, first, field)
+        own = _add_up(items, at, features, known, at, second, field)
+        found[at] = alone + own + _inner(first, second) + constant
+    return found
 
 
 @njit(cache=True, nogil=True, fastmath=REGROUPED)

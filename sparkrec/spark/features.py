@@ -25,10 +25,15 @@ from sparkrec.spark.sources import read_source, require_columns
 
 log = logging.getLogger(__name__)
 
-ENTRIES = "rows array<int>, weights array<float>"
+ENTRIES = "rows binary, weights binary"
 """Columns that `encode` adds."""
 
 _DATE_PARTS = {"hour": 24, "weekday": 7, "day": 32, "month": 13}
+
+
+def nothing() -> list[Column]:
+    """`ENTRIES` of which there are none."""
+    return [F.lit(b"").alias(name) for name in ("rows", "weights")]
 
 
 def column(name: str) -> Column:
@@ -284,8 +289,7 @@ def encode(frame: DataFrame, codes: Sequence[FieldCode], label: str) -> DataFram
         if each.name not in fields.SIDES or not isinstance(each.dataType, StructType)  # `user` may also be an id
     ]
     if not codes:
-        empty = [F.array().cast(kind).alias(name) for name, kind in (each.split() for each in ENTRIES.split(", "))]
-        return frame.select(*kept, *empty)
+        return frame.select(*kept, *nothing())
     for code in codes:
         struct = frame.schema[code.side].dataType if code.side in frame.columns else None
         struct = struct if isinstance(struct, StructType) else StructType()

@@ -83,6 +83,9 @@ class FieldHead(Head, Protocol):
     def columns(self, field: str) -> tuple[str, list[int]]:
         """Where a field is: columns of `queries`, or of `items`."""
 
+    def score_events(self, users: tuple[I64, F32, Entries], items: tuple[I64, F32, Entries]) -> F32:
+        """(n,) of n queries, each of one item: their ids, rows and entries."""
+
     def score_rows(self, queries: F32, items: F32) -> F32:
         """(n, p) and (n, q) -> (n,)."""
 

@@ -23,6 +23,7 @@ from sparkrec.fields import Entries
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.shards import ALWAYS, ITEM_FEATURES, ItemFeatures
 from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.features import nothing
 from sparkrec.spark.model import FieldHead, Model
 from sparkrec.spark.rows import dense_vectors
 
@@ -38,8 +39,7 @@ def field_head(model: Model) -> FieldHead | None:
 def known_users(dataset: Dataset) -> DataFrame:
     """(user, rows, weights): what was known of each user when the last train interaction took place."""
     if dataset.layout is None:
-        nothing = F.array().cast("array<int>").alias("rows"), F.array().cast("array<float>").alias("weights")
-        return dataset.users.select("user", *nothing)
+        return dataset.users.select("user", *nothing())
     until = dataset.train.agg(F.max("timestamp")).collect()[0][0]
     versions = dataset.features("user").where(F.col("since").isNull() | (F.col("since") <= F.lit(until)))
     # a row without a point in time is before all others
@@ -160,7 +160,7 @@ def timed(events: DataFrame) -> DataFrame:
     given = events.withColumn("_micros", F.coalesce(F.unix_micros("timestamp"), F.lit(2**63 - 1)))
     if "rows" in events.columns:
         return given
-    return given.withColumns({"rows": F.array().cast("array<int>"), "weights": F.array().cast("array<float>")})
+    return given.select("*", *nothing())
 
 
 def folders(model: Model, dataset: Dataset) -> tuple[str, str | None]:
@@ -192,18 +192,23 @@ class Tables:
         self.features = _read_features(item_features, self.items)
 
     def score(self, head: Any, batch: pa.RecordBatch) -> F32:
-        scores: F32 = head.score_rows(*self.rows(head, batch))
-        scores[~np.isin(batch.column("item").to_numpy(), self.items)] = np.nan
+        scores: F32 = head.score_events(*self.sides(head, batch))
+        items = batch.column("item").to_numpy()
+        scores[self.items[np.searchsorted(self.items, items).clip(max=len(self.items) - 1)] != items] = np.nan
         return scores
 
     def rows(self, head: Any, batch: pa.RecordBatch | pa.Table) -> tuple[F32, F32]:
         """Queries and items of events, as `head.score_rows` takes them."""
+        users, items = self.sides(head, batch)
+        return head.queries(*users), head.items(*items)
+
+    def sides(self, head: Any, batch: pa.RecordBatch) -> tuple[tuple[I64, F32, Entries], tuple[I64, F32, Entries]]:
+        """Ids, rows and entries of the users and the items of events."""
         users, items = (batch.column(name).to_numpy() for name in ("user", "item"))
         entries = Entries.of_arrow(batch.column("rows"), batch.column("weights"))
-        queries = head.queries(users, _found(self.users, self.user_rows, users)[0], entries)
         rows, at = _found(self.items, self.item_rows[:, : head.row], items)
         known = self.features.at(at, batch.column("_micros").to_numpy())
-        return queries, head.items(at, rows, known)
+        return (users, _found(self.users, self.user_rows, users)[0], entries), (at, rows, known)
 
 
 @lru_cache(maxsize=2)

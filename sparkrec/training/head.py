@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from sparkrec.config import ModelSettings
 from sparkrec.errors import InputError
 from sparkrec.fields import Entries, Layout
+from sparkrec.kernels import field_pairs
 from sparkrec.kernels.arrays import F32, I64, Lists
 from sparkrec.models import MODELS
 from sparkrec.models.field_model import FieldModel
@@ -31,6 +32,10 @@ PAIRS = 1 << 16
 HEAD_FILE = "head.safetensors"
 """Its name beside the tables of a model."""
 _FEATURES = "features"
+
+
+Side: TypeAlias = tuple[I64, F32, Entries]
+"""Ids (n,), rows (n, d) and entries of users or items."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,21 @@ class Head:
     def fold_items(self, rows: F32) -> F32:
         """(n, q) as `items` makes them -> (n, d) vectors."""
         return self._folded(None, torch.from_numpy(rows))
+
+    def score_events(self, users: Side, items: Side) -> F32:
+        """(n,) of n queries, each of one item; by a kernel for lr and fm."""
+        if not self.folds:
+            return self.score_rows(self.queries(*users), self.items(*items))
+        assert self.layout is not None
+        features, constant = np.ascontiguousarray(self.weights[_FEATURES]), float(self.weights["constant"])
+        of_users, of_items = (np.ascontiguousarray(rows) for _, rows, _ in (users, items))
+        vectors = (self._vectors(entries) for _, _, entries in (users, items))
+        return field_pairs.scores(of_users, of_items, features, constant, *vectors)
+
+    def _vectors(self, entries: Entries) -> field_pairs.Vectors:
+        assert self.layout is not None
+        row = entries.row.astype(np.int64)
+        return field_pairs.Vectors(entries.start, row, entries.weight, self.layout.field_of[row], np.zeros(0, np.int32))
 
     def score_rows(self, queries: F32, items: F32) -> F32:
         """(n, p) and (n, q) -> (n,)."""

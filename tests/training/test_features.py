@@ -73,9 +73,9 @@ def examples(folder, *, moving=False, **how):
 
     versions = [(item, since, *known(item, turn)) for item in range(ITEMS) for turn, since in enumerate((ALWAYS, 100))]
     versions = versions if moving else versions[::2]
-    table = pa.Table.from_pylist(
-        [dict(zip(ITEM_FEATURES.names, each, strict=True)) for each in versions], ITEM_FEATURES
-    )
+    items_of, since, rows, weights = zip(*versions, strict=True)
+    columns = [pa.array(items_of, pa.int32()), pa.array(since, pa.int64()), *lists(rows, weights).arrow()]
+    table = pa.table(columns, schema=ITEM_FEATURES)
     times = rng.integers(0, 200, len(users))
     about = {"layout": LAYOUT, "entries": query, "items": table, "times": times}
     return write_shards(folder, users, items, ITEMS, known=about, **how)

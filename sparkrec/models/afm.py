@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import AfmSettings
-from sparkrec.models.field_model import FieldModel
+from sparkrec.models.field_model import FieldModel, joined, weights_of
 from sparkrec.models.recommender import Sizes
 
 
@@ -23,9 +23,10 @@ class AFM(FieldModel):
         self.out = nn.Linear(settings.dim, 1, bias=False)
         self._upper = torch.triu_indices(self.n_fields, self.n_fields, 1)
 
-    def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:
+    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+        vectors = joined(query[..., 1:], item[..., 1:])
         f, g = self._upper.to(vectors.device)
         pairs = vectors.index_select(-2, f) * vectors.index_select(-2, g)
         attended = self.attention(pairs).softmax(-2)
         logits: Tensor = self.out(self.dropout((attended * pairs).sum(-2))).squeeze(-1)
-        return weights.sum(-1) + logits
+        return weights_of(query, item) + logits

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import DcnSettings
-from sparkrec.models.field_model import FieldModel
+from sparkrec.models.field_model import FieldModel, joined, weights_of
 from sparkrec.models.layers import perceptron
 from sparkrec.models.recommender import Sizes
 
@@ -22,9 +22,9 @@ class DCN(FieldModel):
         self.deep = perceptron([size, *settings.layers], settings.dropout, settings.batch_norm)
         self.out = nn.Linear(size + settings.layers[-1], 1, bias=False)
 
-    def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:
-        first = crossed = vectors.flatten(-2)
+    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+        first = crossed = joined(query[..., 1:], item[..., 1:]).flatten(-2)
         for layer in self.cross:
             crossed = first * layer(crossed) + crossed
         logits: Tensor = self.out(torch.cat((crossed, self.deep(first)), -1)).squeeze(-1)
-        return logits + weights.sum(-1)
+        return logits + weights_of(query, item)

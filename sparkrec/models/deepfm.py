@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sparkrec.config import DeepfmSettings
-from sparkrec.models.field_model import FieldModel
-from sparkrec.models.fm import pair_sums
-from sparkrec.models.layers import perceptron
+from sparkrec.models.field_model import FieldModel, weights_of
+from sparkrec.models.fm import inner_pairs
+from sparkrec.models.layers import Tower
 from sparkrec.models.recommender import Sizes
 
 
@@ -16,9 +16,11 @@ class DeepFM(FieldModel):
 
     def __init__(self, settings: DeepfmSettings, sizes: Sizes) -> None:
         super().__init__(settings, sizes, settings.dim)
-        hidden = perceptron([self.n_fields * settings.dim, *settings.layers], settings.dropout, settings.batch_norm)
-        self.deep = nn.Sequential(*hidden, nn.Linear(settings.layers[-1], 1, bias=False))
+        sides = self.n_query * settings.dim, self.n_item * settings.dim
+        self.deep = Tower(*sides, settings.layers, settings.dropout, settings.batch_norm)
+        self.out = nn.Linear(settings.layers[-1], 1, bias=False)
 
-    def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:
-        deep: Tensor = self.deep(vectors.flatten(-2)).squeeze(-1)
-        return weights.sum(-1) + pair_sums(vectors).sum(-1) + deep
+    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+        x, w = query[..., 1:], item[..., 1:]
+        deep: Tensor = self.out(self.deep(x.flatten(-2), w.flatten(-2))).squeeze(-1)
+        return weights_of(query, item) + inner_pairs(x, w) + deep

@@ -34,19 +34,19 @@ class FieldModel(Recommender):
         return self.n_query + self.n_item
 
     @abstractmethod
-    def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:
-        """(..., F) and (..., F, d) -> (...) logits, without the constant."""
+    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+        """(..., F_q, 1 + d) and (..., F_i, 1 + d), broadcast against each other, -> (...) logits, without the constant.
+
+        What depends on one side alone is computed once for all that the other is paired with.
+        """
 
     def combine(self, x: Tensor, w: Tensor) -> Tensor:
-        fields = self.fields(x, w)
-        logits: Tensor = self.interact(fields[..., 0], fields[..., 1:]) + self.constant
+        logits: Tensor = self.interact(self._of(x, self.n_query), self._of(w, self.n_item)) + self.constant
         return logits
 
     def fields(self, x: Tensor, w: Tensor) -> Tensor:
-        """(..., F, 1 + d), broadcast."""
-        x, w = self._of(x, self.n_query), self._of(w, self.n_item)
-        shape = torch.broadcast_shapes(x.shape[:-2], w.shape[:-2])
-        return torch.cat((x.expand(*shape, -1, -1), w.expand(*shape, -1, -1)), -2)
+        """(..., F, 1 + d): all of a pair."""
+        return joined(self._of(x, self.n_query), self._of(w, self.n_item))
 
     def _of(self, rows: Tensor, n_fields: int) -> Tensor:
         fields: Tensor = rows[..., : n_fields * self.row].unflatten(-1, (n_fields, self.row))
@@ -92,3 +92,14 @@ class FieldModel(Recommender):
         if known.slot is not None:
             rows = rows.new_zeros(n * n_fields, self.row).index_add(0, known.slot, rows)
         return rows.reshape(n, n_fields * self.row)
+
+
+def joined(query: Tensor, item: Tensor) -> Tensor:
+    """(..., F_q, n) and (..., F_i, n), broadcast, -> (..., F, n)."""
+    shape = torch.broadcast_shapes(query.shape[:-2], item.shape[:-2])
+    return torch.cat((query.expand(*shape, -1, -1), item.expand(*shape, -1, -1)), -2)
+
+
+def weights_of(query: Tensor, item: Tensor) -> Tensor:
+    """The sum of the weights of both sides."""
+    return query[..., 0].sum(-1) + item[..., 0].sum(-1)

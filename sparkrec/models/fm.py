@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sparkrec.config import FmSettings
-from sparkrec.models.field_model import FieldModel
+from sparkrec.models.field_model import FieldModel, weights_of
 from sparkrec.models.recommender import Sizes
 
 
@@ -16,14 +16,20 @@ def pair_sums(vectors: Tensor) -> Tensor:
     return 0.5 * (vectors.sum(-2).square() - vectors.square().sum(-2))
 
 
+def inner_pairs(query: Tensor, item: Tensor) -> Tensor:
+    """(..., F_q, d) and (..., F_i, d) -> (...): the sum of <v_f, v_g> over all pairs of the fields of both."""
+    within = pair_sums(query).sum(-1) + pair_sums(item).sum(-1)
+    return within + (query.sum(-2) * item.sum(-2)).sum(-1)
+
+
 class FM(FieldModel):
     """sum_f a_f + sum_{f < g} <v_f, v_g> + c (Rendle 2010, eq. 1), over pairs of different fields."""
 
     def __init__(self, settings: FmSettings, sizes: Sizes) -> None:
         super().__init__(settings, sizes, settings.dim)
 
-    def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:
-        return weights.sum(-1) + pair_sums(vectors).sum(-1)
+    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+        return weights_of(query, item) + inner_pairs(query[..., 1:], item[..., 1:])
 
     def vectors(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         """What is the query's alone and the item's alone are numbers; between them is one inner product."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import FwfmSettings
-from sparkrec.models.field_model import FieldModel
+from sparkrec.models.field_model import FieldModel, joined, weights_of
 from sparkrec.models.recommender import Sizes
 
 
@@ -19,8 +19,9 @@ class FwFM(FieldModel):
         """r, row by row of its upper triangle."""
         self._upper = torch.triu_indices(self.n_fields, self.n_fields, 1)
 
-    def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:
+    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+        vectors = joined(query[..., 1:], item[..., 1:])
         matrix = vectors.new_zeros(self.n_fields, self.n_fields)
         f, g = self._upper
         matrix = matrix.index_put((f.to(vectors.device), g.to(vectors.device)), self.strength.to(vectors.dtype))
-        return weights.sum(-1) + (torch.matmul(matrix, vectors) * vectors).sum((-1, -2))
+        return weights_of(query, item) + (torch.matmul(matrix, vectors) * vectors).sum((-1, -2))

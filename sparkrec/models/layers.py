@@ -42,6 +42,29 @@ def perceptron(sizes: Sequence[int], dropout: float = 0.0, batch_norm: bool = Fa
     """Linear layers of these sizes; behind each batch norm, if it is wanted, ReLU and dropout."""
     layers: list[nn.Module] = []
     for size, following in pairwise(sizes):
-        layers += [nn.Linear(size, following), *([BatchNorm(following)] if batch_norm else []), nn.ReLU()]
-        layers += [nn.Dropout(dropout)] if dropout else []
+        layers += [nn.Linear(size, following), *behind_layer(following, dropout, batch_norm)]
     return nn.Sequential(*layers)
+
+
+def behind_layer(size: int, dropout: float, batch_norm: bool) -> list[nn.Module]:
+    """What comes behind a linear layer."""
+    norm: list[nn.Module] = [BatchNorm(size)] if batch_norm else []
+    return [*norm, nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
+
+
+class Tower(nn.Module):
+    """A perceptron of two sides together, the first layer as two, one a side: W (x, w) = W_x x + W_w w. So a user's
+    part is computed once for all items."""
+
+    def __init__(
+        self, user: int, item: int, layers: Sequence[int], dropout: float = 0.0, batch_norm: bool = False
+    ) -> None:
+        super().__init__()
+        self.user, self.item = nn.Linear(user, layers[0], bias=False), nn.Linear(item, layers[0])
+        behind = behind_layer(layers[0], dropout, batch_norm)
+        self.rest = nn.Sequential(*behind, *perceptron(layers, dropout, batch_norm))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """(..., user) and (..., item) -> (..., last layer)."""
+        hidden: Tensor = self.rest(self.user(x) + self.item(w))
+        return hidden

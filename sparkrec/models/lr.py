@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sparkrec.config import LrSettings
-from sparkrec.models.field_model import FieldModel
+from sparkrec.models.field_model import FieldModel, weights_of
 from sparkrec.models.recommender import Sizes
 
 
@@ -16,8 +16,8 @@ class LR(FieldModel):
     def __init__(self, settings: LrSettings, sizes: Sizes) -> None:
         super().__init__(settings, sizes, 0)
 
-    def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:
-        return weights.sum(-1)
+    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+        return weights_of(query, item)
 
     def vectors(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         of_query = self._of(x, self.n_query)[..., 0].sum(-1, keepdim=True) + self.constant

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from sparkrec.config import NeumfSettings
 from sparkrec.models.gmf import GMF
-from sparkrec.models.mlp import MLP, Tower
+from sparkrec.models.layers import Tower
+from sparkrec.models.mlp import MLP
 from sparkrec.models.recommender import Recommender, Sizes
 
 
@@ -23,7 +24,7 @@ class NeuMF(Recommender):
         super().__init__(sizes.users, size, sizes.items, size)
         self.dim = settings.dim
         self.layers = np.array([settings.layers[0] // 2, *settings.layers[1:]])
-        self.tower = Tower(settings.layers, settings.dropout)
+        self.tower = Tower(settings.layers[0] // 2, settings.layers[0] // 2, settings.layers[1:], settings.dropout)
         self.out = nn.Linear(settings.dim + settings.layers[-1], 1)
 
     def combine(self, x: Tensor, w: Tensor) -> Tensor:

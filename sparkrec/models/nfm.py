@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sparkrec.config import NfmSettings
-from sparkrec.models.field_model import FieldModel
+from sparkrec.models.field_model import FieldModel, weights_of
 from sparkrec.models.fm import pair_sums
 from sparkrec.models.layers import BatchNorm, perceptron
 from sparkrec.models.recommender import Sizes
@@ -23,6 +23,8 @@ class NFM(FieldModel):
             *norm, *dropout, *hidden, nn.Linear([settings.dim, *settings.layers][-1], 1, bias=False)
         )
 
-    def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:
-        deep: Tensor = self.deep(pair_sums(vectors)).squeeze(-1)
-        return weights.sum(-1) + deep
+    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+        x, w = query[..., 1:], item[..., 1:]
+        pooled = pair_sums(x) + pair_sums(w) + x.sum(-2) * w.sum(-2)
+        deep: Tensor = self.deep(pooled).squeeze(-1)
+        return weights_of(query, item) + deep

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import WideDeepSettings
-from sparkrec.models.field_model import FieldModel
-from sparkrec.models.layers import perceptron
+from sparkrec.models.field_model import FieldModel, weights_of
+from sparkrec.models.layers import Tower
 from sparkrec.models.recommender import Known, Sizes
 
 
@@ -20,8 +20,9 @@ class WideDeep(FieldModel):
 
     def __init__(self, settings: WideDeepSettings, sizes: Sizes) -> None:
         super().__init__(settings, sizes, settings.dim)
-        hidden = perceptron([self.n_fields * settings.dim, *settings.layers], settings.dropout, settings.batch_norm)
-        self.deep = nn.Sequential(*hidden, nn.Linear(settings.layers[-1], 1, bias=False))
+        sides = self.n_query * settings.dim, self.n_item * settings.dim
+        self.deep = Tower(*sides, settings.layers, settings.dropout, settings.batch_norm)
+        self.out = nn.Linear(settings.layers[-1], 1, bias=False)
         self.buckets, self.rate = settings.cross_buckets, settings.cross_rate
         names = sizes.layout.names
         crosses = settings.crosses
@@ -34,9 +35,10 @@ class WideDeep(FieldModel):
         if crosses:
             self.crossed = nn.Parameter(torch.zeros(len(crosses) * self.buckets))
 
-    def interact(self, weights: Tensor, vectors: Tensor) -> Tensor:
-        deep: Tensor = self.deep(vectors.flatten(-2)).squeeze(-1)
-        return weights.sum(-1) + deep
+    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+        x, w = query[..., 1:], item[..., 1:]
+        deep: Tensor = self.out(self.deep(x.flatten(-2), w.flatten(-2))).squeeze(-1)
+        return weights_of(query, item) + deep
 
     def combine(self, x: Tensor, w: Tensor) -> Tensor:
         logits = super().combine(x, w)

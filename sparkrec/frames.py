@@ -14,6 +14,7 @@ from sparkrec.configfile import validate
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.ids import number
 from sparkrec.spark.model import Model
+from sparkrec.spark.queries import bind, field_head, known_users
 from sparkrec.spark.retrieval import topk
 from sparkrec.spark.sources import require_columns
 from sparkrec.stages.registry import fit as fit_kind
@@ -39,7 +40,10 @@ class Recommender:
             ids = users.select(F.col(self.user).alias("user_id")).distinct()
             wanted = self.dataset.users.join(ids, "user_id").select("user")
         seen = self.dataset.train.select("user", "item") if exclude_seen else None
-        best = topk(self.model, k, users=wanted, exclude=seen)
+        model = self.model
+        if field_head(model) is not None:
+            model = bind(model, known_users(self.dataset))
+        best = topk(model, k, users=wanted, exclude=seen)
         named = best.join(self.dataset.users, "user").join(self.dataset.items, "item")
         return named.select(
             F.col("user_id").alias(self.user), "rank", F.col("item_id").alias(self.item), "score"

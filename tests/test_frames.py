@@ -23,6 +23,13 @@ def test_the_one_unheard_song_of_the_own_group_comes_first(spark, plays):
     assert [row.listener for row in model.recommend(k=1, users=asked).collect()] == ["a1"]
 
 
+def test_models_of_features_do_without_them(plays):
+    training = {"epochs": 30, "batch": 16, "learning_rate": 0.05, "init_scale": 0.1, "threads": 1}
+    model = fit(plays, user="listener", item="song", kind="fm", dim=4, training=training)
+    best = model.recommend(k=1).collect()
+    assert sum(row.song == f"{row.listener[0]}-song{row.listener[1]}" for row in best) >= 8
+
+
 def test_wrong_settings_and_columns_are_named(plays):
     with pytest.raises(ConfigError, match=r"model.rnk: unknown key"):
         fit(plays, user="listener", item="song", rnk=3)

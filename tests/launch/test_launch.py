@@ -17,7 +17,13 @@ from sparkrec.launch import launch
 from sparkrec.training.loop import Job, train
 from tests.training.examples import planted, write_shards
 
-pytestmark = [pytest.mark.spark, pytest.mark.torch, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.spark,
+    pytest.mark.torch,
+    pytest.mark.slow,
+    pytest.mark.alone,
+    pytest.mark.timeout(300),
+]
 
 USERS, ITEMS, _ = planted()
 LAUNCHERS = [pytest.param("horovod", marks=pytest.mark.horovod), "torch"]

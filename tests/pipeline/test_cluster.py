@@ -17,7 +17,7 @@ from sparkrec.configfile import validate
 from sparkrec.spark.lake import Lake
 from sparkrec.stages.pipeline import run
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 HOME = Path(pyspark.__file__).parent

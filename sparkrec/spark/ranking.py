@@ -24,6 +24,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +66,14 @@ class Metric:
         return self.metric if self.k is None else f"{self.metric}@{self.k}"
 
 
+class Measured(NamedTuple):
+    """What an evaluation has found."""
+
+    metrics: list[Metric]
+    calibration: pa.Table | None
+    """Of clicks: `Clicks.calibration`."""
+
+
 def overall(metrics: Iterable[Metric]) -> dict[str, float]:
     """Metrics over all users, by name: {"ndcg@10": 0.43, ...}."""
     return {each.name: each.value for each in metrics if each.segment == "all"}
@@ -93,7 +102,7 @@ def measure(
             f"metric {metric!r} does not exist. Choose rmse, mae, auc, {', '.join(CLICK_METRICS)}, or one with a "
             f"cutoff, as ndcg@10, of {', '.join((*METRICS, 'coverage', 'novelty'))}."
         )
-    return overall(found)[metric]
+    return overall(found.metrics)[metric]
 
 
 def metrics_of(
@@ -109,7 +118,7 @@ def metrics_of(
     ratings: bool = False,
     clip: tuple[float, float] | None = None,
     clicks: bool = False,
-) -> list[Metric]:
+) -> Measured:
     """Measure rankings by a protocol (None: no rankings), and predicted ratings and clicks if asked. A model that sees
     the context ranks for each user in that of the first held-out row.
 
@@ -143,6 +152,7 @@ def metrics_of(
         if predicted is None and scored is not None:
             predicted = truth.join(scored, ["user", "item"])
         found: list[Metric] = []
+        calibration: pa.Table | None = None
         if protocol is not None:
             targets = scored if auc and full else None
             found += _ranking(model, dataset, truth, targets, seen, protocol, sorted(set(cutoffs)), segments, auc)
@@ -151,13 +161,15 @@ def metrics_of(
             found += _ratings(predicted, dataset, clip, segments)
         if clicks:
             assert predicted is not None
-            for segment, name, value, users in Clicks(predicted).metrics(segments):
+            judged = Clicks(predicted)
+            calibration = judged.calibration()
+            for segment, name, value, users in judged.metrics(segments):
                 found.append(Metric(segment, name, None, value, users))
     finally:
         truth.unpersist()
         if scored is not None:
             scored.unpersist()
-    return found
+    return Measured(found, calibration)
 
 
 # --- segments -----------------------------------------------------------------------------------------------------

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import logging
+from importlib.util import find_spec
 from typing import Any
+
+import pyarrow as pa
 
 from sparkrec import storage, tables
 from sparkrec.config import EvaluateSettings, GivenCandidates
@@ -46,7 +50,7 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
         if isinstance(settings.protocol, GivenCandidates):
             raise EvaluateError("candidates come with test rows only. Use split test, or protocol full or sampled.")
     model, truth = Model.load(lake, trained), dataset.test if settings.split == "test" else dataset.validation
-    found = metrics_of(
+    found, calibrated = metrics_of(
         model,
         dataset,
         truth=truth,
@@ -74,12 +78,30 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
     for metric in found:
         segment = report["segments"].setdefault(metric.segment, {"users": metric.users})
         segment[metric.name] = metric.value
+    if calibrated is not None:
+        report["calibration"] = calibrated.to_pylist()
+        if find_spec("matplotlib"):
+            storage.write(f"{run.path}/calibration.png", _plot(calibrated))
     if settings.importance:
         report["importance"] = importance(model, dataset, truth)
     storage.write_json(f"{run.path}/metrics.json", {**about, **report})
     run = run.publish(metrics=overall(found), users=report["segments"]["all"]["users"])
     log.info("%s on %s: %s", trained.reference, settings.split, overall(found))
     return run
+
+
+def _plot(calibrated: pa.Table) -> bytes:
+    """Share of clicks over mean prediction, by bucket; on the diagonal, p means what it says."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 4), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    axis.plot(calibrated["predicted"], calibrated["clicked"], marker=".")
+    axis.set(xlabel="predicted", ylabel="clicked", title=f"{sum(calibrated['rows'].to_pylist()):,} rows")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
 
 
 def _title(settings: EvaluateSettings) -> str:

@@ -132,7 +132,7 @@ def full(world):
         segments=3,
         ratings=True,
         clip=(0.0, 3.0),
-    )
+    ).metrics
 
 
 def segment(found, name):
@@ -217,7 +217,7 @@ def test_given_candidates_are_ranked_with_the_held_out_items_and_nothing_is_excl
     candidates = rng.random(world.test.shape) < 0.4
     dataset = replace(world.dataset, candidates=world.cells(candidates).select("user", "item"))
     seen = world.dataset.observed(include_validation=True)
-    found = metrics_of(world.model, dataset, dataset.test, seen, GivenCandidates(), CUTOFFS, segments=2)
+    found = metrics_of(world.model, dataset, dataset.test, seen, GivenCandidates(), CUTOFFS, segments=2).metrics
     metrics, _ = world.reference(candidates | world.test, world.test, CUTOFFS)
     expected = mean(list(metrics.values()))
     assert overall(found) == pytest.approx(expected)
@@ -227,7 +227,7 @@ def test_given_candidates_are_ranked_with_the_held_out_items_and_nothing_is_excl
 
 def test_sampled_negatives_are_all_others_when_more_are_asked_for_than_there_are(world):
     protocol = SampledNegatives(negatives=1000)
-    found = metrics_of(world.model, world.dataset, world.dataset.test, None, protocol, CUTOFFS)
+    found = metrics_of(world.model, world.dataset, world.dataset.test, None, protocol, CUTOFFS).metrics
     metrics, _ = world.reference(~world.seen(), world.test, CUTOFFS)
     assert overall(found) == pytest.approx(mean(list(metrics.values())))
 
@@ -235,7 +235,7 @@ def test_sampled_negatives_are_all_others_when_more_are_asked_for_than_there_are
 def test_sampled_negatives_follow_their_seed(world):
     def run(seed):
         protocol = SampledNegatives(negatives=4, seed=seed)
-        return overall(metrics_of(world.model, world.dataset, world.dataset.test, None, protocol, [3]))
+        return overall(metrics_of(world.model, world.dataset, world.dataset.test, None, protocol, [3]).metrics)
 
     first = run(1)
     assert first == run(1)

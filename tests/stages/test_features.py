@@ -8,8 +8,15 @@ from pyspark.sql import functions as F
 
 pytest.importorskip("torch")
 
-from sparkrec import tables
-from sparkrec.config import IngestSettings, PipelineSettings, PrepareSettings, RecommendSettings, TrainSettings
+from sparkrec import storage, tables
+from sparkrec.config import (
+    EvaluateSettings,
+    IngestSettings,
+    PipelineSettings,
+    PrepareSettings,
+    RecommendSettings,
+    TrainSettings,
+)
 from sparkrec.configfile import validate
 from sparkrec.errors import ConfigError, InputError, PrepareError
 from sparkrec.spark.dataset import Dataset
@@ -18,6 +25,7 @@ from sparkrec.spark.lake import Lake
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import asked, bind, score_events
 from sparkrec.spark.retrieval import score_pairs, topk
+from sparkrec.stages.evaluate import evaluate
 from sparkrec.stages.ingest import ingest
 from sparkrec.stages.pipeline import run
 from sparkrec.stages.prepare import prepare
@@ -196,6 +204,18 @@ def test_fields_that_matter_are_important_and_others_are_not(trained, kind):
     assert set(found) == {"user", "city", "device", "battery", "timestamp_weekday", "item", "genres", "price"}
     assert min(found["item"], found["device"]) > 0.03
     assert max(abs(found[name]) for name in ("city", "battery")) < 0.03
+
+
+def test_clicks_are_measured_with_their_calibration(trained):
+    settings = {"lake": trained.root, "model": "world-fm", "protocol": None, "clicks": True, "segments": 2}
+    published = evaluate(validate(EvaluateSettings, settings, "test"), trained)
+    report = storage.read_json(f"{published.path}/metrics.json")
+    assert set(report["segments"]) == {"all", "users:1/2", "users:2/2", "items:1/2", "items:2/2"}
+    found = report["segments"]["all"]
+    assert found["log_loss"] > 0
+    assert np.isnan(found["click_auc"])  # every row is a click
+    assert sum(row["rows"] for row in report["calibration"]) == USERS
+    assert storage.exists(f"{published.path}/calibration.png")
 
 
 def recommended(lake, **given):

@@ -18,7 +18,7 @@ Every kind has this form, so that saving, retrieval and evaluation are written o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 from pyspark.sql import DataFrame
 
@@ -49,7 +49,6 @@ class Head(Protocol):
         """None; or of a model of features, whose users' rows are not yet queries: see `spark.queries`."""
 
 
-@runtime_checkable
 class FieldHead(Head, Protocol):
     """One of a model of features."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +33,7 @@ _AT_ONCE = 1 << 13
 
 def field_head(model: Model) -> FieldHead | None:
     """The head of a model of features; None of others."""
-    return model.head if isinstance(model.head, FieldHead) and model.head.layout is not None else None
+    return cast(FieldHead, model.head) if model.head is not None and model.head.layout is not None else None
 
 
 def known_users(dataset: Dataset) -> DataFrame:

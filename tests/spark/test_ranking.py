@@ -41,6 +41,7 @@ class World:
         )
         self.dataset = Dataset(
             reference="world@0123456789ab",
+            folder="none",
             manifest={},
             train=self.cells(self.train),
             validation=self.cells(self.validation),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -67,6 +68,13 @@ def parquet(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     return buffer.getvalue()
+
+
+def read_parquet(folder: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """The Parquet files of a folder, one after the other. Raises OSError."""
+    for name in files(folder):
+        if name.endswith(".parquet"):
+            yield pq.read_table(pa.BufferReader(read(f"{folder}/{name}")), columns=columns)
 
 
 def exists(path: str) -> bool:

@@ -75,6 +75,9 @@ class TrainingSettings(Settings):
     """L2 on the rows of users that a batch reads: once for each of their positives."""
     item_l2: float = Field(0.0, ge=0)
     """L2 on the rows of items that a batch reads: each as often as it is a positive or a negative."""
+    table_l2: float = Field(0.0, ge=0)
+    """L2 on all rows of users, items and features in every step, however seldom a batch reads them: what is rare stays
+    small."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Of the learning rate, down to 0 at the last step."""
     warmup_steps: int = Field(0, ge=0)

@@ -75,30 +75,13 @@ def add_gradients(
     field = np.empty(size, np.float32)
     total = by_constant = 0.0
     for e in range(len(pairs.user)):
-        alone = _add_up(users, pairs.user[e], items, pairs.query, e, query, field)
+        alone = add_up(users, pairs.user[e], items, pairs.query, e, query, field)
         for j in range(k):
-            own = _add_up(items, pairs.item[e, j], items, pairs.known, e * k + j, of_items[j], field)
-            scores[j] = alone + own + _inner(query, of_items[j]) + constant
+            own = add_up(items, pairs.item[e, j], items, pairs.known, e * k + j, of_items[j], field)
+            scores[j] = alone + own + inner(query, of_items[j]) + constant
         total += pair_loss(goal, scores, pairs.values[e], pairs.confidence[e], scale, by_score)
-        slopes = _pull(of_items, by_score, query, pulled)
-        by_constant += slopes
-        user = pairs.user[e]
-        _move(users, user, user_sums, pairs.user_place[e], slopes, pulled)
-        _move_entries(items, pairs.query, e, item_sums, slopes, pulled, field)
-        for j in range(k):
-            g, both = by_score[j], of_items[j]
-            for at in range(size):
-                both[at] = g * (both[at] + query[at])
-            _move(items, pairs.item[e, j], item_sums, pairs.item_place[e, j], g, both)
-            _move_entries(items, pairs.known, e * k + j, item_sums, g, both, field)
-        if goal.user_l2:
-            total += _shrink(users, user, weight_l2, goal.user_l2 * scale, user_sums, pairs.user_place[e])
-        if goal.item_l2:
-            rate = goal.item_l2 * scale
-            total += _shrink_entries(items, pairs.query, e, weight_l2, rate, item_sums)
-            for j in range(k):
-                total += _shrink(items, pairs.item[e, j], weight_l2, rate, item_sums, pairs.item_place[e, j])
-                total += _shrink_entries(items, pairs.known, e * k + j, weight_l2, rate, item_sums)
+        by_constant += move_rows(users, items, pairs, e, query, of_items, by_score, user_sums, item_sums, pulled, field)
+        total += shrink_rows(users, items, pairs, e, goal, weight_l2, scale, user_sums, item_sums)
     return total, by_constant
 
 
@@ -113,14 +96,14 @@ def scores(users: F32, items: F32, features: F32, constant: float, query: Vector
     first, second = np.empty(users.shape[1], np.float32), np.empty(users.shape[1], np.float32)
     field = np.empty(users.shape[1], np.float32)
     for at in range(len(users)):
-        alone = _add_up(users, at, features, query, at, first, field)
-        own = _add_up(items, at, features, known, at, second, field)
-        found[at] = alone + own + _inner(first, second) + constant
+        alone = add_up(users, at, features, query, at, first, field)
+        own = add_up(items, at, features, known, at, second, field)
+        found[at] = alone + own + inner(first, second) + constant
     return found
 
 
 @njit(cache=True, nogil=True, fastmath=REGROUPED)
-def _add_up(own: F32, row: int, table: F32, vectors: Vectors, at: int, sums: F32, field: F32) -> Any:
+def add_up(own: F32, row: int, table: F32, vectors: Vectors, at: int, sums: F32, field: F32) -> Any:
     """`sums` become the sum of the fields of a query or item; what it scores by itself."""
     squares = np.float32(0.0)
     for i in range(len(sums)):
@@ -160,10 +143,67 @@ def _pool(table: F32, vectors: Vectors, first: int, stop: int, field: F32) -> No
 
 
 @njit(cache=True, nogil=True, fastmath=REGROUPED)
-def _inner(query: F32, item: F32) -> Any:
+def inner(query: F32, item: F32) -> Any:
     total = np.float32(0.0)
     for i in range(1, len(query)):
         total += query[i] * item[i]
+    return total
+
+
+@njit(cache=True, nogil=True, fastmath=REGROUPED)
+def move_rows(
+    users: F32,
+    items: F32,
+    pairs: FieldPairs,
+    e: int,
+    query: F32,
+    of_items: F32,
+    by_score: F32,
+    user_sums: F32,
+    item_sums: F32,
+    pulled: F32,
+    field: F32,
+) -> Any:
+    """The gradients of example e are added to the sums; the sum of the derivatives by its scores.
+
+    query, of_items  (1 + d,) and (k, 1 + d) from `add_up`; what is in `of_items` is lost
+    pulled, field    (1 + d,) scratch
+    """
+    k = len(by_score)
+    slopes = _pull(of_items, by_score, query, pulled)
+    _move(users, pairs.user[e], user_sums, pairs.user_place[e], slopes, pulled)
+    _move_entries(items, pairs.query, e, item_sums, slopes, pulled, field)
+    for j in range(k):
+        g, both = by_score[j], of_items[j]
+        for at in range(len(query)):
+            both[at] = g * (both[at] + query[at])
+        _move(items, pairs.item[e, j], item_sums, pairs.item_place[e, j], g, both)
+        _move_entries(items, pairs.known, e * k + j, item_sums, g, both, field)
+    return slopes
+
+
+@njit(cache=True, nogil=True, fastmath=REGROUPED)
+def shrink_rows(
+    users: F32,
+    items: F32,
+    pairs: FieldPairs,
+    e: int,
+    goal: Goal,
+    weight_l2: float,
+    scale: float,
+    user_sums: F32,
+    item_sums: F32,
+) -> float:
+    """The L2 of the rows that example e reads, whose gradients are added to the sums."""
+    total, k = 0.0, pairs.item.shape[1]
+    if goal.user_l2:
+        total += _shrink(users, pairs.user[e], weight_l2, goal.user_l2 * scale, user_sums, pairs.user_place[e])
+    if goal.item_l2:
+        rate = goal.item_l2 * scale
+        total += _shrink_entries(items, pairs.query, e, weight_l2, rate, item_sums)
+        for j in range(k):
+            total += _shrink(items, pairs.item[e, j], weight_l2, rate, item_sums, pairs.item_place[e, j])
+            total += _shrink_entries(items, pairs.known, e * k + j, weight_l2, rate, item_sums)
     return total
 
 

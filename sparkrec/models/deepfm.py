@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor, nn
 
 from sparkrec.config import DeepfmSettings
@@ -16,6 +17,7 @@ class DeepFM(FieldModel):
 
     def __init__(self, settings: DeepfmSettings, sizes: Sizes) -> None:
         super().__init__(settings, sizes, settings.dim)
+        self.layers = np.array(settings.layers)
         sides = self.n_query * settings.dim, self.n_item * settings.dim
         self.deep = Tower(*sides, settings.layers, settings.dropout, settings.batch_norm)
         self.out = nn.Linear(settings.layers[-1], 1, bias=False)

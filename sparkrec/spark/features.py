@@ -12,7 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
@@ -335,8 +334,4 @@ def save(codes: FieldCodes, folder: str) -> None:
 
 def load(folder: str) -> FieldCodes:
     """What `save` wrote."""
-    tables = (
-        pq.read_table(pa.BufferReader(storage.read(f"{folder}/{name}/part-00000.parquet")))
-        for name in ("fields", "vocabulary")
-    )
-    return FieldCodes.of_tables(*tables)
+    return FieldCodes.of_tables(*(next(storage.read_parquet(f"{folder}/{name}")) for name in ("fields", "vocabulary")))

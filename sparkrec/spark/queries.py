@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -226,14 +225,8 @@ def _found(ids: I64, rows: F32, wanted: I64) -> tuple[F32, I64]:
     return found, at
 
 
-def _read(folder: str, columns: list[str]) -> pa.Table:
-    names = [name for name in storage.files(folder) if name.endswith(".parquet")]
-    parts = [pq.read_table(pa.BufferReader(storage.read(f"{folder}/{name}")), columns=columns) for name in names]
-    return pa.concat_tables(parts).combine_chunks()
-
-
 def _read_rows(folder: str, key: str) -> tuple[I64, F32]:
-    table = _read(folder, [key, "value"])
+    table = pa.concat_tables(storage.read_parquet(folder, [key, "value"]))
     order = np.argsort(table[key].to_numpy())
     return table[key].to_numpy()[order], _matrix(table["value"].combine_chunks())[order]
 
@@ -241,7 +234,7 @@ def _read_rows(folder: str, key: str) -> tuple[I64, F32]:
 def _read_features(folder: str | None, items: I64) -> ItemFeatures:
     if folder is None:
         return ItemFeatures.none(len(items))
-    table = _read(folder, ["item", "since", "rows", "weights"])
+    table = pa.concat_tables(storage.read_parquet(folder, ["item", "since", "rows", "weights"]))
     return ItemFeatures.of(by_place(table, items), len(items))
 
 

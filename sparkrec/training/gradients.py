@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from sparkrec.config import TrainingSettings
-from sparkrec.kernels import embedding, factors, towers
+from sparkrec.kernels import embedding, factors, field_towers, towers
 from sparkrec.kernels import field_pairs as field_kernel
 from sparkrec.kernels.arrays import F32, I64, Scratch
 from sparkrec.kernels.losses import PAIR_LOSSES, Goal
+from sparkrec.models.deepfm import DeepFM
 from sparkrec.models.field_model import FieldModel
 from sparkrec.models.gmf import GMF
 from sparkrec.models.mf import MF
@@ -77,10 +78,17 @@ def by_field_kernel(
     pairs, rows = field_pairs(reader, batch, users)
     sums = scratch.zeros("users", len(batch.pairs.users), x.shape[1]), scratch.zeros("items", len(rows), w.shape[1])
     constant, scale = float(model.constant.detach()), 1.0 / batch.total
-    goal = goal_of(settings)
-    total, slope = field_kernel.add_gradients(x, w, constant, pairs, goal, model.weight_l2, scale, *sums)
-    if len(dense.gradients):
-        dense.gradients += slope
+    goal, learned = goal_of(settings), int(model.constant.requires_grad)
+    if isinstance(model, DeepFM):
+        weights, by_weight = dense.weights[learned:].numpy(), dense.gradients[learned:].numpy()
+        n_fields = model.n_query, model.n_item
+        total, slope = field_towers.add_gradients(
+            x, w, constant, model.layers, weights, pairs, n_fields, goal, model.weight_l2, scale, *sums, by_weight
+        )
+    else:
+        total, slope = field_kernel.add_gradients(x, w, constant, pairs, goal, model.weight_l2, scale, *sums)
+    if learned:
+        dense.gradients[0] += slope
     of_users, of_items = (batch.pairs.users, sums[0]), (rows, sums[1])
     return Gradients(
         torch.tensor(total), *(RowGradients(*map(torch.from_numpy, each)) for each in (of_users, of_items))
@@ -120,12 +128,13 @@ def has_kernel(settings: Any) -> bool:
     """Whether `by_kernel` knows what NetworkSettings ask for: a loss of pairs on CPU, nothing random or rounded."""
     training = settings.training
     return (
-        settings.kind in ("mf", "gmf", "mlp", "neumf", "lr", "fm")
+        settings.kind in ("mf", "gmf", "mlp", "neumf", "lr", "fm", "deepfm")
         and training.loss in PAIR_LOSSES
         and training.negative_sampling == "items"
         and training.device == "cpu"
         and training.precision == "float32"
         and not getattr(settings, "dropout", 0.0)
+        and not getattr(settings, "batch_norm", False)
     )
 
 

@@ -118,11 +118,12 @@ class Trainer:
         self.features = self._features()
         self.dense = Dense(self.model, settings, self.device)
         self.dense.weights.copy_(collective.broadcast(self.dense.weights))
-        self.user_optimizer = Optimizer(settings, self.model.users.weight)
-        self.item_optimizer = Optimizer(settings, self.model.items.weight)
+        self.user_optimizer = Optimizer(settings, self.model.users.weight, settings.table_l2)
+        self.item_optimizer = Optimizer(settings, self.model.items.weight, settings.table_l2)
         self.scratch = Scratch()
         self.frozen = getattr(job.settings, "frozen", False)
-        self.whole_runs = collective.size == 1 and has_kernel(job.settings) and job.settings.kind == "mf"
+        plain = has_kernel(job.settings) and job.settings.kind == "mf" and not settings.table_l2
+        self.whole_runs = plain and collective.size == 1
         self.checkpoints = Checkpoints(job.folder, collective.process_rank, collective.size)
 
     def run(self) -> dict[str, Any]:

@@ -18,14 +18,23 @@ _STATES = {"sgd": 1, "adagrad": 1, "rmsprop": 1, "adam": 2, "adamw": 2}
 class Optimizer:
     """torch's rule of that name for one table, row by row: those that a batch did not touch stay as they are."""
 
-    def __init__(self, settings: TrainingSettings, weight: Tensor) -> None:
-        self.settings, self.weight = settings, weight
+    def __init__(self, settings: TrainingSettings, weight: Tensor, l2: float = 0.0) -> None:
+        self.settings, self.weight, self.l2 = settings, weight, l2
         self.state = [torch.zeros_like(weight) for _ in range(_STATES[settings.optimizer])]
+        self.moved = torch.zeros(len(weight) if l2 else 0, dtype=torch.long, device=weight.device)
+        """The step at which each row has last moved, where there is L2 on the table."""
         self.steps = 0
 
     def step(self, rows: Tensor, gradients: Tensor, rate: float) -> None:
-        """Update `rows` (u,), different ones, by their gradients (u, d)."""
+        """Update `rows` (u,), different ones, by their gradients (u, d).
+
+        L2 on the table is in the loss of every step: a row takes the gradients of those since it last moved at once.
+        """
         self.steps += 1
+        if self.l2:
+            missed = self.steps - self.moved[rows]
+            gradients = gradients + 2.0 * self.l2 * missed[:, None] * self.weight[rows]
+            self.moved[rows] = self.steps
         if self.weight.device.type == "cpu":
             self._by_kernel(rows, gradients, rate)
         else:
@@ -76,12 +85,15 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Tensors by name, of which `load` makes this state again."""
-        return {"steps": torch.tensor(self.steps), **{f"state{at}": each for at, each in enumerate(self.state)}}
+        states = {f"state{at}": each for at, each in enumerate(self.state)}
+        return {"steps": torch.tensor(self.steps), **states, **({"moved": self.moved} if self.l2 else {})}
 
     def load(self, state: dict[str, Tensor]) -> None:
         self.steps = int(state["steps"])
         for at, each in enumerate(self.state):
             each.copy_(state[f"state{at}"])
+        if self.l2:
+            self.moved.copy_(state["moved"])
 
 
 def rate_at(settings: TrainingSettings, step: int, steps: int) -> float:

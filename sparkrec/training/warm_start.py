@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from sparkrec import storage
@@ -92,10 +90,7 @@ def _take_over(model: FieldModel, kind: str, folder: str, users: I64) -> None:
 def _rows(folder: str, key: str, wanted: I64 | None = None) -> F32:
     """Rows of the ids in `wanted`, or of all in their order; one file after the other."""
     ids, rows = [], []
-    for name in storage.files(folder):
-        if not name.endswith(".parquet"):
-            continue
-        table = pq.read_table(pa.BufferReader(storage.read(f"{folder}/{name}")), columns=[key, "value"])
+    for table in storage.read_parquet(folder, [key, "value"]):
         found = table[key].to_numpy()
         values = table["value"].combine_chunks()
         if len(found):

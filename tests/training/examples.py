@@ -4,7 +4,6 @@ import threading
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from sparkrec import storage
@@ -43,10 +42,10 @@ def write_shards(folder, users, items, n_items, *, of_group=1, groups=1, values=
             columns |= {"timestamp": times, "rows": rows, "weights": weights}
         table = pa.table(columns).cast(WITH_FEATURES if known else SCHEMA)
         name = f"shard-{shard:05}.parquet"
-        data = parquet(table)
+        data = storage.parquet(table)
         storage.write(f"{folder}/{name}", data)
         shards.append({**entry(name, data, len(mine)), "users": len(np.unique(users[mine]))})
-    data = parquet(pa.table({"count": np.bincount(items, minlength=n_items).astype(np.int64)}))
+    data = storage.parquet(pa.table({"count": np.bincount(items, minlength=n_items).astype(np.int64)}))
     storage.write(f"{folder}/items.parquet", data)
     manifest = {
         "items": n_items,
@@ -55,18 +54,12 @@ def write_shards(folder, users, items, n_items, *, of_group=1, groups=1, values=
         "item_counts": entry("items.parquet", data, n_items),
     }
     if known:
-        data = parquet(known["items"])
+        data = storage.parquet(known["items"])
         storage.write(f"{folder}/item_features.parquet", data)
         manifest["item_features"] = entry("item_features.parquet", data, len(known["items"]))
         manifest |= {"layout": known["layout"].to_json(), "until": int(known.get("times", np.zeros(1)).max())}
     storage.write_json(f"{folder}/manifest.json", manifest)
     return str(folder)
-
-
-def parquet(table):
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return sink.getvalue().to_pybytes()
 
 
 class InThreads(Collective):

@@ -82,12 +82,13 @@ def examples(folder, *, moving=False, **how):
 
 
 @pytest.mark.parametrize("loss", PAIR_LOSSES)
-@pytest.mark.parametrize("kind", ["lr", "fm"])
+@pytest.mark.parametrize("kind", ["lr", "fm", "deepfm"])
 def test_the_kernel_has_the_gradients_of_torch(kind, loss, tmp_path):
     settings = network(kind, loss=loss, user_l2=0.02, item_l2=0.01, init_scale=0.5)
-    settings = settings.model_copy(update={"weight_l2": 0.3})
+    deep = {"layers": [8, 7], "batch_norm": False} if kind == "deepfm" else {}
+    settings = settings.model_copy(update={"weight_l2": 0.3, **deep})
     trainer = Trainer(Job(settings, examples(tmp_path / "shards", moving=True), None, str(tmp_path), 0), Alone())
-    trainer.dense.weights += 0.1  # the constant, where it is learned
+    trainer.dense.weights += 0.1  # the constant too, where it is learned
     batch = next(trainer.batches.epoch(0))
     assert batch.pairs is not None
     found = trainer._gradients(batch)
@@ -122,7 +123,7 @@ def test_what_the_context_decides_is_learned(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", FIELDS)
 def test_two_processes_take_the_steps_of_one(kind, tmp_path):
-    settings = network(kind, batch=40)
+    settings = network(kind, batch=40, table_l2=1e-4)
     shards = examples(tmp_path / "shards", of_group=2)
     one = train(Job(settings, shards, None, str(tmp_path / "one"), 3), Alone())
     two = in_threads(lambda peers: train(Job(settings, shards, None, str(tmp_path / "two"), 3), peers), 2)[0]

@@ -221,6 +221,20 @@ def test_rows_move_alike_by_kernels_and_by_torch(optimizer):
     assert (tables[0].weight[5:8] == start[5:8]).all()
 
 
+def test_l2_on_a_table_reaches_a_row_when_it_is_read():
+    settings = TrainingSettings(optimizer="sgd")
+    first, second = (Optimizer(settings, torch.ones(3, 2), l2=0.1) for _ in range(2))
+    none = torch.zeros(1, 2)
+    for _ in range(2):
+        first.step(torch.tensor([0]), none, 0.5)
+    second.weight.copy_(first.weight)
+    second.load(first.state_dict())
+    for each in (first, second):
+        each.step(torch.tensor([1]), torch.full((1, 2), 0.4), 0.5)
+        expected = [(1 - 0.5 * 2 * 0.1) ** 2, 1 - 0.5 * (0.4 + 3 * 2 * 0.1), 1.0]
+        torch.testing.assert_close(each.weight[:, 0], torch.tensor(expected))
+
+
 def test_half_the_bits_learn_nearly_the_same(shards, tmp_path):
     networks = [
         NeumfSettings(dim=4, layers=[16, 16, 8], training=TrainingSettings(**BASE, precision=precision))

@@ -23,7 +23,7 @@ from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
 from sparkrec.training.head import HEAD_FILE  # noqa: E402
 from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
-from tests.training.examples import parquet, planted, write_shards  # noqa: E402
+from tests.training.examples import planted, write_shards  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -58,7 +58,7 @@ def published(tmp_path_factory):
 
 
 def table(key, ids, rows):
-    return parquet(pa.table({key: pa.array(ids), "value": pa.array([*rows], pa.list_(pa.float32()))}))
+    return storage.parquet(pa.table({key: pa.array(ids), "value": pa.array([*rows], pa.list_(pa.float32()))}))
 
 
 def trainer(shards, folders, kind=NeumfSettings, **sizes):

@@ -113,12 +113,20 @@ def add_up(own: F32, row: int, table: F32, vectors: Vectors, at: int, sums: F32,
     entry, stop = vectors.start[at], vectors.start[at + 1]
     while entry < stop:
         last = _field_end(vectors, entry, stop)
-        _pool(table, vectors, entry, last, field)
-        entry = last
-        for i in range(len(sums)):
-            sums[i] += field[i]
-            if i:
+        if last == entry + 1:  # as of most fields: no detour
+            weight, row = vectors.weight[entry], vectors.row[entry]
+            sums[0] += weight * table[row, 0]
+            for i in range(1, len(sums)):
+                part = weight * table[row, i]
+                sums[i] += part
+                squares += part * part
+        else:
+            _pool(table, vectors, entry, last, field)
+            sums[0] += field[0]
+            for i in range(1, len(sums)):
+                sums[i] += field[i]
                 squares += field[i] * field[i]
+        entry = last
     alone = -squares
     for i in range(1, len(sums)):
         alone += sums[i] * sums[i]

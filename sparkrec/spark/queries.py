@@ -140,17 +140,20 @@ def _matrix(values: pa.ListArray) -> F32:
 
 
 def score_events(model: Model, dataset: Dataset, events: DataFrame) -> DataFrame:
-    """The events and `score` float: that of their item for their user in their context, at their time. A user of
-    whom the model has no row counts as any, and what else is known decides; without an item there is no score, null.
+    """The events, without what is known of them, and `score` float: that of their item for their user in their context,
+    at their time. A user of whom the model has no row counts as any, and what else is known decides; without an item
+    there is no score, null.
 
     events  user long, item long, timestamp, rows, weights, and any other columns
 
     Each worker reads the model's rows once, whole: 4 bytes times dim + 1 a user and item.
     """
-    names = events.columns
-    schema = ", ".join(f"`{each.name}` {each.dataType.simpleString()}" for each in events.schema)
+    kept = [each for each in events.schema if each.name not in ("timestamp", "rows", "weights")]
+    schema = ", ".join(f"`{each.name}` {each.dataType.simpleString()}" for each in kept)
+    names = [each.name for each in kept]
     work = _scorer(field_head(model), *folders(model, dataset), names)
-    return timed(events).mapInArrow(work, f"{schema}, score float")
+    # every column is handed over row by row, which takes longer than the scores
+    return timed(events).select(*names, "_micros", "rows", "weights").mapInArrow(work, f"{schema}, score float")
 
 
 def timed(events: DataFrame) -> DataFrame:
@@ -191,9 +194,9 @@ class Tables:
         self.features = _read_features(item_features, self.items)
 
     def score(self, head: Any, batch: pa.RecordBatch) -> F32:
-        scores: F32 = head.score_events(*self.sides(head, batch))
-        items = batch.column("item").to_numpy()
-        scores[self.items[np.searchsorted(self.items, items).clip(max=len(self.items) - 1)] != items] = np.nan
+        users, items = self.sides(head, batch)
+        scores: F32 = head.score_events(users, items)
+        scores[self.items[items[0]] != batch.column("item").to_numpy()] = np.nan
         return scores
 
     def rows(self, head: Any, batch: pa.RecordBatch | pa.Table) -> tuple[F32, F32]:

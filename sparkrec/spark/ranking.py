@@ -144,7 +144,7 @@ def metrics_of(
         predicted = None
         if field_head(model):
             check_codes(model, dataset)
-            predicted = score_events(model, dataset, truth)
+            predicted = score_events(model, dataset, truth.drop("confidence"))
             if protocol is not None:
                 model = bind(model, asked(dataset, truth))
         if (auc and full) or ((ratings or clicks) and predicted is None):

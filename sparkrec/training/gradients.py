@@ -83,7 +83,7 @@ def by_field_kernel(
         weights, by_weight = dense.weights[learned:].numpy(), dense.gradients[learned:].numpy()
         n_fields = model.n_query, model.n_item
         total, slope = field_towers.add_gradients(
-            x, w, constant, model.layers, weights, pairs, n_fields, goal, model.weight_l2, scale, *sums, by_weight
+            x, w, constant, model.layers, weights, n_fields, pairs, goal, model.weight_l2, scale, *sums, by_weight
         )
     else:
         total, slope = field_kernel.add_gradients(x, w, constant, pairs, goal, model.weight_l2, scale, *sums)

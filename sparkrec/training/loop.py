@@ -12,8 +12,10 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import scipy.linalg.cython_blas  # noqa: F401  so that its BLAS is there to be limited
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from sparkrec import storage
@@ -74,7 +76,10 @@ def train(job: Job, collective: Collective) -> dict[str, Any]:
     settings = job.settings.training
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    return Trainer(job, collective).run()
+    # The BLAS of the kernels, numba's, which is scipy's: its products are small, and its threads would only get in the
+    # way of torch's.
+    with threadpool_limits(1, "blas"):
+        return Trainer(job, collective).run()
 
 
 class Trainer:

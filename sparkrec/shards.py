@@ -36,8 +36,32 @@ ITEM_FEATURES = pa.schema(
     ]
 )
 """What is known of an item from a point in time on; ascending, with one for all times of each item."""
+SEQUENCES = pa.schema([("user", pa.int64()), ("items", pa.list_(pa.int32()))])
+"""Sequences of items of a shard's users, in files beside those of the examples: to train on, or who asks."""
 ALWAYS = -(2**63)
 """`since` of what holds before anything else."""
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Items in the order of time."""
+
+    rows: I64
+    """(s,) position of the user of each in `users` of the shard, ascending."""
+    start: I64
+    """(s + 1,) where each begins in `items`."""
+    items: I32
+
+    @property
+    def lengths(self) -> I64:
+        return np.diff(self.start)
+
+    def take(self, at: I64) -> Sequences:
+        """Some of them, in that order."""
+        lengths = self.lengths[at]
+        start = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
+        places = np.arange(start[-1]) + np.repeat(self.start[at] - start[:-1], lengths)
+        return Sequences(self.rows[at], start, self.items[places])
 
 
 @dataclass(frozen=True)
@@ -57,6 +81,8 @@ class Shard:
     """(n,) of each example, where there are features."""
     entries: Entries | None = None
     """(n,) what is known of who asks, in each example."""
+    sequences: Sequences | None = None
+    """Of these users, where there are such."""
 
     @cached_property
     def rows(self) -> I64:
@@ -125,10 +151,39 @@ class Shards:
         items, values, confidence = (table[name].to_numpy() for name in ("item", "value", "confidence"))
         positives = Positives.of(_once(indptr, items), len(users), self.n_items)
         shard = Shard(number, users, indptr, items, values, confidence, positives)
+        if "sequences" in self.manifest:
+            shard = replace(shard, sequences=self._sequences(number, users))
         if self.layout is None:
             return shard
         entries = Entries.of_arrow(table["rows"], table["weights"])
         return replace(shard, timestamps=table["timestamp"].to_numpy(), entries=entries)
+
+    def _sequences(self, number: int, users: I64) -> Sequences:
+        table = self._read(self.manifest["sequences"][number], SEQUENCES)
+        items = table["items"].combine_chunks()
+        start = items.offsets.to_numpy().astype(np.int64)
+        rows = np.searchsorted(users, table["user"].to_numpy())
+        return Sequences(rows, start - start[0], items.flatten().to_numpy(zero_copy_only=False))
+
+    def sequences(self, number: int) -> int:
+        """How many a shard has."""
+        return int(self.manifest["sequences"][number]["rows"])
+
+    @property
+    def length(self) -> int:
+        """Events that a model of sequences sees."""
+        return int(self.manifest.get("length", 1))
+
+    @property
+    def targets(self) -> int | None:
+        """At the end of a window; None: each event of a sequence is one."""
+        found: int | None = self.manifest.get("targets")
+        return found
+
+    @property
+    def mean_length(self) -> float:
+        """Of all sequences."""
+        return int(self.manifest["events"]) / max(sum(map(self.sequences, range(len(self.manifest["sequences"])))), 1)
 
     @cached_property
     def layout(self) -> Layout | None:

@@ -83,6 +83,13 @@ SPLIT = Table(
 CANDIDATES = Table("candidates", "user long, item long", key=("user", "item"), written_by="prepare")
 DATASET_USERS = Table("users", "user long, user_id id, train_count long", key=("user",), written_by="prepare")
 DATASET_ITEMS = Table("items", "item long, item_id id, train_count long", key=("item",), written_by="prepare")
+SEQUENCES = Table(
+    "sequences",
+    # train events of a user, or of one of its sessions, in the order of time; with windows, one row for each
+    "user long, session int, place long, items array<long>",
+    key=("user", "place"),
+    written_by="prepare",
+)
 USER_FEATURES = Table(
     "user_features",
     # what is known of a user from `since` on; null: from ever

@@ -35,18 +35,24 @@ from sparkrec.config.ingest import (
 )
 from sparkrec.config.networks import (
     AfmSettings,
+    Bert4recSettings,
+    CaserSettings,
     DcnSettings,
     DeepfmSettings,
     FieldNetworkSettings,
     FmSettings,
+    FpmcSettings,
     FwfmSettings,
     GmfSettings,
+    Gru4recSettings,
     LrSettings,
     MfSettings,
     MlpSettings,
     NetworkSettings,
     NeumfSettings,
     NfmSettings,
+    SasrecSettings,
+    SequenceNetworkSettings,
     WideDeepSettings,
 )
 from sparkrec.config.prepare import (
@@ -58,6 +64,7 @@ from sparkrec.config.prepare import (
     LeaveLastOut,
     PrepareSettings,
     RatioSplit,
+    SequenceSettings,
     Split,
     TimeSplit,
     instant,

@@ -151,3 +151,62 @@ class AfmSettings(FieldNetworkSettings):
     attention: int = Field(16, ge=1)
     """Size of the attention layer."""
     dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class SequenceNetworkSettings(NetworkSettings):
+    """Of models that see what a user did in order: they need a dataset with `sequences`, and see as many events as its
+    `length`."""
+
+    dim: int = Field(64, ge=1)
+    """Length of the vectors of items."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+
+class FpmcSettings(SequenceNetworkSettings):
+    """Factorized personalized Markov chain (Rendle et al. 2010): the user, and the last event."""
+
+    kind: Literal["fpmc"] = "fpmc"
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class Gru4recSettings(SequenceNetworkSettings):
+    """Gated recurrent units over the history (Hidasi et al. 2016)."""
+
+    kind: Literal["gru4rec"] = "gru4rec"
+    hidden: int = Field(64, ge=1)
+    """Of the recurrent state."""
+    layers: int = Field(1, ge=1)
+
+
+class CaserSettings(SequenceNetworkSettings):
+    """Convolutions over the last events, and the user (Tang and Wang 2018). Needs windows: `sequences.targets`."""
+
+    kind: Literal["caser"] = "caser"
+    horizontal: int = Field(16, ge=1)
+    """Filters of each height."""
+    vertical: int = Field(4, ge=1)
+
+
+class _AttentionSettings(SequenceNetworkSettings):
+    blocks: int = Field(2, ge=1)
+    heads: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _heads_share(self) -> _AttentionSettings:
+        if self.dim % self.heads:
+            raise ValueError(f"heads: found {self.heads}, expected a divisor of dim, {self.dim}")
+        return self
+
+
+class SasrecSettings(_AttentionSettings):
+    """Self-attention over the history (Kang and McAuley 2018)."""
+
+    kind: Literal["sasrec"] = "sasrec"
+
+
+class Bert4recSettings(_AttentionSettings):
+    """Events that are hidden are predicted from those before and after them (Sun et al. 2019)."""
+
+    kind: Literal["bert4rec"] = "bert4rec"
+    masked: float = Field(0.2, gt=0, lt=1)
+    """Share of the events of a sequence that are hidden; at least one."""

@@ -129,6 +129,19 @@ Split: TypeAlias = Annotated[
 ]
 
 
+class SequenceSettings(Settings):
+    """What users did, in order, for models that see it. Needs timestamps; ties go by item."""
+
+    length: int = Field(50, ge=1)
+    """Events that a model sees: the last ones before the one it is to predict."""
+    targets: int | None = Field(None, ge=1)
+    """None: one sequence of each user, its last `length` + 1 train events, of which each but the first is predicted
+    from those before it. A number: windows of `length` events and as many `targets` after them, one event apart, in
+    which these are predicted from those (Tang and Wang 2018)."""
+    session_gap: float | None = Field(None, gt=0)
+    """Seconds of a pause that ends a session: a sequence has no events of two. None: no pause does."""
+
+
 class PrepareSettings(StageSettings):
     """Turn interactions into a dataset: integer ids, values, splits."""
 
@@ -146,6 +159,8 @@ class PrepareSettings(StageSettings):
     min_item_interactions: int = Field(1, ge=1)
     split: Split = LeaveLastOut()
     features: FeatureSettings | None = None
+    sequences: SequenceSettings | None = None
+    """None: models that see the order of events cannot be trained on it."""
 
     @model_validator(mode="after")
     def _held_out_is_another_table(self) -> PrepareSettings:

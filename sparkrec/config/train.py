@@ -18,17 +18,22 @@ from sparkrec.config.fitted import (
 )
 from sparkrec.config.networks import (
     AfmSettings,
+    Bert4recSettings,
+    CaserSettings,
     DcnSettings,
     DeepfmSettings,
     FmSettings,
+    FpmcSettings,
     FwfmSettings,
     GmfSettings,
+    Gru4recSettings,
     LrSettings,
     MfSettings,
     MlpSettings,
     NetworkSettings,
     NeumfSettings,
     NfmSettings,
+    SasrecSettings,
     WideDeepSettings,
 )
 
@@ -51,7 +56,12 @@ ModelSettings: TypeAlias = Annotated[
     | DeepfmSettings
     | WideDeepSettings
     | DcnSettings
-    | AfmSettings,
+    | AfmSettings
+    | FpmcSettings
+    | Gru4recSettings
+    | CaserSettings
+    | SasrecSettings
+    | Bert4recSettings,
     Field(discriminator="kind"),
 ]
 

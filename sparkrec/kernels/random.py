@@ -15,6 +15,13 @@ def mix64(x: np.ndarray) -> np.ndarray:
     return np.asarray(x ^ (x >> np.uint64(31)))
 
 
+def uniform(seed: int, ids: np.ndarray) -> np.ndarray:
+    """(n,) float64 in [0, 1) for ids (n,) int64."""
+    with np.errstate(over="ignore"):
+        bits = mix64(ids.astype(np.uint64) * GOLDEN + mix64(np.array([seed & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64)))
+    return np.asarray((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
 def normal_rows(seed: int, ids: np.ndarray, d: int) -> np.ndarray:
     """Standard normal rows (n, d) float32 for ids (n,) int64, by Box and Muller (1958)."""
     with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is meant

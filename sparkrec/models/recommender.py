@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Generator, Tensor, nn
 
@@ -18,6 +18,8 @@ class Sizes(NamedTuple):
     items: int = 0
     layout: Layout = Layout()
     """Of the features, for models that have such."""
+    length: int = 1
+    """Events of a history, for models that see such."""
 
 
 class Known(NamedTuple):
@@ -34,10 +36,11 @@ class Known(NamedTuple):
 
 
 class Features(NamedTuple):
-    """Of a batch: its (b,) queries, and its (b, k) or (1, k) items in a row."""
+    """Of a batch: its (b,) queries, and its (b, k) or (1, k) items in a row, where more is known of them than who they
+    are; of a query, for models of sequences, a `sequence_model.History`."""
 
-    query: Known
-    items: Known
+    query: Any
+    items: Known | None
 
 
 class Recommender(nn.Module, ABC):
@@ -63,7 +66,7 @@ class Recommender(nn.Module, ABC):
         """Rows (n, d) and (m, d) with the same scores as their inner products, where a model has such."""
         return None
 
-    def query(self, users: Tensor, known: Known | None) -> Tensor:
+    def query(self, users: Tensor, known: Any) -> Tensor:
         """(b,) long -> (b, p): x of `combine`."""
         rows: Tensor = self.users(users)
         return rows

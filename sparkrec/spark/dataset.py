@@ -8,6 +8,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 
 from sparkrec import storage
+from sparkrec.config import SequenceSettings
 from sparkrec.errors import InputError
 from sparkrec.fields import Layout
 from sparkrec.spark.lake import Lake
@@ -65,6 +66,17 @@ class Dataset:
     def features(self, side: str) -> DataFrame:
         """(<side>, since, rows, weights) of the users or items: columns as `tables.USER_FEATURES`."""
         return self.train.sparkSession.read.parquet(f"{self.folder}/{side}_features")
+
+    @property
+    def sequence_settings(self) -> SequenceSettings | None:
+        """How its sequences were cut; None: it has none."""
+        said = self.manifest["settings"].get("sequences")
+        return None if said is None else SequenceSettings.model_validate(said)
+
+    @property
+    def sequences(self) -> DataFrame:
+        """Columns as `tables.SEQUENCES`."""
+        return self.train.sparkSession.read.parquet(f"{self.folder}/sequences")
 
     def observed(self, include_validation: bool) -> DataFrame:
         """What a model is fitted to."""

@@ -13,6 +13,7 @@ Every kind has this form, so that saving, retrieval and evaluation are written o
     mf, gmf     factors (and biases)                  factors (and biases)
     mlp, neumf  what the head takes of a user         what it takes of an item
     fm, ...     the user's weight and vector          the item's, and those of its fields
+    sasrec, ... the vector of the user's history      the item's vector, once `sequences.bind` has made them
 """
 
 from __future__ import annotations
@@ -47,6 +48,24 @@ class Head(Protocol):
     @property
     def layout(self) -> Any:
         """None; or of a model of features, whose users' rows are not yet queries: see `spark.queries`."""
+
+
+class SequenceHead(Head, Protocol):
+    """One of a model of sequences, whose users' rows are not yet what they are scored by: see `spark.sequences`."""
+
+    @property
+    def length(self) -> int | None:
+        """Events of a history that it can see; None: of no such model."""
+
+    def states(self, users: F32, histories: Lists, items: F32) -> F32:
+        """(n, d) rows of users and what they did, places in `items`, (m, q) rows of all items -> (n, p) vectors."""
+
+    def answers(self, items: F32) -> F32:
+        """(m, q) rows of items -> (m, p) vectors."""
+
+    @property
+    def state_size(self) -> int:
+        """Numbers in such a vector."""
 
 
 class FieldHead(Head, Protocol):
@@ -100,7 +119,7 @@ class Model:
     item_layout: Layout
     facts: dict[str, Any] = field(default_factory=dict)
     """What the fit wants to tell: losses, counts. Plain values, kept in the manifest."""
-    head: Head | FieldHead | None = None
+    head: Head | FieldHead | SequenceHead | None = None
     """None: the inner product."""
     folder: str | None = None
     """Where both tables are as Parquet files `users` and `items`, if they are."""
@@ -121,7 +140,7 @@ class Model:
     @classmethod
     def load(cls, lake: Lake, run: Run) -> Model:
         assert run.manifest is not None
-        head: FieldHead | None = None
+        head: Head | None = None
         if storage.exists(f"{run.path}/{_HEAD}"):
             from sparkrec.training import head as network  # with torch, which only such models need
 

@@ -24,7 +24,7 @@ from sparkrec.shards import ALWAYS, ITEM_FEATURES, ItemFeatures
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.features import nothing
 from sparkrec.spark.model import FieldHead, Model
-from sparkrec.spark.rows import dense_vectors
+from sparkrec.spark.rows import dense_batch, dense_vectors, matrix, read_dense
 
 _AT_ONCE = 1 << 13
 """Rows that a head makes or scores by one call."""
@@ -123,17 +123,10 @@ def _mapped(make: Any) -> Any:
                 entries = Entries.none(len(batch))
                 if len(batch.schema) > 2:
                     entries = Entries.of_arrow(batch.column("rows"), batch.column("weights"))
-                rows = make(batch.column(0).to_numpy(), _matrix(batch.column("value")), entries)
-                start = pa.array(np.arange(len(rows) + 1) * rows.shape[1], pa.int32())
-                values = pa.ListArray.from_arrays(start, pa.array(rows.ravel()))
-                yield pa.RecordBatch.from_arrays([batch.column(0), values], [batch.schema.names[0], "value"])
+                rows = make(batch.column(0).to_numpy(), matrix(batch.column("value")), entries)
+                yield dense_batch(batch.schema.names[0], batch.column(0), rows)
 
     return work
-
-
-def _matrix(values: pa.ListArray) -> F32:
-    flat: F32 = values.flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(len(values), len(flat) // max(len(values), 1))
 
 
 # --- single events --------------------------------------------------------------------------------------------------
@@ -189,8 +182,8 @@ class Tables:
     """Rows of a model, and what is known of items, in a worker."""
 
     def __init__(self, model: str, item_features: str | None) -> None:
-        self.users, self.user_rows = _read_rows(f"{model}/users", "user")
-        self.items, self.item_rows = _read_rows(f"{model}/items", "item")
+        self.users, self.user_rows = read_dense(f"{model}/users", "user")
+        self.items, self.item_rows = read_dense(f"{model}/items", "item")
         self.features = _read_features(item_features, self.items)
 
     def score(self, head: Any, batch: pa.RecordBatch) -> F32:
@@ -226,12 +219,6 @@ def _found(ids: I64, rows: F32, wanted: I64) -> tuple[F32, I64]:
     if missing.any():
         found[missing] = 0.0
     return found, at
-
-
-def _read_rows(folder: str, key: str) -> tuple[I64, F32]:
-    table = pa.concat_tables(storage.read_parquet(folder, [key, "value"]))
-    order = np.argsort(table[key].to_numpy())
-    return table[key].to_numpy()[order], _matrix(table["value"].combine_chunks())[order]
 
 
 def _read_features(folder: str | None, items: I64) -> ItemFeatures:

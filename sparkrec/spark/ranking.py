@@ -45,6 +45,8 @@ from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import asked, bind, check_codes, field_head, score_events
 from sparkrec.spark.retrieval import rank, score_lists, score_pairs
+from sparkrec.spark.sequences import bind as bind_histories
+from sparkrec.spark.sequences import histories, sequence_head
 
 _CELLS = 4 << 20
 """Scores of candidates in one matrix."""
@@ -123,7 +125,8 @@ def metrics_of(
     the context ranks for each user in that of the first held-out row.
 
     truth     (user, item, value) held-out rows
-    seen      (user, item) what full ranking excludes
+    seen      (user, item, timestamp) what came before: histories, for models that see them, and what full ranking
+              excludes; None: train came before, and nothing is excluded
     segments  number of groups of users, and of items; 1: `all` only
     Raises EvaluateError when `truth` is empty, or the dataset has no candidates and the protocol needs them.
     """
@@ -147,6 +150,8 @@ def metrics_of(
             predicted = score_events(model, dataset, truth.drop("confidence"))
             if protocol is not None:
                 model = bind(model, asked(dataset, truth))
+        if sequence_head(model):
+            model = bind_histories(model, _histories(dataset, seen).join(truth.select("user"), "user", "left_semi"))
         if (auc and full) or ((ratings or clicks) and predicted is None):
             scored = score_pairs(model, truth.select("user", "item").distinct()).persist()
         if predicted is None and scored is not None:
@@ -170,6 +175,12 @@ def metrics_of(
         if scored is not None:
             scored.unpersist()
     return Measured(found, calibration)
+
+
+def _histories(dataset: Dataset, seen: DataFrame | None) -> DataFrame:
+    settings = dataset.sequence_settings
+    assert settings is not None
+    return histories(dataset.train if seen is None else seen, settings)
 
 
 # --- segments -----------------------------------------------------------------------------------------------------

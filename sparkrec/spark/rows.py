@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+
+from sparkrec import storage
+from sparkrec.kernels.arrays import F32, I64
+
+
+def matrix(values: pa.ListArray) -> F32:
+    """(n, d) of n lists of one length."""
+    flat: F32 = values.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(values), len(flat) // max(len(values), 1))
+
+
+def dense_batch(key: str, ids: pa.Array, rows: F32) -> pa.RecordBatch:
+    """(key, value) of (n, d) rows."""
+    start = pa.array(np.arange(len(rows) + 1) * rows.shape[1], pa.int32())
+    return pa.RecordBatch.from_arrays([ids, pa.ListArray.from_arrays(start, pa.array(rows.ravel()))], [key, "value"])
+
+
+def read_dense(folder: str, key: str) -> tuple[I64, F32]:
+    """Ids, ascending, and (n, d) rows of a model's table."""
+    table = pa.concat_tables(storage.read_parquet(folder, [key, "value"]))
+    order = np.argsort(table[key].to_numpy())
+    return table[key].to_numpy()[order], matrix(table["value"].combine_chunks())[order]
 
 
 def dense(rows: DataFrame, key: str, *values: Column | float) -> DataFrame:

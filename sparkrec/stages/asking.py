@@ -15,6 +15,8 @@ from sparkrec.spark.features import column, encode, load
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import bind, check_codes, field_head, in_context, known_users
+from sparkrec.spark.sequences import bind as bind_histories
+from sparkrec.spark.sequences import histories, sequence_head
 from sparkrec.spark.sources import read_source
 
 
@@ -30,6 +32,10 @@ class Asking:
     def model(self, lake: Lake, run: Run) -> Model:
         """A trained model, with a row for each of the users: of one that sees the context, for this one."""
         model = Model.load(lake, run)
+        cut = self.dataset.sequence_settings
+        if sequence_head(model) and cut is not None:
+            events = self.dataset.observed(include_validation=True)
+            return bind_histories(model, histories(events, cut).join(self.users.select("user"), "user", "left_semi"))
         head = field_head(model)
         if head is None:
             return model

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec import storage
-from sparkrec.config import FieldNetworkSettings
+from sparkrec.config import FieldNetworkSettings, SequenceNetworkSettings, SequenceSettings
 from sparkrec.errors import ConfigError
 from sparkrec.fields import FieldCodes
 from sparkrec.kernels.arrays import F32, I64
@@ -22,7 +22,8 @@ from sparkrec.spark.features import load
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import by_place
 from sparkrec.spark.rows import dense_vectors
-from sparkrec.spark.shards import Known, write_shards
+from sparkrec.spark.sequences import histories, numbered, sequences
+from sparkrec.spark.shards import Known, Ordered, write_shards
 from sparkrec.stages import history
 
 
@@ -47,7 +48,7 @@ def fit_network(
 
     training = settings.training
     items = np.sort(dataset.items.select("item").toArrow()["item"].to_numpy())
-    numbered = observed.sparkSession.createDataFrame(
+    numbers = observed.sparkSession.createDataFrame(
         pa.table({"item": items, "number": np.arange(len(items), dtype=np.int32)})
     )
 
@@ -56,20 +57,31 @@ def fit_network(
         known = Known(dataset.layout, by_place(dataset.features("item").toArrow(), items))
         codes = dataset.manifest["fields"]["digest"]
         check_crosses(settings, load(dataset.folder))
-    scratch = f"{scratch}/{_fingerprint(settings, observed, seed, codes)}"
+    cut = check_sequences(settings, dataset) if isinstance(settings, SequenceNetworkSettings) else None
+    about = codes or (cut.model_dump_json() if cut else "")
+    scratch = f"{scratch}/{_fingerprint(settings, observed, seed, about)}"
     of_group = max(training.shards.of_group or 0, training.processes)
 
-    def shards(examples: DataFrame, name: str) -> str:
+    def shards(examples: DataFrame, name: str, ordered: DataFrame | None) -> str:
         folder = f"{scratch}/{name}-{training.shards.groups}x{of_group}"
-        columns = examples.join(F.broadcast(numbered), "item")
+        columns = examples.join(F.broadcast(numbers), "item")
         names = ["timestamp", "rows", "weights"] if known else []
         columns = columns.select("user", F.col("number").alias("item"), "value", "confidence", *names)
-        cut = {"groups": training.shards.groups, "of_group": of_group, "seed": seed}
-        write_shards(columns, folder, n_items=len(items), known=known, **cut)
+        how = {"groups": training.shards.groups, "of_group": of_group, "seed": seed}
+        given = Ordered(ordered, cut.length, cut.targets) if cut is not None and ordered is not None else None
+        write_shards(columns, folder, n_items=len(items), known=known, ordered=given, **how)
         return folder
 
-    validation = shards(dataset.validation, "validation") if training.stopping else None
-    job = Job(settings, shards(observed, "examples"), validation, f"{scratch}/checkpoints", seed, start or {})
+    train_on = ask_after = None
+    if cut is not None:
+        # what is prepared is of train alone
+        prepared = observed is dataset.train
+        train_on = numbered(dataset.sequences if prepared else sequences(observed, cut), items)
+        asking = histories(observed, cut).join(dataset.validation.select("user").distinct(), "user", "left_semi")
+        ask_after = numbered(asking.withColumn("place", F.lit(0)), items)
+    validation = shards(dataset.validation, "validation", ask_after) if training.stopping else None
+    examples = shards(observed, "examples", train_on)
+    job = Job(settings, examples, validation, f"{scratch}/checkpoints", seed, start or {})
     state = launch(train, job, training)
     history.to_mlflow(f"{dataset.name}-{settings.kind}", settings.model_dump(mode="json"), state["history"])
     trained = Trained.of(settings, job.folder, state, job.shards, codes)
@@ -95,6 +107,23 @@ def fit_network(
     )
 
 
+def check_sequences(settings: Any, dataset: Dataset) -> SequenceSettings:
+    """How a dataset was cut. Raises ConfigError where it has not the sequences that a model needs."""
+    found = dataset.sequence_settings
+    if found is None:
+        raise ConfigError(
+            f"model {settings.kind} sees the order of events, and dataset {dataset.reference} has no sequences: "
+            "prepare it with `sequences: {length: 50}`"
+        )
+    if (settings.kind == "caser") != (found.targets is not None):
+        needs = "windows, as of `sequences: {length: 5, targets: 3}`" if settings.kind == "caser" else "whole histories"
+        has = "whole histories" if found.targets is None else f"windows with {found.targets} targets"
+        raise ConfigError(
+            f"model {settings.kind} is trained on {needs}; dataset {dataset.reference} has {has}. Prepare another one."
+        )
+    return found
+
+
 def check_crosses(settings: Any, codes: FieldCodes) -> None:
     """Raise ConfigError where a cross is of a field that may have several values, or that the dataset has not."""
     crossed = {name for cross in getattr(settings, "crosses", []) for name in cross}
@@ -108,14 +137,18 @@ def check_crosses(settings: Any, codes: FieldCodes) -> None:
         raise ConfigError(f"crosses: found no field {', '.join(unknown)} in the dataset, which has {', '.join(names)}")
 
 
-def _fingerprint(settings: Any, observed: DataFrame, seed: int, codes: str) -> str:
-    """Names a training run, however many processes share it: a checkpoint of another one is not its."""
+def _fingerprint(settings: Any, observed: DataFrame, seed: int, about: str) -> str:
+    """Names a training run, however many processes share it: a checkpoint of another one is not its.
+
+    about  features or sequences that the examples come with
+    """
     how = {"processes", "threads", "launcher", "device", "checkpoint_every", "stall_seconds", "shards", "epochs"}
     same = settings.model_dump(mode="json", exclude={"training": how})
-    columns = ["user", "item", "value", "confidence", *(["timestamp", "rows", "weights"] if codes else [])]
+    more = [name for name in ("timestamp", "rows", "weights") if name in observed.columns]
+    columns = ["user", "item", "value", "confidence", *(more if about else [])]
     content = F.sum(F.xxhash64(*columns).cast("decimal(38,0)"))
     counted = [str(each) for each in observed.agg(F.count("*"), content).collect()[0]]
-    return hashlib.sha256(json.dumps([same, seed, codes, counted], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([same, seed, about, counted], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _write(path: str, key: str, ids: I64, rows: F32) -> None:

@@ -28,6 +28,7 @@ from sparkrec.spark.interactions import (
     weigh,
 )
 from sparkrec.spark.lake import Lake, Run
+from sparkrec.spark.sequences import sequences
 from sparkrec.spark.sources import require_columns
 from sparkrec.spark.splits import PARTS, check, needs_time, split
 
@@ -95,6 +96,9 @@ def prepare(settings: PrepareSettings, lake: Lake) -> Run:
         indexed = hold(_indexed(parts, users, items).select(*columns, "part"))
         for part in PARTS:
             _write(indexed.where(F.col("part") == part).select(columns), run, part)
+        if settings.sequences is not None:
+            observed = indexed.where("part = 'train'").select("user", "item", "timestamp")
+            _write(sequences(observed, settings.sequences), run, "sequences")
         catalogue = indexed.select("item", "part")
         if to_rank is not None:
             _write(_indexed(to_rank, users, items).select("user", "item"), run, "candidates")
@@ -164,6 +168,8 @@ def _events(settings: PrepareSettings, lake: Lake, pin: dict[str, Any]) -> DataF
         side is not None and side.timestamp for side in (settings.features.users, settings.features.items)
     ):
         needed_by.append("features with a timestamp")
+    if settings.sequences is not None:
+        needed_by.append("sequences")
     if needs_time(settings.split):
         needed_by.append(f"split {settings.split.kind!r}")
     if needed_by:

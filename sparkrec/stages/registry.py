@@ -37,6 +37,11 @@ FITTERS: dict[str, Callable[..., Model]] = {
     "wide_deep": fit_network,
     "dcn": fit_network,
     "afm": fit_network,
+    "fpmc": fit_network,
+    "gru4rec": fit_network,
+    "caser": fit_network,
+    "sasrec": fit_network,
+    "bert4rec": fit_network,
 }
 """kind -> fit(settings, dataset, observed, *, seed, scratch)."""
 

@@ -154,15 +154,15 @@ class Batches:
     def _group(
         self, epoch: int, group: int, held: list[Shard], offsets: dict[int, int], steps: int, first: int
     ) -> Iterator[Run]:
-        sizes = [self.shards.rows(shard) for shard in self.shards.numbers(group)]
-        orders = [_order(len(shard.items), steps, (self.seed, epoch, shard.number)) for shard in held]
-        keys = [int(np.random.default_rng((self.seed, epoch, shard.number, 1)).integers(2**63)) for shard in held]
+        sizes = [self._size(shard) for shard in self.shards.numbers(group)]
+        orders = [order_of(len(shard.items), steps, (self.seed, epoch, shard.number)) for shard in held]
+        keys = [self._key(epoch, shard) for shard in held]
         n_users = sum(int(self.shards.manifest["shards"][number]["users"]) for number in self.mine)
         entries = None if self.shards.layout is None else _joined([shard.entries for shard in held])
         firsts = np.cumsum([0, *(len(shard.items) for shard in held)]).tolist()
         for begin in range(first, steps, self.at_once):
             wanted = range(begin, min(begin + self.at_once, steps))
-            cuts = [_cuts(len(order), steps, wanted) for order in orders]
+            cuts = [cuts_of(len(order), steps, wanted) for order in orders]
             parts = [
                 self._part(shard, order[cut[0] : cut[-1]], key, int(cut[0]), offsets[shard.number], example)
                 for shard, order, key, cut, example in zip(held, orders, keys, cuts, firsts[:-1], strict=True)
@@ -173,7 +173,7 @@ class Batches:
                 self._taken(held, users[a:b], items[a:b, 0]) if self.of_batch else None for a, b in pairwise(starts)
             ]
             given = users, items, values, confidence, starts, n_users, self.shards.n_items
-            totals = np.sum([np.diff(_cuts(n, steps, wanted)) for n in sizes], axis=0).tolist()
+            totals = np.sum([np.diff(cuts_of(n, steps, wanted)) for n in sizes], axis=0).tolist()
             yield Run(columns, starts, totals, taken, Steps.of(*given) if self.paired else None, entries)
 
     def _part(
@@ -183,17 +183,24 @@ class Batches:
         degrees = shard.positives.degrees.take(rows)
         items = shard.items.take(at)[:, None]
         if self.negatives:
-            try:
-                drawn = draw_negatives(key, begin, rows, shard.positives, self.alias, self.negatives)
-            except ValueError:
-                full = rows[degrees >= self.alias.drawable][0]
-                raise TrainError(
-                    f"user {shard.users[full]} has all {self.alias.drawable} items: there is no negative to draw. "
-                    "Leave this user out, or use a loss without negatives."
-                ) from None
-            items = np.concatenate((items, drawn), axis=1)
+            items = np.concatenate((items, self._draw(shard, rows, key, begin)), axis=1)
         known = () if shard.timestamps is None else (shard.timestamps.take(at), first_example + at)
         return rows + offset, items, shard.values.take(at), shard.confidence.take(at), degrees, *known
+
+    def _key(self, epoch: int, shard: Shard) -> int:
+        """Of the stream of negatives."""
+        return int(np.random.default_rng((self.seed, epoch, shard.number, 1)).integers(2**63))
+
+    def _draw(self, shard: Shard, rows: I64, key: int, begin: int) -> I32:
+        """Negatives of examples, whose users are `rows` of the shard; the first of them is number `begin`."""
+        try:
+            return draw_negatives(key, begin, rows, shard.positives, self.alias, self.negatives)
+        except ValueError:
+            full = rows[shard.positives.degrees[rows] >= self.alias.drawable][0]
+            raise TrainError(
+                f"user {shard.users[full]} has all {self.alias.drawable} items: there is no negative to draw. "
+                "Leave this user out, or use a loss without negatives."
+            ) from None
 
     def _taken(self, held: list[Shard], users: I64, items: I32) -> NDArray[np.bool_]:
         offsets = self._offsets()
@@ -218,18 +225,21 @@ class Batches:
         return dict(zip(self.mine, starts.tolist(), strict=False))
 
     def _steps_of(self, group: int) -> int:
-        rows = sum(self.shards.rows(shard) for shard in self.shards.numbers(group))
-        return -(-rows // self.batch)
+        return -(-sum(map(self._size, self.shards.numbers(group))) // self.batch)
+
+    def _size(self, number: int) -> int:
+        """What a step takes its part of, in a shard."""
+        return self.shards.rows(number)
 
 
-def _order(n: int, steps: int, seed: tuple[int, ...]) -> I64:
+def order_of(n: int, steps: int, seed: tuple[int, ...]) -> I64:
     """The examples of a shard at random steps; those of a step, and so its users, ascend."""
     places = np.random.default_rng(seed).permutation(n)
     step = ((places + 1) * steps - 1) // max(n, 1)  # n step // steps <= place < n (step + 1) // steps
     return by_key(step.astype(np.int32), steps)[1]
 
 
-def _cuts(n: int, steps: int, wanted: range) -> I64:
+def cuts_of(n: int, steps: int, wanted: range) -> I64:
     """Where the wanted ones of `steps` equal parts of n begin, and the last of them ends."""
     return n * np.arange(wanted.start, wanted.stop + 1) // steps
 

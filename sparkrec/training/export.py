@@ -15,6 +15,7 @@ from sparkrec.kernels.arrays import F32, I64
 from sparkrec.models import MODELS
 from sparkrec.models.field_model import FieldModel
 from sparkrec.models.recommender import Recommender, Sizes
+from sparkrec.models.sequence_model import SequenceModel
 from sparkrec.shards import Shards
 from sparkrec.training.checkpoints import Checkpoints
 from sparkrec.training.head import Head
@@ -63,7 +64,7 @@ class Trained:
     def head(self) -> Head | None:
         """None where the scores are inner products of users' and items' rows."""
         module = self._module()
-        if isinstance(module, FieldModel) or self._vectors(module, None, None) is None:
+        if isinstance(module, FieldModel | SequenceModel) or self._vectors(module, None, None) is None:
             return Head.of(self.settings, module, self.codes)
         return None
 
@@ -77,18 +78,19 @@ class Trained:
         return out
 
     def _vectors(self, module: Recommender, users: Tensor | None, items: Tensor | None) -> tuple[Tensor, Tensor] | None:
-        if isinstance(module, FieldModel):
-            return None  # of a user's row there is none before its features are known
+        if isinstance(module, FieldModel | SequenceModel):
+            return None  # of a user's row there is none before its features or its history are known
         nobody, nothing = module.users.weight[:0], module.items.weight[:0]
         return module.vectors(nobody if users is None else users, nothing if items is None else items)
 
     def _module(self) -> Recommender:
         """Its dense layers, without the tables of users and items."""
-        module = MODELS[self.settings.kind](self.settings, Sizes(layout=self.shards.layout or Layout()))
+        sizes = Sizes(layout=self.shards.layout or Layout(), length=self.shards.length)
+        module: Recommender = MODELS[self.settings.kind](self.settings, sizes)
         shared = self.checkpoints.shared(self.epoch)
         with torch.no_grad():
             for name, parameter in module.named_parameters():
                 parameter.copy_(shared[f"dense.{name}"])
-            if isinstance(module, FieldModel):
+            if len(module.items.weight):
                 module.items.weight.copy_(shared["items.weight"][self.shards.n_items :])
         return module

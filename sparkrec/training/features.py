@@ -27,7 +27,7 @@ def known(layout: Layout, n_fields: int, ids: I64, entries: Entries, device: tor
     slot = None if one_each else np.repeat(np.arange(n) * n_fields, np.diff(entries.start)) + field
 
     def there(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).to(device)
+        return torch.from_numpy(values if values.flags.writeable else values.copy()).to(device)
 
     return Known(
         ids=there(ids),

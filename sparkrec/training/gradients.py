@@ -24,8 +24,8 @@ from sparkrec.training.batches import Batch
 from sparkrec.training.dense import Dense
 from sparkrec.training.features import FeatureReader, field_pairs
 
-Loss: TypeAlias = Callable[[Batch, Tensor], Tensor]
-"""Of a batch and its scores (b, k): a sum over the positives."""
+Loss: TypeAlias = Callable[[Batch], Tensor]
+"""Of a batch: a sum over the positives."""
 
 
 class RowGradients(NamedTuple):
@@ -43,16 +43,12 @@ class Gradients(NamedTuple):
     items: RowGradients
 
 
-def by_autograd(
-    model: Recommender, batch: Batch, score: Callable[[Batch], Tensor], loss: Loss, settings: TrainingSettings
-) -> Gradients:
-    """Of any model; `score` gives (b, k) of a batch. Divided by the positives of all processes."""
+def by_autograd(model: Recommender, batch: Batch, loss: Loss, settings: TrainingSettings) -> Gradients:
+    """Of any model. Divided by the positives of all processes."""
     device = model.users.weight.device
     total = torch.zeros((), device=device)
     for part in batch.parts(settings.accumulate):
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            scores = score(part)
-        mine = loss(part, scores.float())
+        mine = loss(part)
         for rate, table in ((settings.user_l2, model.users), (settings.item_l2, model.items)):
             if rate:
                 mine = mine + rate * table.squares()

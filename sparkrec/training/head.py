@@ -23,15 +23,19 @@ from sparkrec.models.field_model import FieldModel
 from sparkrec.models.fm import FM
 from sparkrec.models.lr import LR
 from sparkrec.models.recommender import Recommender, Sizes
+from sparkrec.models.sequence_model import SequenceModel
 from sparkrec.training.features import known
+from sparkrec.training.sequence_batches import questions
 
 PAIRS = 1 << 16
 """Scored at a time: so many that layers of a few dozen units stay in a core's cache."""
 
 
+_AT_ONCE = 1 << 10
+"""Histories."""
 HEAD_FILE = "head.safetensors"
 """Its name beside the tables of a model."""
-_FEATURES = "features"
+_FEATURES, _EXTRA = "features", "extra"
 
 
 Side: TypeAlias = tuple[I64, F32, Entries]
@@ -45,11 +49,13 @@ class Head:
     settings: dict[str, Any]
     """Of the model, as plain values."""
     weights: dict[str, F32]
-    """By name, of its dense layers; `features` are the rows of all features."""
+    """By name, of its dense layers; `features` are the rows of all features, `extra` those of items that are none."""
     layout: Layout | None = None
     """Of the features, of models that have such."""
     codes: str = ""
     """Digest of the codes of the fields, `FieldCodes.digest`."""
+    length: int | None = None
+    """Events of a history, of models that see such."""
 
     @classmethod
     def of(cls, settings: Any, model: Recommender, codes: str = "") -> Head:
@@ -57,22 +63,29 @@ class Head:
         layout = None
         if isinstance(model, FieldModel):
             layout, weights[_FEATURES] = model.layout, model.items.weight[model.n_items :].cpu().numpy().copy()
-        return cls(settings.model_dump(mode="json"), weights, layout, codes)
+        length = None
+        if isinstance(model, SequenceModel):
+            extra = model.items.weight[len(model.items.weight) - model.extra_items :]
+            length, weights[_EXTRA] = model.length, extra.cpu().numpy().copy()
+        return cls(settings.model_dump(mode="json"), weights, layout, codes, length)
 
     def to_bytes(self) -> bytes:
         """A safetensors file that carries its settings."""
         said = {"settings": json.dumps(self.settings), "codes": self.codes}
         if self.layout is not None:
             said["layout"] = json.dumps(self.layout.to_json())
+        if self.length is not None:
+            said["length"] = str(self.length)
         data: bytes = save(dict(self.weights), said)
         return data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Head:
-        length = int.from_bytes(data[:8], "little")
-        said = json.loads(data[8 : 8 + length])["__metadata__"]
+        end = 8 + int.from_bytes(data[:8], "little")
+        said = json.loads(data[8:end])["__metadata__"]
         layout = Layout.from_json(json.loads(said["layout"])) if "layout" in said else None
-        return cls(json.loads(said["settings"]), load(data), layout, said["codes"])
+        length = int(said["length"]) if "length" in said else None
+        return cls(json.loads(said["settings"]), load(data), layout, said["codes"], length)
 
     def scores(self, users: F32, items: F32) -> F32:
         """(a, d) and (b, d) -> (a, b)."""
@@ -125,6 +138,37 @@ class Head:
     def fold_items(self, rows: F32) -> F32:
         """(n, q) as `items` makes them -> (n, d) vectors."""
         return self._folded(None, torch.from_numpy(rows))
+
+    def states(self, users: F32, histories: Lists, items: F32) -> F32:
+        """(n, p) vectors of those who ask what comes after their histories, places in `items`; of models that see such.
+
+        users  (n, d) their rows
+        items  (m, q) rows of all items
+        """
+        module = self._module
+        assert isinstance(module, SequenceModel)
+        assert self.length is not None
+        if len(module.items.weight) != len(items) + module.extra_items:
+            module.items.weight = torch.from_numpy(np.concatenate((items, self.weights[_EXTRA])))
+        module.users.weight = torch.from_numpy(users)
+        found = []
+        for first in range(0, len(users), _AT_ONCE):
+            start = histories[0][first : first + _AT_ONCE + 1]
+            shown = questions((start, histories[1]), type(module), self.length, len(items))
+            rows = torch.arange(first, first + len(start) - 1)
+            with torch.inference_mode():
+                found.append(module.query(rows, shown.tensors(torch.device("cpu"))).numpy())
+        return np.concatenate(found)
+
+    @property
+    def state_size(self) -> int:
+        """Numbers in a vector that `states` and `answers` make."""
+        return int(self.answers(self._module.items.weight[:0].numpy()).shape[1])
+
+    def answers(self, items: F32) -> F32:
+        """(m, q) rows of items -> (m, p) vectors."""
+        assert isinstance(self._module, SequenceModel)
+        return _array(self._module.answers(torch.from_numpy(items)))
 
     def score_events(self, users: Side, items: Side) -> F32:
         """(n,) of n queries, each of one item; by a kernel for lr and fm."""
@@ -198,15 +242,17 @@ class Head:
 
     @cached_property
     def _module(self) -> Recommender:
-        module = MODELS[self.settings["kind"]](self.model_settings, Sizes(layout=self.layout or Layout()))
+        sizes = Sizes(layout=self.layout or Layout(), length=self.length or 1)
+        module: Recommender = MODELS[self.settings["kind"]](self.model_settings, sizes)
         weights = {name: torch.from_numpy(each.copy()) for name, each in self.weights.items()}
         if _FEATURES in weights:
             module.items.weight.copy_(weights.pop(_FEATURES))
+        weights.pop(_EXTRA, None)
         module.load_state_dict(weights, strict=False)
         return module.eval()
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("settings", "weights", "layout", "codes")
+        names = ("settings", "weights", "layout", "codes", "length")
         return {name: getattr(self, name) for name in names}  # without the module: it is built where it works
 
 

@@ -28,7 +28,8 @@ from sparkrec.kernels.random import normal_rows
 from sparkrec.models import MODELS
 from sparkrec.models.field_model import FieldModel
 from sparkrec.models.layers import BatchNorm
-from sparkrec.models.recommender import Sizes
+from sparkrec.models.recommender import Features, Sizes
+from sparkrec.models.sequence_model import History, SequenceModel
 from sparkrec.progress import track
 from sparkrec.shards import Shards
 from sparkrec.training.batches import Batch, Batches, Prefetched, Run
@@ -47,6 +48,8 @@ from sparkrec.training.gradients import (
 )
 from sparkrec.training.losses import Scored, loss_of
 from sparkrec.training.optimizers import Optimizer, rate_at
+from sparkrec.training.sequence_batches import SequenceBatch, SequenceBatches
+from sparkrec.training.streamed import streamed_softmax
 from sparkrec.training.validation import VALUE_METRICS, validate_ranking, validate_values
 from sparkrec.training.warm_start import start_from
 from sparkrec.training.whole_runs import train_run
@@ -92,7 +95,8 @@ class Trainer:
         self.alias = popularity(self.shards.item_counts, settings.popularity_power, settings.unseen_negatives)
         draws = settings.negatives if settings.loss in ("bce", "weighted_squared", "bpr", "hinge", "softmax") else 0
         of_batch = settings.negative_sampling == "batch" and draws > 0
-        self.batches = Batches(
+        kind = MODELS[job.settings.kind]
+        batches = Batches(
             self.shards,
             collective.process_rank,
             collective.size,
@@ -103,9 +107,12 @@ class Trainer:
             of_batch,
             paired=has_kernel(job.settings),
         )
+        self.batches = batches
+        if issubclass(kind, SequenceModel):
+            self.batches = SequenceBatches.of(batches, kind, job.settings)
         self.all_items = settings.loss in ("full_softmax", "all_squared")
         self.users = self.batches.users
-        self.model = MODELS[job.settings.kind](job.settings, self._sizes())
+        self.model = kind(job.settings, self._sizes())
         self.model.initialize(torch.Generator().manual_seed(job.seed))
         for table, ids, stream in (
             (self.model.users, self.users, 2 * job.seed),
@@ -245,28 +252,56 @@ class Trainer:
             return by_field_kernel(self.model, self.dense, batch, users, self.features, self.settings, self.scratch)
         if batch.pairs:
             return by_kernel(self.model, self.dense, batch, self.settings, self.scratch)
-        return by_autograd(self.model, batch, self._scores, self._loss, self.settings)
+        return by_autograd(self.model, batch, self._loss, self.settings)
 
     def _sizes(self) -> Sizes:
-        return Sizes(len(self.users), self.shards.n_items, self.shards.layout or Layout())
+        return Sizes(len(self.users), self.shards.n_items, self.shards.layout or Layout(), self.shards.length)
 
     @property
     def _rows_of_positive(self) -> int:
         """Rows of `model.items` that a positive and its negatives read, if a field has one entry."""
-        items = 1 + self.batches.negatives
+        items = 1 + self.batches.negatives + isinstance(self.model, SequenceModel)
         layout = self.shards.layout or Layout()
         return items + len(layout.query) + items * len(layout.item)
 
     def _features(self) -> FeatureReader | None:
         return FeatureReader.of(self.shards, self.device) if isinstance(self.model, FieldModel) else None
 
+    def _loss(self, batch: Batch) -> Tensor:
+        """The sum over its positives."""
+        half = self.settings.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            if self.settings.loss == "full_softmax" and (vectors := self._vectors(batch)):
+                target = torch.from_numpy(batch.items[:, 0]).long().to(self.device)
+                confidence = torch.from_numpy(batch.confidence).to(self.device)
+                return streamed_softmax(vectors[0].float(), vectors[1].float(), target, confidence)
+            scores = self._scores(batch)
+        return self._loss_of(batch, scores.float())
+
+    def _vectors(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Of the queries of a batch and of all items, where scores are their inner products."""
+        nobody, nothing = self.model.users.weight[:0], self.model.items.weight[:0]
+        if isinstance(self.model, FieldModel) or self.model.vectors(nobody, nothing) is None:
+            return None
+        items = torch.arange(self.shards.n_items, device=self.device)
+        users, known = self._query(batch)
+        found: tuple[Tensor, Tensor] | None
+        found = self.model.vectors(self.model.query(users, known), self.model.item(items, None))
+        return found
+
     def _scores(self, batch: Batch) -> Tensor:
         items = self._scored_items(batch)
-        features = None
+        users, known = self._query(batch)
+        features = None if known is None else Features(known, None)
         if self.features:
-            users = self.users[batch.users]
-            features = self.features.read(users, batch.entries, batch.timestamps, items.numpy())
-        return self.model.score(torch.from_numpy(batch.users).to(self.device), items.to(self.device), features)
+            features = self.features.read(self.users[batch.users], batch.entries, batch.timestamps, items.numpy())
+        scores: Tensor = self.model.score(users, items.to(self.device), features)
+        return scores
+
+    def _query(self, batch: Batch) -> tuple[Tensor, History | None]:
+        """Who asks: rows of users, and what they did, for models that see it."""
+        shown = batch.shown.tensors(self.device) if isinstance(batch, SequenceBatch) and batch.shown else None
+        return torch.from_numpy(batch.users).to(self.device), shown
 
     def _scored_items(self, batch: Batch) -> Tensor:
         """(b, k) or (1, k) items whose scores the loss wants."""
@@ -275,7 +310,7 @@ class Trainer:
         items = torch.from_numpy(batch.items).long()
         return items[:, 0][None] if self.batches.of_batch else items
 
-    def _loss(self, batch: Batch, scores: Tensor) -> Tensor:
+    def _loss_of(self, batch: Batch, scores: Tensor) -> Tensor:
         n = len(batch.users)
         positive = torch.zeros(n, dtype=torch.long)
         if self.all_items:

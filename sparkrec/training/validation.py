@@ -12,11 +12,13 @@ from sparkrec.config import StoppingSettings
 from sparkrec.kernels.arrays import F64, I64
 from sparkrec.kernels.clicks import auc, log_loss
 from sparkrec.kernels.metrics import ranking_metrics
-from sparkrec.models.recommender import Recommender
+from sparkrec.models.recommender import Features, Recommender
+from sparkrec.models.sequence_model import SequenceModel
 from sparkrec.shards import Shard, Shards
 from sparkrec.training.batches import Batches
 from sparkrec.training.collective import Collective
 from sparkrec.training.features import FeatureReader
+from sparkrec.training.sequence_batches import Shown, questions
 
 CELLS = 1 << 22
 """Numbers at a time: scores, times what a pair of rows has."""
@@ -50,6 +52,8 @@ def validate_ranking(
                 if features:
                     entries = wanted.entries and wanted.entries.take(wanted.indptr[part])
                     given = features.read_all(wanted.users[part], entries)
+                elif isinstance(model, SequenceModel):
+                    given = Features(_histories(model, held_out, wanted, part).tensors(device), None)
                 scores = model.score(torch.from_numpy(rows + offset).to(device), everything, given).cpu()
                 start, seen = _lists(known, rows)
                 scores[np.repeat(np.arange(len(rows)), np.diff(start)), seen] = -torch.inf
@@ -58,6 +62,13 @@ def validate_ranking(
                 total, n = total + float(np.nansum(found)), n + int(np.isfinite(found).sum())
     sums = collective.sum(torch.tensor([total, n], dtype=torch.float64))
     return float(sums[0] / sums[1]) if sums[1] else 0.0
+
+
+def _histories(model: SequenceModel, held_out: Shards, wanted: Shard, part: I64) -> Shown:
+    """What the users `part` of a shard did before what is held out."""
+    assert wanted.sequences is not None
+    histories = wanted.sequences.take(np.searchsorted(wanted.sequences.rows, part))
+    return questions((histories.start, histories.items), type(model), held_out.length, held_out.n_items)
 
 
 def validate_values(

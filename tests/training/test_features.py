@@ -94,7 +94,7 @@ def test_the_kernel_has_the_gradients_of_torch(kind, loss, tmp_path):
     found = trainer._gradients(batch)
     dense = trainer.dense.gradients.clone()
     trainer.dense.gradients.zero_()
-    expected = by_autograd(trainer.model, batch, trainer._scores, trainer._loss, settings.training)
+    expected = by_autograd(trainer.model, batch, trainer._loss, settings.training)
     torch.testing.assert_close(found.loss.float(), expected.loss)
     torch.testing.assert_close(dense, trainer.dense.gradients, atol=1e-5, rtol=1e-3)
     for mine, theirs in ((found.users, expected.users), (found.items, expected.items)):

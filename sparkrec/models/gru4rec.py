@@ -1,0 +1,28 @@
+"""A recurrent network over a history."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sparkrec.config import Gru4recSettings
+from sparkrec.models.recommender import Sizes
+from sparkrec.models.sequence_model import History, SequenceModel, by_length, packed
+
+
+class GRU4Rec(SequenceModel):
+    """Hidasi et al. 2016: gated recurrent units on the embeddings of events; what comes next is the item whose
+    embedding is most like the state."""
+
+    def __init__(self, settings: Gru4recSettings, sizes: Sizes) -> None:
+        super().__init__(sizes.users, 0, sizes.items, settings.dim)
+        self.length, self.drop = sizes.length, nn.Dropout(settings.dropout)
+        self.recurrent = nn.GRU(settings.dim, settings.hidden, settings.layers, batch_first=True)
+        self.out = nn.Linear(settings.hidden, settings.dim)
+
+    def states(self, users: Tensor, history: History) -> Tensor:
+        rows: Tensor = self.drop(self.items(history.items))
+        rectangles = by_length(history)
+        # What is not real comes last, where it changes nothing before it.
+        parts = [self.recurrent(rows[each.places])[0] for each in rectangles]
+        found: Tensor = self.out(packed(parts, rectangles, len(rows))[history.at])
+        return found

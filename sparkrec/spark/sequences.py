@@ -1,0 +1,140 @@
+"""What users did, in order: sequences to train on, and the histories of those who ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from sparkrec.config import SequenceSettings
+from sparkrec.kernels.arrays import F32, I64
+from sparkrec.kernels.sequences import Cutter, Sequences
+from sparkrec.spark.blocks import read_lists
+from sparkrec.spark.model import Model, SequenceHead
+from sparkrec.spark.rows import dense_batch, dense_vectors, matrix, read_dense
+
+_SEQUENCES = "user long, session int, place long, items array<long>"
+_MICROSECONDS = 1_000_000
+
+
+def sequences(events: DataFrame, settings: SequenceSettings) -> DataFrame:
+    """(user, session, place, items): the events of each user, in the order of time, then of items, cut as
+    `kernels.sequences.Cutter` says. Those of a user are later in time the larger their `place`.
+
+    events  user long, item long, timestamp
+    A task sorts the events of a user and goes over them once: it holds a batch of them, however many there are.
+    """
+    ordered = _timed(events).repartition("user").sortWithinPartitions("user", "time", "item")
+
+    def cut(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        cutter, place = Cutter(settings.length, settings.targets, _gap(settings)), 0
+        for batch in batches:
+            found = cutter.feed(*(batch.column(name).to_numpy() for name in ("user", "item", "time")))
+            yield _rows(found, place)
+            place += len(found.user)
+        yield _rows(cutter.end(), place)
+
+    return ordered.mapInArrow(cut, _SEQUENCES)
+
+
+def histories(events: DataFrame, settings: SequenceSettings) -> DataFrame:
+    """(user, items array<long>): the last `length` events of each user, and of the last session alone if sessions are
+    told apart.
+
+    events  user long, item long, timestamp
+    """
+    latest = Window.partitionBy("user").orderBy(F.desc("time"), F.desc("item"))
+    placed = _timed(events).withColumn("place", F.row_number().over(latest)).where(F.col("place") <= settings.length)
+    if settings.session_gap is not None:
+        # A pause after the last of them ends what came before it.
+        pause = F.lag("time").over(latest) - F.col("time") > F.lit(_gap(settings))
+        before = F.sum(F.coalesce(pause.cast("int"), F.lit(0))).over(latest)
+        placed = placed.withColumn("before", before).where("before = 0")
+    oldest_first = F.sort_array(F.collect_list(F.struct((-F.col("place")).alias("order"), "item")))
+    return placed.groupBy("user").agg(oldest_first.alias("events")).select("user", F.col("events.item").alias("items"))
+
+
+def sequence_head(model: Model) -> SequenceHead | None:
+    """The head of a model of sequences; None of others."""
+    return cast(SequenceHead, model.head) if getattr(model.head, "length", None) is not None else None
+
+
+def bind(model: Model, asking: DataFrame) -> Model:
+    """The model for users who ask after these histories: a vector of each of them, and of each item.
+
+    asking  (user, items array<long>); items that the model does not know are passed over, and users without others have
+            no row
+    """
+    head = sequence_head(model)
+    assert head is not None
+    assert model.folder is not None
+    folder, schema = f"{model.folder}/items", "user long, value array<float>"
+    items = np.sort(model.items.select("item").toArrow()["item"].to_numpy())
+    shown = numbered(asking, items).join(model.users.select("user", "value"), "user").select("user", "value", "items")
+
+    def states(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        rows = _item_rows(folder)
+        for batch in batches:
+            histories = read_lists(batch.column("items"), np.int32)
+            found = head.states(matrix(batch.column("value")), histories.lists, rows)
+            yield dense_batch("user", batch.column("user"), found)
+
+    def answers(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield dense_batch("item", batch.column("item"), head.answers(matrix(batch.column("value"))))
+
+    of_items = model.items.select("item", "value")
+    return replace(
+        model,
+        users=dense_vectors(shown.mapInArrow(states, schema), "user"),
+        items=dense_vectors(of_items.mapInArrow(answers, "item long, value array<float>"), "item"),
+        size=head.state_size,
+        head=None,
+    )
+
+
+@lru_cache(maxsize=1)
+def _item_rows(folder: str) -> F32:
+    """Of all items, ascending."""
+    return read_dense(folder, "item")[1]
+
+
+def _timed(events: DataFrame) -> DataFrame:
+    return events.select("user", "item", F.unix_micros("timestamp").alias("time"))
+
+
+def _gap(settings: SequenceSettings) -> int | None:
+    return None if settings.session_gap is None else round(settings.session_gap * _MICROSECONDS)
+
+
+def numbered(rows: DataFrame, items: I64) -> DataFrame:
+    """The rows with `items` array<int>: their places among the ascending `items` instead of ids; an item that is not
+    there is left out.
+
+    rows  with `items` array<long>, and any other columns
+    """
+    names = [each.name for each in rows.schema if each.name != "items"]
+    schema = ", ".join(f"`{name}` {rows.schema[name].dataType.simpleString()}" for name in names)
+
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            lists = read_lists(batch.column("items"), np.int64)
+            at = np.searchsorted(items, lists.values).clip(max=max(len(items) - 1, 0))
+            known = lists.keep(items[at] == lists.values, at.astype(np.int32)) if len(items) else lists
+            columns = [*(batch.column(name) for name in names), known.arrow()]
+            yield pa.RecordBatch.from_arrays(columns, [*names, "items"])
+
+    return rows.mapInArrow(work, f"{schema}, items array<int>").where("size(items) > 0")
+
+
+def _rows(found: Sequences, place: int) -> pa.RecordBatch:
+    items = pa.ListArray.from_arrays(pa.array(found.start.astype(np.int32)), pa.array(found.item))
+    places = pa.array(np.arange(place, place + len(found.user)))
+    columns: list[Any] = [pa.array(found.user), pa.array(found.session.astype(np.int32)), places, items]
+    return pa.RecordBatch.from_arrays(columns, ["user", "session", "place", "items"])

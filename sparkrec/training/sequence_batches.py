@@ -1,0 +1,202 @@
+"""The batches of an epoch of sequences: what is shown of them, and what is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from sparkrec.kernels.arrays import I64
+from sparkrec.kernels.random import uniform
+from sparkrec.models.sequence_model import History, SequenceModel
+from sparkrec.shards import Sequences, Shard
+from sparkrec.training.batches import Batch, Batches, cuts_of, order_of
+
+_STEPS_AT_ONCE = 4
+
+
+class Shown(NamedTuple):
+    """As `models.sequence_model.History`, in arrays."""
+
+    items: I64
+    start: I64
+    at: I64
+
+    def tensors(self, device: torch.device) -> History:
+        return History(*(torch.from_numpy(each).to(device) for each in self))
+
+
+def questions(histories: tuple[I64, Any], model: type[SequenceModel], length: int, n_items: int) -> Shown:
+    """What comes next is asked after each of the histories (start, items), of which the last `length` events count."""
+    start, items = histories
+    masked = model.asks == "masked"
+    lengths = np.minimum(np.diff(start), length - 1 if masked else length)
+    own = lengths + 1 if masked else lengths
+    begin = np.concatenate(([0], np.cumsum(own)))
+    within = np.arange(begin[-1]) - np.repeat(begin[:-1], own)
+    places = np.repeat(start[1:] - lengths, own) + within
+    shown = items[np.minimum(places, max(len(items) - 1, 0))].astype(np.int64)
+    if masked:
+        shown[begin[1:] - 1] = n_items  # a hidden event comes next
+    return Shown(shown, begin, begin[1:] - 1)
+
+
+@dataclass(frozen=True)
+class SequenceBatch(Batch):
+    """A row for each question."""
+
+    shown: Shown | None = None
+
+    def parts(self, n: int) -> Iterator[Batch]:
+        """It in n parts of whole sequences."""
+        assert self.shown is not None
+        items, start, at = self.shown
+        for some in np.array_split(np.arange(len(start) - 1), n):
+            if not len(some):
+                continue
+            first, stop = start[some[0]], start[some[-1] + 1]
+            mine = slice(*np.searchsorted(at, (first, stop)))
+            shown = Shown(items[first:stop], start[some[0] : some[-1] + 2] - first, at[mine] - first)
+            columns = {name: getattr(self, name)[mine] for name in ("users", "items", "values", "confidence", "degree")}
+            yield replace(self, shown=shown, **columns)
+
+
+@dataclass(frozen=True)
+class SequenceRun:
+    """Consecutive steps, as a `batches.Run` is."""
+
+    made: list[SequenceBatch]
+    totals: list[float]
+
+    def batches(self) -> Iterator[Batch]:
+        yield from self.made
+
+
+@dataclass(frozen=True)
+class SequenceBatches(Batches):
+    """How sequences become batches: `batch` of them in a step. The positives of a step are counted as if its sequences
+    had the mean length of all, so that no process needs to know the sequences of the others."""
+
+    asks: str = "each"
+    """Of the model, `SequenceModel.asks`."""
+    masked: float = 0.0
+    """Share of events that are hidden."""
+
+    @classmethod
+    def of(cls, batches: Batches, model: type[SequenceModel], settings: Any) -> SequenceBatches:
+        own = {name: getattr(batches, name) for name in Batches.__dataclass_fields__}
+        return cls(**own, asks=model.asks, masked=getattr(settings, "masked", 0.0))
+
+    def _size(self, number: int) -> int:
+        return self.shards.sequences(number)
+
+    @property
+    def positives(self) -> float:
+        """Of a sequence, in the mean."""
+        if self.asks == "last":
+            return float(self.shards.targets or 1)
+        mean = self.shards.mean_length
+        return max(self.masked * mean, 1.0) if self.asks == "masked" else mean - 1.0
+
+    def _group(  # type: ignore[override]
+        self, epoch: int, group: int, held: list[Shard], offsets: dict[int, int], steps: int, first: int
+    ) -> Iterator[SequenceRun]:
+        sizes = [self._size(number) for number in self.shards.numbers(group)]
+        asked = [self._asked(shard, epoch, steps) for shard in held]
+        for begin in range(first, steps, _STEPS_AT_ONCE):
+            wanted = range(begin, min(begin + _STEPS_AT_ONCE, steps))
+            totals = np.sum([np.diff(cuts_of(n, steps, wanted)) for n in sizes], axis=0) * self.positives
+            made = [
+                _joined([each.step(step, offsets[each.shard.number]) for each in asked], total)
+                for step, total in zip(wanted, totals.tolist(), strict=True)
+            ]
+            yield SequenceRun(made, totals.tolist())
+
+    def _asked(self, shard: Shard, epoch: int, steps: int) -> _Asked:
+        assert shard.sequences is not None
+        order = order_of(len(shard.sequences.rows), steps, (self.seed, epoch, shard.number))
+        return _Asked(self, shard, shard.sequences, order, self._key(epoch, shard), steps)
+
+
+class _Asked:
+    """The questions of a shard, in the order of an epoch."""
+
+    def __init__(
+        self, batches: SequenceBatches, shard: Shard, sequences: Sequences, order: I64, key: int, steps: int
+    ) -> None:
+        self.batches, self.shard, self.sequences = batches, shard, sequences
+        self.order, self.key, self.steps = order, key, steps
+        self.begin = np.concatenate(([0], np.cumsum(sequences.lengths[order])))
+        """Number of the first event of each sequence among those of the epoch."""
+
+    def step(self, step: int, offset: int) -> SequenceBatch:
+        first, stop = (int(each) for each in cuts_of(len(self.order), self.steps, range(step, step + 1)))
+        some = self.sequences.take(self.order[first:stop])
+        show = {"each": self._each, "last": self._last, "masked": self._masked}[self.batches.asks]
+        shown, items, of = show(some, int(self.begin[first]))
+        rows = some.rows[of]
+        if self.batches.negatives:
+            # a sequence has no more questions than events, so that no two questions have one number
+            begin = int(self.begin[first])
+            items = np.concatenate((items, self.batches._draw(self.shard, rows, self.key, begin)), axis=1)
+        ones = np.ones(len(rows), np.float32)
+        degree = self.shard.positives.degrees[rows]
+        return SequenceBatch(rows + offset, items, ones, ones, degree, 0, shown=shown)
+
+    def _each(self, some: Sequences, _: int) -> tuple[Shown, Any, I64]:
+        """Each event but the first is asked for, from those before it."""
+        inputs = some.lengths - 1
+        start = np.concatenate(([0], np.cumsum(inputs)))
+        of = np.repeat(np.arange(len(inputs)), inputs)
+        places = np.arange(start[-1]) + of  # every sequence has one event more
+        shown = Shown(some.items[places].astype(np.int64), start, np.arange(start[-1]))
+        return shown, some.items[places + 1][:, None], of
+
+    def _last(self, some: Sequences, _: int) -> tuple[Shown, Any, I64]:
+        """The targets of a window are asked for, from the events before them."""
+        lengths = some.lengths
+        targets = np.minimum(self.batches.shards.targets or 1, lengths - 1)
+        inputs = lengths - targets
+        start = np.concatenate(([0], np.cumsum(inputs)))
+        before = np.concatenate(([0], np.cumsum(targets)))
+        places = np.arange(start[-1]) + np.repeat(before[:-1], inputs)
+        of = np.repeat(np.arange(len(lengths)), targets)
+        wanted = np.arange(before[-1]) + np.repeat(start[1:], targets)
+        shown = Shown(some.items[places].astype(np.int64), start, (start[1:] - 1)[of])
+        return shown, some.items[wanted][:, None], of
+
+    def _masked(self, some: Sequences, begin: int) -> tuple[Shown, Any, I64]:
+        """Some events are hidden and asked for, the last one where chance hides none; of the last `length` events."""
+        lengths = np.minimum(some.lengths, self.batches.shards.length)
+        start = np.concatenate(([0], np.cumsum(lengths)))
+        of = np.repeat(np.arange(len(lengths)), lengths)
+        places = np.arange(start[-1]) + np.repeat(some.start[1:] - start[1:], lengths)
+        hidden = uniform(self.key ^ 1, begin + places) < self.batches.masked
+        none = np.add.reduceat(hidden, start[:-1]) == 0 if len(lengths) else np.zeros(0, bool)
+        hidden[start[1:][none] - 1] = True
+        items = some.items[places].astype(np.int64)
+        at = np.flatnonzero(hidden)
+        answers = some.items[places[at]][:, None]
+        items[at] = self.batches.shards.n_items
+        return Shown(items, start, at), answers, of[at]
+
+
+def _joined(parts: list[SequenceBatch], total: float) -> SequenceBatch:
+    """Of several shards, as one."""
+    shown = [part.shown for part in parts if part.shown is not None]
+    events = np.cumsum([0, *(len(each.items) for each in shown)])
+    start = [each.start[:-1] + before for each, before in zip(shown, events, strict=False)]
+    at = [each.at + before for each, before in zip(shown, events, strict=False)]
+    whole = Shown(
+        np.concatenate([each.items for each in shown]),
+        np.concatenate([*start, events[-1:]]),
+        np.concatenate(at),
+    )
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("users", "items", "values", "confidence", "degree")
+    }
+    return SequenceBatch(**columns, total=total, shown=whole)  # type: ignore[arg-type]

@@ -105,20 +105,18 @@ def _few_users(interactions: str, folder: str) -> str:
 
 
 def _network(case: str, epochs: int, **training: Any) -> Any:
-    from pydantic import TypeAdapter
-
-    from sparkrec.config import ModelSettings
+    from sparkrec.config import model_settings
 
     if case == "bpr":
         own = {"loss": "bpr", "negatives": 1, "batch": 2048}
-        return TypeAdapter(ModelSettings).validate_python({**BPR, "training": {**own, "epochs": epochs, **training}})
+        return model_settings({**BPR, "training": {**own, "epochs": epochs, **training}})
     if case in FIELDS:
         own = {"loss": "bce", "negatives": 2, "batch": 2048 // 3}
         given = {**FIELDS[case], "training": {**own, "epochs": epochs, **training}}
-        return TypeAdapter(ModelSettings).validate_python(given)
+        return model_settings(given)
     batch = 2048 if case == "neumf_2048" else 65536
     own = {"loss": "bce", "negatives": NEGATIVES, "batch": batch // (1 + NEGATIVES)}
-    return TypeAdapter(ModelSettings).validate_python({**NEUMF, "training": {**own, "epochs": epochs, **training}})
+    return model_settings({**NEUMF, "training": {**own, "epochs": epochs, **training}})
 
 
 def _shards(interactions: str, folder: str, of_group: int) -> str:

@@ -25,6 +25,7 @@ from sparkrec.config.fitted import (
     EaseSettings,
     ItemKnnSettings,
     LinearSettings,
+    MarkovSettings,
     PopularitySettings,
     UserKnnSettings,
 )
@@ -74,6 +75,7 @@ from sparkrec.config.train import (
     Range,
     TrainSettings,
     TuneSettings,
+    model_settings,
 )
 from sparkrec.config.training import (
     Loss,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sparkrec.config.base import Settings
+from sparkrec.config.base import Fraction, Settings
 from sparkrec.config.ingest import SourceSettings
 
 
@@ -129,3 +129,11 @@ class AlsSettings(Settings):
         if self.nonnegative and self.solver != "cholesky":
             raise ValueError(f"nonnegative factors have one solver: set solver to cholesky instead of {self.solver}")
         return self
+
+
+class MarkovSettings(Settings):
+    """First-order Markov chain: the items that most often came next after a user's last event."""
+
+    kind: Literal["markov"] = "markov"
+    popularity: Fraction = 0.01
+    """How much the popularity of an item counts beside that: it ranks what never came next."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from sparkrec.config.base import Name, Reference, Settings, StageSettings
 from sparkrec.config.fitted import (
@@ -13,6 +13,7 @@ from sparkrec.config.fitted import (
     EaseSettings,
     ItemKnnSettings,
     LinearSettings,
+    MarkovSettings,
     PopularitySettings,
     UserKnnSettings,
 )
@@ -45,6 +46,7 @@ ModelSettings: TypeAlias = Annotated[
     | UserKnnSettings
     | EaseSettings
     | AlsSettings
+    | MarkovSettings
     | MfSettings
     | GmfSettings
     | MlpSettings
@@ -85,6 +87,11 @@ class TrainSettings(StageSettings):
                 "and training.epochs to what was best"
             )
         return self
+
+
+def model_settings(given: dict[str, Any]) -> Any:
+    """The settings of a model, of plain values."""
+    return TypeAdapter(ModelSettings).validate_python(given)
 
 
 class Range(Settings):

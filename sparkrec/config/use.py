@@ -34,6 +34,9 @@ class RecommendSettings(StageSettings):
     """None: all users of the dataset. Its further columns are the context of each, for a model that sees one."""
     context: dict[str, str | int | float | bool | None] = {}
     """Of all users, by context column: what `users` does not say of each."""
+    fresh: bool = False
+    """Ask after what users did up to now, as the interactions table has it, and not up to when the dataset was
+    prepared: lists of a model of sequences follow without training anew."""
     retrieve: RetrieveSettings | None = None
     """None: the model ranks all items itself."""
     candidates: IdSource | None = None

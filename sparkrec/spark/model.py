@@ -10,6 +10,7 @@ Every kind has this form, so that saving, retrieval and evaluation are written o
     itemknn     the user's history, sparse            similarities to its neighbours, sparse
     userknn     similarities to neighbours, sparse    the item's history, sparse
     ease        the user's history, sparse            a column of the weights, dense
+    markov      the user's last event, sparse         shares of those it came after, sparse
     mf, gmf     factors (and biases)                  factors (and biases)
     mlp, neumf  what the head takes of a user         what it takes of an item
     fm, ...     the user's weight and vector          the item's, and those of its fields
@@ -119,6 +120,8 @@ class Model:
     item_layout: Layout
     facts: dict[str, Any] = field(default_factory=dict)
     """What the fit wants to tell: losses, counts. Plain values, kept in the manifest."""
+    by_last_event: bool = False
+    """Whether users' rows are 1 at their last event: see `sequences.bind`."""
     head: Head | FieldHead | SequenceHead | None = None
     """None: the inner product."""
     folder: str | None = None
@@ -134,7 +137,8 @@ class Model:
             storage.write(f"{run.path}/{_HEAD}", self.head.to_bytes())
         for name, data in self.files.items():
             storage.write(f"{run.path}/{name}", data)
-        shape = {"size": self.size, "user_layout": self.user_layout, "item_layout": self.item_layout}
+        names = ("size", "user_layout", "item_layout", "by_last_event")
+        shape = {name: getattr(self, name) for name in names}
         return run.publish(model=shape, facts=self.facts)
 
     @classmethod

@@ -46,7 +46,7 @@ from sparkrec.spark.model import Model
 from sparkrec.spark.queries import asked, bind, check_codes, field_head, score_events
 from sparkrec.spark.retrieval import rank, score_lists, score_pairs
 from sparkrec.spark.sequences import bind as bind_histories
-from sparkrec.spark.sequences import histories, sequence_head
+from sparkrec.spark.sequences import histories, sees_histories
 
 _CELLS = 4 << 20
 """Scores of candidates in one matrix."""
@@ -150,7 +150,7 @@ def metrics_of(
             predicted = score_events(model, dataset, truth.drop("confidence"))
             if protocol is not None:
                 model = bind(model, asked(dataset, truth))
-        if sequence_head(model):
+        if sees_histories(model):
             model = bind_histories(model, _histories(dataset, seen).join(truth.select("user"), "user", "left_semi"))
         if (auc and full) or ((ratings or clicks) and predicted is None):
             scored = score_pairs(model, truth.select("user", "item").distinct()).persist()

@@ -60,9 +60,21 @@ def histories(events: DataFrame, settings: SequenceSettings) -> DataFrame:
     return placed.groupBy("user").agg(oldest_first.alias("events")).select("user", F.col("events.item").alias("items"))
 
 
-def sequence_head(model: Model) -> SequenceHead | None:
-    """The head of a model of sequences; None of others."""
-    return cast(SequenceHead, model.head) if getattr(model.head, "length", None) is not None else None
+def sees_histories(model: Model) -> bool:
+    """Whether what a user did last decides: such a model wants `bind`."""
+    return model.by_last_event or getattr(model.head, "length", None) is not None
+
+
+def last_events(users: DataFrame, asking: DataFrame, size: int) -> DataFrame:
+    """Sparse model rows of the users: 1 at the last of their items, and at the last of all `size` places.
+
+    users   (user)
+    asking  (user, items array<long>)
+    """
+    last = F.element_at("items", -1).cast("int")
+    index = F.when(F.col("items").isNull(), F.array(F.lit(size - 1))).otherwise(F.array(last, F.lit(size - 1)))
+    rows = users.join(asking, "user", "left").withColumn("index", index)
+    return rows.select("user", "index", F.array_repeat(F.lit(1.0).cast("float"), F.size("index")).alias("value"))
 
 
 def bind(model: Model, asking: DataFrame) -> Model:
@@ -71,11 +83,12 @@ def bind(model: Model, asking: DataFrame) -> Model:
     asking  (user, items array<long>); items that the model does not know are passed over, and users without others have
             no row
     """
-    head = sequence_head(model)
-    assert head is not None
+    if model.by_last_event:
+        return replace(model, users=last_events(asking.select("user"), asking, model.size))
+    items = np.sort(model.items.select("item").toArrow()["item"].to_numpy())
+    head = cast(SequenceHead, model.head)
     assert model.folder is not None
     folder, schema = f"{model.folder}/items", "user long, value array<float>"
-    items = np.sort(model.items.select("item").toArrow()["item"].to_numpy())
     shown = numbered(asking, items).join(model.users.select("user", "value"), "user").select("user", "value", "items")
 
     def states(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -113,6 +126,17 @@ def _gap(settings: SequenceSettings) -> int | None:
     return None if settings.session_gap is None else round(settings.session_gap * _MICROSECONDS)
 
 
+def ordered(events: DataFrame, settings: SequenceSettings) -> DataFrame:
+    """(user, session, item, time) of events (user, item, timestamp): sessions of a user count from 0."""
+    timed = _timed(events)
+    if settings.session_gap is None:
+        return timed.withColumn("session", F.lit(0))
+    in_time = Window.partitionBy("user").orderBy("time", "item")
+    pause = F.col("time") - F.lag("time").over(in_time) > F.lit(_gap(settings))
+    opens = F.coalesce(pause, F.lit(False)).cast("int")
+    return timed.withColumn("opens", opens).withColumn("session", F.sum("opens").over(in_time)).drop("opens")
+
+
 def numbered(rows: DataFrame, items: I64) -> DataFrame:
     """The rows with `items` array<int>: their places among the ascending `items` instead of ids; an item that is not
     there is left out.
@@ -125,8 +149,10 @@ def numbered(rows: DataFrame, items: I64) -> DataFrame:
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             lists = read_lists(batch.column("items"), np.int64)
-            at = np.searchsorted(items, lists.values).clip(max=max(len(items) - 1, 0))
-            known = lists.keep(items[at] == lists.values, at.astype(np.int32)) if len(items) else lists
+            at = np.searchsorted(items, lists.values).astype(np.int32)
+            there = at < len(items)
+            there[there] = items[at[there]] == lists.values[there]
+            known = lists.keep(there, at)
             columns = [*(batch.column(name) for name in names), known.arrow()]
             yield pa.RecordBatch.from_arrays(columns, [*names, "items"])
 

@@ -16,7 +16,7 @@ from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import bind, check_codes, field_head, in_context, known_users
 from sparkrec.spark.sequences import bind as bind_histories
-from sparkrec.spark.sequences import histories, sequence_head
+from sparkrec.spark.sequences import histories, sees_histories
 from sparkrec.spark.sources import read_source
 
 
@@ -28,14 +28,16 @@ class Asking:
     dataset: Dataset
     users: DataFrame
     """(user, user_id)"""
+    events: DataFrame
+    """(user, item, timestamp) what users did."""
 
     def model(self, lake: Lake, run: Run) -> Model:
         """A trained model, with a row for each of the users: of one that sees the context, for this one."""
         model = Model.load(lake, run)
         cut = self.dataset.sequence_settings
-        if sequence_head(model) and cut is not None:
-            events = self.dataset.observed(include_validation=True)
-            return bind_histories(model, histories(events, cut).join(self.users.select("user"), "user", "left_semi"))
+        if sees_histories(model) and cut is not None:
+            asking = histories(self.events, cut).join(self.users.select("user"), "user", "left_semi")
+            return bind_histories(model, asking)
         head = field_head(model)
         if head is None:
             return model

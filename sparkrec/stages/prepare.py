@@ -39,15 +39,15 @@ _QUANTILES = {"min": 0.0, "5%": 0.05, "25%": 0.25, "50%": 0.5, "75%": 0.75, "95%
 
 def inputs(settings: PrepareSettings, lake: Lake) -> dict[str, Any]:
     """The tables that prepare would read, each pinned to a version."""
-    pinned = {"interactions": _pin(lake, settings.interactions, settings.version)}
+    pinned = {"interactions": pin(lake, settings.interactions, settings.version)}
     if isinstance(settings.split, GivenSplit):
-        pinned["test"] = _pin(lake, settings.split.test)
+        pinned["test"] = pin(lake, settings.split.test)
         if settings.split.validation_table:
-            pinned["validation"] = _pin(lake, settings.split.validation_table)
+            pinned["validation"] = pin(lake, settings.split.validation_table)
     return pinned
 
 
-def _pin(lake: Lake, table: str, version: int | None = None) -> dict[str, Any]:
+def pin(lake: Lake, table: str, version: int | None = None) -> dict[str, Any]:
     if version is None:
         version = lake.table_version(table)
     else:
@@ -120,16 +120,15 @@ def prepare(settings: PrepareSettings, lake: Lake) -> Run:
 
 def _parts(settings: PrepareSettings, lake: Lake, run: Run) -> tuple[DataFrame, DataFrame | None]:
     """user_id, item_id, value, confidence, timestamp, part; and the pairs to rank, if they are given."""
-    events = _events(settings, lake, run.inputs["interactions"])
-    interactions = to_feedback(deduplicate(events, settings.dedup), settings.feedback)
-    interactions = core(interactions, settings.min_user_interactions, settings.min_item_interactions)
-    parts = split(interactions, settings.split)
+    interactions = interactions_of(settings, lake, run.inputs["interactions"])
+    kept = core(interactions, settings.min_user_interactions, settings.min_item_interactions)
+    parts = split(kept, settings.split)
     if not isinstance(settings.split, GivenSplit):
         return parts, None
 
     for part, table in (("validation", settings.split.validation_table), ("test", settings.split.test)):
         if table is not None:
-            held_out = _held_out(settings, lake, run, part, events)
+            held_out = _held_out(settings, lake, run, part, interactions)
             parts = parts.unionByName(held_out.withColumn("part", F.lit(part)))
     if settings.split.candidates is None:
         return parts, None
@@ -138,17 +137,22 @@ def _parts(settings: PrepareSettings, lake: Lake, run: Run) -> tuple[DataFrame, 
     return parts, candidates(ranked, settings.split.test, settings.split.candidates)
 
 
+def interactions_of(settings: PrepareSettings, lake: Lake, pin: dict[str, Any]) -> DataFrame:
+    """user_id, item_id, value, confidence, timestamp: a table of interactions, as a dataset takes them."""
+    return to_feedback(deduplicate(_events(settings, lake, pin), settings.dedup), settings.feedback)
+
+
 def _held_out(settings: PrepareSettings, lake: Lake, run: Run, part: str, events: DataFrame) -> DataFrame:
     """The interactions of another table, whose ids are of the types that `events` have."""
-    pin = run.inputs[part]
-    found = _events(settings, lake, pin)
+    pinned = run.inputs[part]
+    found = interactions_of(settings, lake, pinned)
     for name in PAIR:
         if type_of(found, name) != type_of(events, name):
             raise PrepareError(
-                f"{name} is {type_of(found, name)} in {pin['table']!r}, but {type_of(events, name)} in "
+                f"{name} is {type_of(found, name)} in {pinned['table']!r}, but {type_of(events, name)} in "
                 f"{settings.interactions!r}. Ingest both with one id_type."
             )
-    return to_feedback(deduplicate(found, settings.dedup), settings.feedback)
+    return found
 
 
 def _events(settings: PrepareSettings, lake: Lake, pin: dict[str, Any]) -> DataFrame:

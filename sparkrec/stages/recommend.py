@@ -9,8 +9,15 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec import tables
-from sparkrec.config import IdSource, RecommendSettings
-from sparkrec.errors import InputError
+from sparkrec.config import (
+    IdSource,
+    MarkovSettings,
+    PrepareSettings,
+    RecommendSettings,
+    SequenceNetworkSettings,
+    model_settings,
+)
+from sparkrec.errors import ConfigError, InputError
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.model import Model
@@ -18,6 +25,7 @@ from sparkrec.spark.retrieval import best, topk
 from sparkrec.spark.rows import dense
 from sparkrec.spark.sources import read_ids
 from sparkrec.stages.asking import Asking
+from sparkrec.stages.prepare import interactions_of, pin
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +45,9 @@ def inputs(settings: RecommendSettings, lake: Lake) -> dict[str, Any]:
                 f"{run.inputs['dataset']}. Train both on one dataset."
             )
         pinned["retrieve"] = first.reference
+    if settings.fresh:
+        prepared = lake.finished_run("prepare", pinned["dataset"])
+        pinned["interactions"] = pin(lake, prepared.inputs["interactions"]["table"])
     for name in ("users", "candidates", "deny"):
         source: IdSource | None = getattr(settings, name)
         if source is not None:
@@ -58,12 +69,13 @@ def recommend(settings: RecommendSettings, lake: Lake) -> Run:
         return run
     dataset = Dataset.open(lake, pinned["dataset"])
     items = _items(settings, lake, dataset)
-    seen = dataset.observed(include_validation=True).select("user", "item") if settings.exclude_seen else None
+    events = _fresh(lake, trained, dataset, pinned["interactions"]) if settings.fresh else dataset.observed(True)
+    seen = events.select("user", "item") if settings.exclude_seen else None
     fitted = dataset.observed(bool(trained.settings["include_validation"])).select("user").distinct()
     users = _users(settings, lake, dataset).join(fitted.withColumn("fitted", F.lit(True)), "user", "left").persist()
     try:
         known = users.where("fitted").select("user", "user_id")
-        ask = Asking(settings, dataset, known)
+        ask = Asking(settings, dataset, known, events)
         if settings.retrieve is None:
             lists = topk(ask.model(lake, trained), settings.k, known.select("user"), exclude=seen, items=items)
         else:
@@ -95,6 +107,19 @@ def recommend(settings: RecommendSettings, lake: Lake) -> Run:
     )
     log.info("%s rows for %s users (%s by popularity) in %s", facts.rows, facts.users, facts.fallback, run.path)
     return run
+
+
+def _fresh(lake: Lake, trained: Run, dataset: Dataset, pinned: dict[str, Any]) -> DataFrame:
+    """(user, item, timestamp): the interactions as they are now, of the users and items that the dataset knows."""
+    if not isinstance(model_settings(trained.settings["model"]), SequenceNetworkSettings | MarkovSettings):
+        raise ConfigError(
+            f"fresh: model {trained.reference} is a {trained.settings['model']['kind']}, which knows what it was "
+            "trained on and no more. Use a model of sequences, or train it again."
+        )
+    prepared = PrepareSettings.model_validate({**dataset.manifest["settings"], "lake": lake.root})
+    events = interactions_of(prepared, lake, pinned)
+    ids = dataset.users.select("user", "user_id"), dataset.items.select("item", "item_id")
+    return events.join(ids[0], "user_id").join(ids[1], "item_id").select("user", "item", "timestamp")
 
 
 def _digest(lake: Lake, source: IdSource) -> dict[str, Any]:

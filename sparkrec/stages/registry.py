@@ -12,6 +12,7 @@ from sparkrec.spark.bias import fit_bias
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.ease import fit_ease
 from sparkrec.spark.linear import fit_linear
+from sparkrec.spark.markov import fit_markov
 from sparkrec.spark.model import Model
 from sparkrec.spark.neighbors import fit_itemknn, fit_userknn
 from sparkrec.spark.popularity import fit_popularity
@@ -25,6 +26,7 @@ FITTERS: dict[str, Callable[..., Model]] = {
     "userknn": fit_userknn,
     "ease": fit_ease,
     "als": fit_als,
+    "markov": fit_markov,
     "mf": fit_network,
     "gmf": fit_network,
     "mlp": fit_network,

@@ -9,11 +9,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 from safetensors.numpy import load, save
 from torch import Tensor
 
-from sparkrec.config import ModelSettings
+from sparkrec.config import model_settings
 from sparkrec.errors import InputError
 from sparkrec.fields import Entries, Layout
 from sparkrec.kernels import field_pairs
@@ -233,7 +232,7 @@ class Head:
     @property
     def model_settings(self) -> Any:
         """A ModelSettings."""
-        return TypeAdapter(ModelSettings).validate_python(self.settings)
+        return model_settings(self.settings)
 
     @property
     def _fields(self) -> FieldModel:

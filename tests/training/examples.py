@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 
 from sparkrec import storage
-from sparkrec.shards import SCHEMA, WITH_FEATURES, entry
+from sparkrec.shards import SCHEMA, SEQUENCES, WITH_FEATURES, entry
 from sparkrec.training.collective import Collective
 
 
@@ -24,10 +24,11 @@ def planted(n_users=60, n_items=80, tastes=4, each=12, seed=0):
     return np.array(users), np.array(items), taste
 
 
-def write_shards(folder, users, items, n_items, *, of_group=1, groups=1, values=None, known=None):
+def write_shards(folder, users, items, n_items, *, of_group=1, groups=1, values=None, known=None, ordered=None):
     """As `spark.shards` writes them; a user is in the shard `user % n`.
 
-    known  layout, entries (and times) of the examples, and a table of those of the items, in a dict
+    known    layout, entries (and times) of the examples, and a table of those of the items, in a dict
+    ordered  sequences (user, items), length and targets, in a dict
     """
     n = groups * of_group
     values = np.ones(len(users)) if values is None else values
@@ -58,6 +59,15 @@ def write_shards(folder, users, items, n_items, *, of_group=1, groups=1, values=
         storage.write(f"{folder}/item_features.parquet", data)
         manifest["item_features"] = entry("item_features.parquet", data, len(known["items"]))
         manifest |= {"layout": known["layout"].to_json(), "until": int(known.get("times", np.zeros(1)).max())}
+    if ordered:
+        manifest |= {"sequences": [], "events": sum(len(each) for _, each in ordered["sequences"])}
+        manifest |= {"length": ordered["length"], "targets": ordered.get("targets")}
+        for shard in range(n):
+            mine = sorted((user, list(each)) for user, each in ordered["sequences"] if user % n == shard)
+            table = pa.table({"user": [user for user, _ in mine], "items": [each for _, each in mine]}, SEQUENCES)
+            data = storage.parquet(table)
+            storage.write(f"{folder}/sequences-{shard:05}.parquet", data)
+            manifest["sequences"].append(entry(f"sequences-{shard:05}.parquet", data, len(mine)))
     storage.write_json(f"{folder}/manifest.json", manifest)
     return str(folder)
 

@@ -1,0 +1,73 @@
+"""Cutting events into sequences."""
+
+import numpy as np
+import pytest
+
+from sparkrec.kernels.sequences import Cutter
+
+
+def by_hand(events, length, targets, gap):
+    """(user, session, items) of each sequence, of events (user, item, time) in order."""
+    sessions, last = [], 0
+    for user, item, time in events:
+        if not sessions or sessions[-1][0] != user:
+            sessions.append((user, 0, [item]))
+        elif gap is not None and time - last > gap:
+            sessions.append((user, sessions[-1][1] + 1, [item]))
+        else:
+            sessions[-1][2].append(item)
+        last = time
+    found = []
+    for user, session, items in sessions:
+        if len(items) < 2:
+            continue
+        if targets is None:
+            found.append((user, session, items[-length - 1 :]))
+        elif len(items) < length + targets:
+            found.append((user, session, items))
+        else:
+            most = length + targets
+            found += [(user, session, items[at : at + most]) for at in range(len(items) - most + 1)]
+    return found
+
+
+def cut(events, cuts, **how):
+    cutter, found = Cutter(**how), []
+    columns = np.array(events, np.int64).reshape(-1, 3).T
+    for part in np.split(columns, cuts, axis=1):
+        found.append(cutter.feed(*part))
+    found.append(cutter.end())
+    return [
+        (int(user), int(session), each.item[each.start[at] : each.start[at + 1]].tolist())
+        for each in found
+        for at, (user, session) in enumerate(zip(each.user, each.session, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("gap", [None, 3])
+@pytest.mark.parametrize(("length", "targets"), [(3, None), (1, None), (3, 2), (1, 1)])
+@pytest.mark.parametrize("seed", range(4))
+def test_pieces_of_any_size_are_cut_as_one(seed, length, targets, gap):
+    rng = np.random.default_rng(seed)
+    events = []
+    for user in range(30):
+        times = np.cumsum(rng.integers(0, 6, rng.integers(1, 14)))
+        events += [(user, int(rng.integers(100)), int(time)) for time in times]
+    expected = by_hand(events, length, targets, gap)
+    for n in (0, 1, 5, len(events) - 1):
+        cuts = np.sort(rng.choice(np.arange(1, len(events)), n, replace=False))
+        assert cut(events, cuts, length=length, targets=targets, gap=gap) == expected
+
+
+def test_nothing_gives_nothing():
+    assert cut([], [], length=3) == []
+
+
+def test_a_user_of_many_events_is_never_held_whole():
+    cutter = Cutter(length=4, targets=1)
+    for first in range(0, 10_000, 1000):
+        item = np.arange(first, first + 1000)
+        found = cutter.feed(np.zeros(1000, np.int64), item, item)
+        assert len(found.user) == 1000 - 4 * (first == 0)
+        assert len(cutter._item) == 4
+    assert not len(cutter.end().user)

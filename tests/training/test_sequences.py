@@ -1,0 +1,231 @@
+"""Models of sequences in the loop: what they see of a history, and what they learn from it."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from sparkrec.config import (  # noqa: E402
+    Bert4recSettings,
+    CaserSettings,
+    FpmcSettings,
+    Gru4recSettings,
+    SasrecSettings,
+    StoppingSettings,
+    TrainingSettings,
+)
+from sparkrec.models import MODELS  # noqa: E402
+from sparkrec.models.recommender import Sizes  # noqa: E402
+from sparkrec.models.sequence_model import History, by_length, packed  # noqa: E402
+from sparkrec.shards import Shards  # noqa: E402
+from sparkrec.training import streamed  # noqa: E402
+from sparkrec.training.collective import Alone  # noqa: E402
+from sparkrec.training.export import Trained  # noqa: E402
+from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
+from sparkrec.training.sequence_batches import questions  # noqa: E402
+from tests.training.examples import in_threads, write_shards  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+BASE = {"threads": 1, "epochs": 2, "batch": 16, "negatives": 3, "learning_rate": 0.02, "init_scale": 0.1}
+KINDS = {
+    "fpmc": (FpmcSettings, {}),
+    "gru4rec": (Gru4recSettings, {"hidden": 12}),
+    "caser": (CaserSettings, {"horizontal": 4, "vertical": 2}),
+    "sasrec": (SasrecSettings, {"heads": 2}),
+    "bert4rec": (Bert4recSettings, {"heads": 2, "masked": 0.4}),
+}
+USERS, ITEMS, LENGTH = 120, 24, 6
+
+
+def network(kind, dropout=0.0, **training):
+    settings, given = KINDS[kind]
+    return settings(dim=8, dropout=dropout, **given, training=TrainingSettings(**{**BASE, **training}))
+
+
+def walks(seed=0):
+    """Of each user: after item i comes i + 5, on a circle that nobody walks to its end."""
+    rng = np.random.default_rng(seed)
+    return [(rng.integers(ITEMS) + 5 * np.arange(rng.integers(2, 11))) % ITEMS for _ in range(USERS)]
+
+
+def examples(folder, kind, *, held_out=False, **how):
+    """What all users but for the last event did, or that event after what they did."""
+    users, items, sequences = [], [], []
+    for user, walk in enumerate(walks()):
+        own = walk[-1:] if held_out else walk[:-1]
+        users += [user] * len(own)
+        items += own.tolist()
+        if held_out:
+            sequences.append((user, walk[:-1][-LENGTH:]))
+        elif len(own) > 1 and kind == "caser":
+            most = LENGTH + 2
+            sequences += [(user, own[at : at + most]) for at in range(max(len(own) - most + 1, 1))]
+        elif len(own) > 1:
+            sequences.append((user, own[-LENGTH - 1 :]))
+    ordered = {"sequences": sequences, "length": LENGTH, "targets": 2 if kind == "caser" else None}
+    return write_shards(folder, np.array(users), np.array(items), ITEMS, ordered=ordered, **how)
+
+
+def model_of(kind, seed=0):
+    model = MODELS[kind](network(kind), Sizes(users=3, items=ITEMS, length=LENGTH))
+    model.initialize(torch.Generator().manual_seed(seed))
+    rng = np.random.default_rng(seed)
+    for table in (model.users, model.items):
+        table.weight.copy_(torch.from_numpy(rng.normal(size=table.weight.shape)))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter + torch.from_numpy(rng.normal(size=parameter.shape)) * 0.3)
+    return model.eval()
+
+
+def states(model, histories):
+    """Of users 0, 1, 2, who ask after what they did."""
+    start = np.cumsum([0, *map(len, histories)])
+    shown = questions((start, np.concatenate(histories)), type(model), LENGTH, ITEMS)
+    with torch.no_grad():
+        return model.query(torch.arange(len(histories)), shown.tensors(torch.device("cpu")))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_asks_with_others_hears_what_it_would_hear_alone(kind):
+    """Histories of one batch differ in length, so that some of them are padded."""
+    model, histories = model_of(kind), [np.array([5]), np.arange(4), np.arange(3, 3 + LENGTH)]
+    together = states(model, histories)
+    for user in range(3):
+        users = model.users.weight.clone()
+        model.users.weight[0] = users[user]
+        torch.testing.assert_close(states(model, histories[user : user + 1])[0], together[user])
+        model.users.weight.copy_(users)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_history_of_any_length_counts_with_its_last_events(kind):
+    model = model_of(kind)
+    long = np.arange(100) % ITEMS
+    torch.testing.assert_close(states(model, [long]), states(model, [long[-LENGTH:]]))
+    assert not torch.equal(states(model, [long]), states(model, [np.roll(long, 1)]))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if MODELS[kind].asks == "each"])
+def test_what_comes_later_changes_nothing(kind):
+    model, n = model_of(kind), LENGTH
+    start, at, users = torch.tensor([0, n]), torch.arange(n), torch.zeros(n, dtype=torch.long)
+    with torch.no_grad():
+        found = model.states(users, History(torch.arange(n), start, at))
+        for changed in range(1, n):
+            items = torch.arange(n)
+            items[changed:] += 7
+            again = model.states(users, History(items, start, at))
+            torch.testing.assert_close(again[:changed], found[:changed])
+            assert not torch.isclose(again[changed], found[changed]).all()
+
+
+def test_what_is_hidden_is_not_seen(tmp_path):
+    trainer = Trainer(Job(network("bert4rec"), examples(tmp_path / "s", "bert4rec"), None, str(tmp_path), 0), Alone())
+    hidden = [
+        (batch.shown.items[batch.shown.at] == ITEMS).all() and (batch.items < ITEMS).all()
+        for batch in trainer.batches.epoch(0)
+    ]
+    assert all(hidden)
+    assert sum(len(batch.shown.at) for batch in trainer.batches.epoch(0)) > 60
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_epoch_asks_for_every_event_that_can_be(kind, tmp_path):
+    job = Job(network(kind, negatives=0, loss="full_softmax"), examples(tmp_path / "s", kind), None, str(tmp_path), 0)
+    trainer = Trainer(job, Alone())
+    asked = []
+    for batch in trainer.batches.epoch(0):
+        shown, begin = batch.shown, batch.shown.start
+        of = np.searchsorted(begin, shown.at, side="right") - 1
+        for user, item, at, which in zip(batch.users, batch.items[:, 0], shown.at, of, strict=True):
+            walk = walks()[trainer.users[user]][:-1].tolist()
+            seen = shown.items[begin[which] : at + 1].tolist()
+            if MODELS[kind].asks == "masked":
+                assert item in walk
+            else:
+                place = next(p for p in range(len(walk)) if walk[p : p + len(seen)] == seen) + len(seen)
+                assert item == walk[place] or (kind == "caser" and item in walk[place : place + 2])
+            asked.append((user, item))
+    users = {user for user, _ in asked}
+    assert len(users) == sum(len(walk) > 2 for walk in walks())
+    if MODELS[kind].asks == "each":
+        assert len(asked) == sum(min(len(walk) - 2, LENGTH) for walk in walks())
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [
+        *((kind, "full_softmax") for kind in KINDS),
+        *((kind, "bce") for kind in KINDS if kind != "bert4rec"),
+        ("sasrec", "softmax"),
+        ("gru4rec", "bpr"),
+    ],
+)
+def test_the_next_step_on_a_circle_is_learned(kind, loss, tmp_path):
+    stopping = StoppingSettings(metric="hit_rate", k=1, every=5, patience=50)
+    epochs = {"fpmc": 20, "sasrec": 20, "gru4rec": 40}.get(kind, 80)
+    settings = network(kind, loss=loss, epochs=epochs, stopping=stopping)
+    held_out = examples(tmp_path / "held_out", kind, held_out=True)
+    state = train(Job(settings, examples(tmp_path / "s", kind), held_out, str(tmp_path / "run"), 0), Alone())
+    assert state["best"] > 0.6
+
+
+@pytest.mark.parametrize("loss", ["bce", "full_softmax"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_take_the_steps_of_one(kind, loss, tmp_path):
+    settings = network(kind, loss=loss, table_l2=1e-4)
+    shards = examples(tmp_path / "s", kind, of_group=2)
+    one = train(Job(settings, shards, None, str(tmp_path / "one"), 3), Alone())
+    two = in_threads(lambda peers: train(Job(settings, shards, None, str(tmp_path / "two"), 3), peers), 2)[0]
+    assert [e["loss"] for e in two["history"]] == pytest.approx([e["loss"] for e in one["history"]], rel=1e-4)
+    ours, theirs = (
+        Trained.of(settings, str(tmp_path / name), state, shards) for name, state in (("one", one), ("two", two))
+    )
+    np.testing.assert_allclose(ours.items(), theirs.items(), atol=5e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_in_parts_is_the_batch(kind, tmp_path):
+    shards = examples(tmp_path / "s", kind)
+    losses = [
+        train(Job(network(kind, accumulate=parts), shards, None, str(tmp_path / str(parts)), 0), Alone())["history"]
+        for parts in (1, 3)
+    ]
+    assert losses[0][-1]["loss"] == pytest.approx(losses[1][-1]["loss"], rel=1e-4)
+
+
+def test_softmax_over_all_items_is_that_of_torch_in_less_memory(monkeypatch):
+    monkeypatch.setattr(streamed, "CELLS", 40)
+    torch.manual_seed(0)
+    x, w = torch.randn(7, 5, requires_grad=True), torch.randn(33, 5, requires_grad=True)
+    target, weight = torch.randint(33, (7,)), torch.rand(7)
+    found = streamed.streamed_softmax(x, w, target, weight)
+    mine = torch.autograd.grad(3.0 * found, (x, w))
+    expected = (weight * torch.nn.functional.cross_entropy(x @ w.T, target, reduction="none")).sum()
+    torch.testing.assert_close(found, expected)
+    for each, other in zip(mine, torch.autograd.grad(3.0 * expected, (x, w)), strict=True):
+        torch.testing.assert_close(each, other)
+
+
+def test_rectangles_have_every_event_once_and_little_else():
+    lengths = torch.tensor([1, 50, 3, 3, 17, 49, 2, 8, 9, 20])
+    start = torch.cat((torch.zeros(1, dtype=torch.long), lengths.cumsum(0)))
+    history = History(torch.arange(int(start[-1])), start, start[1:] - 1)
+    rectangles = by_length(history)
+    values = history.items[:, None].float()
+    assert torch.equal(packed([values[each.places] for each in rectangles], rectangles, len(values)), values)
+    assert sum(each.real.numel() for each in rectangles) < 1.4 * len(values)
+
+
+def test_shards_keep_sequences_and_their_mean_length(tmp_path):
+    shards = Shards.open(examples(tmp_path, "sasrec", of_group=3))
+    kept = {
+        int(shard.users[row]): shard.sequences.items[shard.sequences.start[at] : shard.sequences.start[at + 1]].tolist()
+        for shard in map(shards.read, range(3))
+        for at, row in enumerate(shard.sequences.rows)
+    }
+    expected = {user: walk[:-1][-LENGTH - 1 :].tolist() for user, walk in enumerate(walks()) if len(walk) > 2}
+    assert kept == expected
+    assert shards.mean_length == pytest.approx(np.mean([len(each) for each in expected.values()]))

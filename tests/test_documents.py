@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sparkrec.config import PrepareSettings, RecommendSettings, StageSettings
+from sparkrec.config import PrepareSettings, RecommendSettings, StageSettings, TrainSettings
 from sparkrec.configfile import read_yaml, validate
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +34,13 @@ def test_the_settings_of_the_guide_to_features_are_valid():
     given = {"lake": "lake", "dataset": "plays", **yaml.safe_load(prepare)}
     validate(PrepareSettings, given, "docs/features.md")
     validate(RecommendSettings, {"lake": "lake", **yaml.safe_load(recommend)}, "docs/features.md")
+
+
+def test_the_settings_of_the_guide_to_sequences_are_valid():
+    examples = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/sequences.md").read_text(), re.DOTALL)
+    stages = (PrepareSettings, {"dataset": "plays"}), (TrainSettings, {}), (RecommendSettings, {})
+    for (settings, more), example in zip(stages, examples, strict=True):
+        validate(settings, {"lake": "lake", **more, **yaml.safe_load(example)}, "docs/sequences.md")
 
 
 CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "conf").glob("*/*.yaml"))}

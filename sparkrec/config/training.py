@@ -38,7 +38,18 @@ class StoppingSettings(Settings):
 
 
 Loss: TypeAlias = Literal[
-    "squared", "log_loss", "weighted_squared", "bce", "bpr", "hinge", "softmax", "full_softmax", "all_squared"
+    "squared",
+    "log_loss",
+    "weighted_squared",
+    "bce",
+    "gbce",
+    "bpr",
+    "hinge",
+    "bpr_max",
+    "top1_max",
+    "softmax",
+    "full_softmax",
+    "all_squared",
 ]
 
 
@@ -48,7 +59,9 @@ class TrainingSettings(Settings):
     loss: Loss = "bce"
     """squared: observed values. log_loss: binary cross-entropy of observed clicks, values above 0, and views, values
     of 0 or less; nothing is drawn. weighted_squared: 1 of positives, 0 of negatives, which have `negative_weight`. bce:
-    binary cross-entropy of the same. bpr, hinge: a positive over its negatives (Rendle et al. 2009). softmax: a
+    binary cross-entropy of the same; gbce: with less weight on positives, so that scores are not too sure (Petrov and
+    Macdonald 2023). bpr, hinge: a positive over its negatives (Rendle et al. 2009); bpr_max, top1_max: over the
+    strongest of them (Hidasi and Karatzoglou 2018). softmax: a
     positive among its negatives, corrected for how they are drawn; full_softmax among all items. all_squared:
     weighted_squared with every item as a negative of every user."""
     negatives: int = Field(4, ge=0)
@@ -60,6 +73,10 @@ class TrainingSettings(Settings):
     unseen_negatives: bool = True
     """Whether items without a train interaction are drawn. False where they are new, not unwanted."""
     negative_weight: float = Field(1.0, gt=0)
+    calibration: float = Field(0.75, ge=0, le=1)
+    """t of gbce: 0 is bce, 1 as if all items were drawn."""
+    score_l2: float = Field(1.0, ge=0)
+    """L2 on the scores of negatives in bpr_max."""
     epochs: int = Field(20, ge=1)
     batch: int = Field(2048, ge=1)
     """Positives in a step, all processes together."""
@@ -100,3 +117,8 @@ class TrainingSettings(Settings):
     """A run in which a process makes no step for so long is ended."""
     shards: ShardSettings = ShardSettings()
     stopping: StoppingSettings | None = None
+
+    @property
+    def compares(self) -> bool:
+        """Whether the loss depends on differences of scores alone, so that a constant in all of them is nothing."""
+        return self.loss in ("bpr", "hinge", "softmax", "full_softmax")

@@ -26,8 +26,7 @@ class FieldModel(Recommender):
         self.weight_l2 = float(settings.weight_l2)
         self.users.shrinks = self.items.shrinks = torch.tensor([settings.weight_l2] + [1.0] * dim)
         self.n_query, self.n_item = 1 + len(sizes.layout.query), 1 + len(sizes.layout.item)
-        compares = settings.training.loss in ("bpr", "hinge", "softmax", "full_softmax")
-        self.constant = nn.Parameter(torch.zeros(()), requires_grad=not compares)
+        self.constant = nn.Parameter(torch.zeros(()), requires_grad=not settings.training.compares)
 
     @property
     def n_fields(self) -> int:

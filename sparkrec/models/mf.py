@@ -17,8 +17,7 @@ class MF(Recommender):
 
     def __init__(self, settings: MfSettings, sizes: Sizes) -> None:
         super().__init__(sizes.users, settings.dim + 1, sizes.items, settings.dim + 1)
-        compares = settings.training.loss in ("bpr", "hinge", "softmax", "full_softmax")
-        self.constant = nn.Parameter(torch.zeros(()), requires_grad=not compares)
+        self.constant = nn.Parameter(torch.zeros(()), requires_grad=not settings.training.compares)
 
     def combine(self, x: Tensor, w: Tensor) -> Tensor:
         d = x.shape[-1] - 1

@@ -46,7 +46,7 @@ from sparkrec.training.gradients import (
     has_kernel,
     summed,
 )
-from sparkrec.training.losses import Scored, loss_of
+from sparkrec.training.losses import DRAWN, Scored, loss_of
 from sparkrec.training.optimizers import Optimizer, rate_at
 from sparkrec.training.sequence_batches import SequenceBatch, SequenceBatches
 from sparkrec.training.streamed import streamed_softmax
@@ -93,7 +93,7 @@ class Trainer:
         self.settings = settings = job.settings.training
         self.shards = Shards.open(job.shards)
         self.alias = popularity(self.shards.item_counts, settings.popularity_power, settings.unseen_negatives)
-        draws = settings.negatives if settings.loss in ("bce", "weighted_squared", "bpr", "hinge", "softmax") else 0
+        draws = settings.negatives if settings.loss in DRAWN else 0
         of_batch = settings.negative_sampling == "batch" and draws > 0
         kind = MODELS[job.settings.kind]
         batches = Batches(
@@ -329,6 +329,7 @@ class Trainer:
             degree=there(batch.degree),
             log_q=there(self._log_q(batch)).float() if self.settings.loss == "softmax" else None,
             taken=None if batch.taken is None else there(batch.taken),
+            drawn_share=self.batches.negatives / max(self.shards.n_items - 1, 1),
         )
         return loss_of(self.settings, scored)
 

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from sparkrec.config import TrainingSettings
 
+DRAWN = ("bce", "gbce", "weighted_squared", "bpr", "hinge", "bpr_max", "top1_max", "softmax")
+"""Losses for which negatives are drawn."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -31,6 +34,8 @@ class Scored:
     degree: Tensor
     log_q: Tensor | None = None
     taken: Tensor | None = None
+    drawn_share: float = 1.0
+    """Negatives of a positive over all items that could be."""
 
 
 def loss_of(settings: TrainingSettings, batch: Scored) -> Tensor:
@@ -52,13 +57,21 @@ def loss_of(settings: TrainingSettings, batch: Scored) -> Tensor:
         everywhere = (scores**2).sum(1) / batch.degree
         return (confidence * (mine - 1.0) ** 2).sum() + settings.negative_weight * everywhere.sum()
     others = _others(batch)
-    if settings.loss == "bce":
+    if settings.loss in ("bce", "gbce"):
         each = F.softplus(-mine) * confidence
+        if settings.loss == "gbce":  # Petrov and Macdonald 2023, eq. 10 and 21
+            each = each * (1.0 - settings.calibration * (1.0 - batch.drawn_share))
         return each.sum() + settings.negative_weight * (F.softplus(scores) * others).sum()
     if settings.loss == "weighted_squared":
         each = (mine - 1.0) ** 2 * confidence
         return each.sum() + settings.negative_weight * (scores**2 * others).sum()
     margin = mine[:, None] - scores
+    if settings.loss in ("bpr_max", "top1_max"):  # Hidasi and Karatzoglou 2018, eq. 8, 10 and 11
+        strong = scores.masked_fill(others == 0, -torch.inf).softmax(1)
+        if settings.loss == "top1_max":
+            return (confidence[:, None] * strong * ((-margin).sigmoid() + (scores**2).sigmoid())).sum()
+        likely = (strong * margin.sigmoid()).sum(1).clamp(min=1e-24)
+        return (confidence * (settings.score_l2 * (strong * scores**2).sum(1) - likely.log())).sum()
     pairs = F.softplus(-margin) if settings.loss == "bpr" else (1.0 - margin).relu()
     share = others / others.sum(1, keepdim=True).clamp(min=1.0)
     return (confidence[:, None] * pairs * share).sum()

@@ -4,11 +4,13 @@ import threading
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import torch
 
 from sparkrec import storage
 from sparkrec.shards import SCHEMA, SEQUENCES, WITH_FEATURES, entry
-from sparkrec.training.collective import Collective
+from sparkrec.training.collective import Alone, Collective
+from sparkrec.training.loop import Trainer, train
 
 
 def planted(n_users=60, n_items=80, tastes=4, each=12, seed=0):
@@ -70,6 +72,26 @@ def write_shards(folder, users, items, n_items, *, of_group=1, groups=1, values=
             manifest["sequences"].append(entry(f"sequences-{shard:05}.parquet", data, len(mine)))
     storage.write_json(f"{folder}/manifest.json", manifest)
     return str(folder)
+
+
+def cut_off(job):
+    """Train, and end in the middle of the third epoch."""
+
+    class Cut(Exception):
+        pass
+
+    epoch = Trainer._epoch
+
+    def cut(self, number, steps):
+        if number == 2:
+            self._step(next(self.batches.epoch(number)), 0.1)
+            raise Cut
+        return epoch(self, number, steps)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_epoch", cut)
+        with pytest.raises(Cut):
+            train(job, Alone())
 
 
 class InThreads(Collective):

@@ -50,7 +50,14 @@ LOG_Q = np.array([[0.0, -1.0, -3.0], [0.0, -2.0, -0.5]])
 def scored(scores, log_q, taken=None):
     confidence, values, log_q = (None if a is None else torch.tensor(a).float() for a in (CONFIDENCE, VALUES, log_q))
     return Scored(
-        torch.tensor(scores), torch.tensor([0, 0]), values, confidence, torch.tensor(DEGREE), log_q=log_q, taken=taken
+        torch.tensor(scores),
+        torch.tensor([0, 0]),
+        values,
+        confidence,
+        torch.tensor(DEGREE),
+        log_q=log_q,
+        taken=taken,
+        drawn_share=0.25,
     )
 
 
@@ -58,11 +65,22 @@ def log1pexp(x):
     return np.log1p(np.exp(x))
 
 
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+STRONG = np.exp(SCORES[:, 1:]) / np.exp(SCORES[:, 1:]).sum(1, keepdims=True)
+MARGIN = SCORES[:, :1] - SCORES[:, 1:]
 EXPECTED = {
     "squared": (CONFIDENCE * (SCORES[:, 0] - VALUES) ** 2).sum(),
     "weighted_squared": (CONFIDENCE * (SCORES[:, 0] - 1) ** 2).sum() + 0.3 * (SCORES[:, 1:] ** 2).sum(),
     "all_squared": (CONFIDENCE * (SCORES[:, 0] - 1) ** 2).sum() + 0.3 * ((SCORES**2).sum(1) / DEGREE).sum(),
     "bce": (CONFIDENCE * log1pexp(-SCORES[:, 0])).sum() + 0.3 * log1pexp(SCORES[:, 1:]).sum(),
+    "gbce": ((1 - 0.75 * 0.75) * CONFIDENCE * log1pexp(-SCORES[:, 0])).sum() + 0.3 * log1pexp(SCORES[:, 1:]).sum(),
+    "bpr_max": (
+        CONFIDENCE * (2.0 * (STRONG * SCORES[:, 1:] ** 2).sum(1) - np.log((STRONG * sigmoid(MARGIN)).sum(1)))
+    ).sum(),
+    "top1_max": (CONFIDENCE * (STRONG * (sigmoid(-MARGIN) + sigmoid(SCORES[:, 1:] ** 2))).sum(1)).sum(),
     "bpr": (CONFIDENCE * log1pexp(SCORES[:, 1:] - SCORES[:, :1]).mean(1)).sum(),
     "hinge": (CONFIDENCE * np.maximum(1 - SCORES[:, :1] + SCORES[:, 1:], 0).mean(1)).sum(),
     "full_softmax": (CONFIDENCE * (np.log(np.exp(SCORES).sum(1)) - SCORES[:, 0])).sum(),
@@ -73,7 +91,7 @@ EXPECTED = {
 @pytest.mark.parametrize("loss", EXPECTED)
 def test_a_loss_is_its_formula(loss):
     batch = scored(SCORES, LOG_Q if loss == "softmax" else None)
-    found = loss_of(TrainingSettings(loss=loss, negative_weight=0.3), batch)
+    found = loss_of(TrainingSettings(loss=loss, negative_weight=0.3, score_l2=2.0), batch)
     assert float(found) == pytest.approx(EXPECTED[loss], rel=1e-5)
 
 
@@ -99,7 +117,7 @@ def test_a_column_that_is_taken_is_no_negative():
     taken = torch.tensor([[True, False, True], [True, False, False]])
     given = SCORES.copy()
     given[0, 2] = 1e6  # would be felt
-    for loss in ("bpr", "hinge", "softmax"):
+    for loss in ("bpr", "hinge", "bpr_max", "top1_max", "softmax"):
         batch = scored(given, LOG_Q if loss == "softmax" else None, taken)
         assert float(loss_of(TrainingSettings(loss=loss, negative_sampling="batch"), batch)) < 1e3
 
@@ -109,6 +127,9 @@ def test_a_column_that_is_taken_is_no_negative():
     [
         {"loss": "bpr"},
         {"loss": "hinge", "optimizer": "adagrad"},
+        {"loss": "gbce"},
+        {"loss": "bpr_max", "negatives": 8},
+        {"loss": "top1_max", "negatives": 8},
         {"loss": "softmax", "popularity_power": 0.75},
         {"loss": "softmax", "negative_sampling": "batch"},
         {"loss": "bpr", "negative_sampling": "batch"},

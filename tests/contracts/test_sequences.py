@@ -1,4 +1,4 @@
-"""Models of sequences in the loop: what they see of a history, and what they learn from it."""
+"""What every model of sequences does: what it sees of a history, and what it learns from it."""
 
 import numpy as np
 import pytest
@@ -15,15 +15,16 @@ from sparkrec.config import (  # noqa: E402
     TrainingSettings,
 )
 from sparkrec.models import MODELS  # noqa: E402
-from sparkrec.models.recommender import Sizes  # noqa: E402
-from sparkrec.models.sequence_model import History, by_length, packed  # noqa: E402
+from sparkrec.models.recommender import Features, Sizes  # noqa: E402
+from sparkrec.models.sequence_model import History, SequenceModel, by_length, packed  # noqa: E402
 from sparkrec.shards import Shards  # noqa: E402
 from sparkrec.training import streamed  # noqa: E402
 from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
+from sparkrec.training.head import Head  # noqa: E402
 from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
 from sparkrec.training.sequence_batches import questions  # noqa: E402
-from tests.training.examples import in_threads, write_shards  # noqa: E402
+from tests.training.examples import cut_off, in_threads, write_shards  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -85,6 +86,52 @@ def states(model, histories):
     shown = questions((start, np.concatenate(histories)), type(model), LENGTH, ITEMS)
     with torch.no_grad():
         return model.query(torch.arange(len(histories)), shown.tensors(torch.device("cpu")))
+
+
+def test_every_model_of_sequences_is_here():
+    assert set(KINDS) == {kind for kind, model in MODELS.items() if issubclass(model, SequenceModel)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_reach_every_parameter(kind):
+    model = model_of(kind)
+    for table in (model.users, model.items):
+        table.take()
+    shown = History(torch.tensor([1, 4, 2, 7, 3, 8, 10, 11]), torch.tensor([0, 2, 8]), torch.tensor([1, 7]))
+    model.score(torch.tensor([0, 2]), torch.tensor([[5, 6], [9, 5]]), Features(shown, None)).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        if "position" not in name:
+            assert parameter.grad.abs().sum() > 0, name
+    ids, gradients = model.items.take()
+    read = {5, 6, 9, 4, 11} | ({1, 2, 7, 3, 8, 10} if kind != "fpmc" else set())
+    assert set(ids[gradients.abs().sum(1) > 0].tolist()) == read
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_head_comes_back_from_its_file(kind):
+    model, n = model_of(kind), ITEMS
+    histories = [np.array([5]), np.arange(4), np.arange(3, 3 + LENGTH)]
+    head = Head.from_bytes(Head.of(network(kind), model).to_bytes())
+    assert head.length == LENGTH
+    start, items = np.cumsum([0, *map(len, histories)]), model.items.weight[:n].numpy()
+    found = head.states(model.users.weight.numpy(), (start, np.concatenate(histories)), items)
+    np.testing.assert_allclose(found, states(model, histories).numpy(), atol=1e-5)
+    assert head.state_size == found.shape[1]
+    everything = torch.arange(n)[None]
+    shown = questions((start, np.concatenate(histories)), type(model), LENGTH, n).tensors(torch.device("cpu"))
+    with torch.no_grad():
+        expected = model.score(torch.arange(3), everything, Features(shown, None)).numpy()
+    np.testing.assert_allclose(found @ head.answers(items).T, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_was_cut_off_ends_as_one_that_was_not(kind, tmp_path):
+    settings, shards = network(kind, epochs=4, table_l2=1e-4), examples(tmp_path / "s", kind)
+    whole = train(Job(settings, shards, None, str(tmp_path / "whole"), 0), Alone())
+    job = Job(settings, shards, None, str(tmp_path / "cut"), 0)
+    cut_off(job)
+    resumed = train(job, Alone())
+    assert [e["loss"] for e in resumed["history"]] == pytest.approx([e["loss"] for e in whole["history"]], rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

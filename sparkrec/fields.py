@@ -73,10 +73,11 @@ class Entries(NamedTuple):
         return cls(np.zeros(n + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
 
     @classmethod
-    def of_arrow(cls, rows: pa.Array | pa.ChunkedArray, weights: pa.Array | pa.ChunkedArray) -> Entries:
-        """Of two columns of bytes: int32 rows and as many float32 weights."""
+    def of_arrow(cls, rows: pa.Array | pa.ChunkedArray, weights: pa.Array | pa.ChunkedArray | None) -> Entries:
+        """Of two columns of bytes: int32 rows and as many float32 weights; None: all are 1."""
         row, start = _numbers(rows, np.int32)
-        return cls(start, row, _numbers(weights, np.float32)[0])
+        weight = np.ones(len(row), np.float32) if weights is None else _numbers(weights, np.float32)[0]
+        return cls(start, row, weight)
 
     def arrow(self) -> tuple[pa.BinaryArray, pa.BinaryArray]:
         """As two columns of bytes, which Spark hands over as they are; lists it would take apart."""
@@ -168,6 +169,11 @@ class FieldCode:
     @property
     def kind(self) -> str:
         return str(self.settings["kind"])
+
+    @property
+    def weighs(self) -> bool:
+        """Whether its entries have weights other than 1."""
+        return self.kind == "multi" or (self.kind == "numeric" and self.settings["scale"] != "buckets")
 
     def encode(self, values: pa.Array) -> tuple[I64, I64, F32]:
         """Entries (lengths, row, weight) of plain values: strings, or what `plain` made of them."""

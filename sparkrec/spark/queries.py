@@ -22,7 +22,7 @@ from sparkrec.fields import Entries
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.shards import ALWAYS, ITEM_FEATURES, ItemFeatures
 from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.features import nothing
+from sparkrec.spark.features import load, nothing
 from sparkrec.spark.model import FieldHead, Model
 from sparkrec.spark.rows import dense_batch, dense_vectors, matrix, read_dense
 
@@ -145,8 +145,11 @@ def score_events(model: Model, dataset: Dataset, events: DataFrame) -> DataFrame
     schema = ", ".join(f"`{each.name}` {each.dataType.simpleString()}" for each in kept)
     names = [each.name for each in kept]
     work = _scorer(field_head(model), *folders(model, dataset), names)
-    # every column is handed over row by row, which takes longer than the scores
-    return timed(events).select(*names, "_micros", "rows", "weights").mapInArrow(work, f"{schema}, score float")
+    # Every column is handed over row by row, which takes longer than the scores: only those that tell something are.
+    weighed = dataset.layout is not None and any(code.weighs for code in load(dataset.folder).of("user", "context"))
+    in_time = dataset.layout is not None and bool(dataset.layout.item)
+    sent = [*names, "rows", *["weights"] * weighed, *["_micros"] * in_time]
+    return timed(events).select(*sent).mapInArrow(work, f"{schema}, score float")
 
 
 def timed(events: DataFrame) -> DataFrame:
@@ -200,9 +203,10 @@ class Tables:
     def sides(self, head: Any, batch: pa.RecordBatch) -> tuple[tuple[I64, F32, Entries], tuple[I64, F32, Entries]]:
         """Ids, rows and entries of the users and the items of events."""
         users, items = (batch.column(name).to_numpy() for name in ("user", "item"))
-        entries = Entries.of_arrow(batch.column("rows"), batch.column("weights"))
+        names = batch.schema.names
+        entries = Entries.of_arrow(batch.column("rows"), batch.column("weights") if "weights" in names else None)
         rows, at = _found(self.items, self.item_rows[:, : head.row], items)
-        known = self.features.at(at, batch.column("_micros").to_numpy())
+        known = self.features.at(at, batch.column("_micros").to_numpy() if "_micros" in names else np.zeros_like(at))
         return (users, _found(self.users, self.user_rows, users)[0], entries), (at, rows, known)
 
 

@@ -1,11 +1,13 @@
-"""Training: examples a second in the second epoch, beside RecBole, implicit and cornac.
+"""Training: examples a second in the second epoch, beside RecBole, implicit, cornac and plain torch.
 
-On MovieLens 1M (NCF split), NeuMF, BPR-MF and two processes; on Frappe, whose rows have ten fields, FM and DeepFM.
+On MovieLens 1M (NCF split), NeuMF, BPR-MF and two processes; on Frappe, whose rows have ten fields, FM and DeepFM; on
+Amazon Beauty, models of sequences, whose examples are the events that are predicted from those before them, 50 at most.
 
 An epoch is all that a network costs: drawing negatives, forward, backward, update. NeuMF has 32 factors and layers of
 64-32-16-8, four negatives a positive, Adam; an example is a positive or a negative, and a batch counts both. BPR-MF has
 64 factors; an example is a triple. FM and DeepFM (128-128-128) have vectors of 10 and batches of 2,048, of which a
-third are positives: sparkrec draws two negatives for each in every epoch, RecBole reads them as labelled rows.
+third are positives: sparkrec draws two negatives for each in every epoch, RecBole reads them as labelled rows. RecBole
+makes a row of 50 places for each event that is to be predicted, and is timed on the first batches of an epoch.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measure import Rows, Stopwatch, measure
+from bench.sequences import SEQUENCES, plain_sasrec
+from bench.sequences import shards as sequence_shards
 from bench.spark import session
 from sparkrec.errors import ConfigError
 
@@ -44,6 +48,10 @@ CASES = {
     "bpr": ("recbole", "implicit", "cornac"),
     "fm": ("recbole",),
     "deepfm": ("recbole",),
+    "sasrec_bce": ("torch",),
+    "sasrec_ce": ("recbole",),
+    "gru4rec": ("recbole",),
+    "caser": ("recbole",),
     "horovod2": (),
 }
 CONTEXT = ["daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city"]
@@ -60,7 +68,11 @@ def _compare(names: list[str], of_films: str, quick: bool) -> dict[str, Any]:
     rows: Rows = []
     ratios: dict[str, float] = {}
     for name in names:
-        interactions = _data("frappe", "train_positives") if name in FIELDS else of_films
+        interactions = of_films
+        if name in FIELDS:
+            interactions = _data("frappe", "train_positives")
+        elif name in SEQUENCES:
+            interactions = _data("beauty", "interactions")
         if name == "horovod2":
             ours = [_row(name, *measure(_processes, n, interactions, quick)) for n in (1, 2)]
             ratios["horovod2/1"] = round(ours[1]["examples_per_second"] / ours[0]["examples_per_second"], 2)
@@ -69,7 +81,8 @@ def _compare(names: list[str], of_films: str, quick: bool) -> dict[str, Any]:
         ours = [_row(name, *measure(_ours, name, interactions, quick))]
         rows += ours
         for peer in CASES[name]:
-            theirs = _row(name, *measure(_implicit if peer == "implicit" else _peer, peer, name, interactions, quick))
+            run = {"implicit": _implicit, "torch": plain_sasrec}.get(peer, _peer)
+            theirs = _row(name, *measure(run, peer, name, interactions, quick))
             ratios[f"{name}/{peer}"] = round(ours[0]["examples_per_second"] / theirs["examples_per_second"], 2)
             rows.append(theirs)
     table = Table(title="Second epoch", title_justify="left")
@@ -110,6 +123,10 @@ def _network(case: str, epochs: int, **training: Any) -> Any:
     if case == "bpr":
         own = {"loss": "bpr", "negatives": 1, "batch": 2048}
         return model_settings({**BPR, "training": {**own, "epochs": epochs, **training}})
+    if case in SEQUENCES:
+        given = {**SEQUENCES[case]}
+        own = {"batch": 128, "epochs": epochs, "init_scale": 0.02, **given["training"], **training}
+        return model_settings({**given, "training": own})
     if case in FIELDS:
         own = {"loss": "bce", "negatives": 2, "batch": 2048 // 3}
         given = {**FIELDS[case], "training": {**own, "epochs": epochs, **training}}
@@ -168,8 +185,11 @@ def _trained(settings: Any, interactions: str, each: Callable[..., Any] | None =
     from sparkrec.training.loop import Job, train
 
     with tempfile.TemporaryDirectory() as folder:
-        cut = _field_shards if settings.kind in FIELDS else _shards
-        shards = cut(interactions, f"{folder}/shards", settings.training.processes)
+        if settings.kind in ("sasrec", "gru4rec", "caser"):
+            shards = sequence_shards(interactions, f"{folder}/shards", 3 if settings.kind == "caser" else None)
+        else:
+            cut = _field_shards if settings.kind in FIELDS else _shards
+            shards = cut(interactions, f"{folder}/shards", settings.training.processes)
         if settings.training.processes == 1:
             session().stop()
         history: list[dict[str, Any]] = launch(
@@ -181,8 +201,8 @@ def _trained(settings: Any, interactions: str, each: Callable[..., Any] | None =
 def _ours(case: str, interactions: str, quick: bool) -> Rows:
     history = _trained(_network(case, 3 if quick else 6), interactions)
     speeds = [entry["examples_per_second"] for entry in history[1:]]
-    if case == "bpr":
-        speeds = [speed / 2 for speed in speeds]  # a triple is one example there
+    if case in ("bpr", "sasrec_bce"):
+        speeds = [speed / 2 for speed in speeds]  # a positive and its negative are one example there
     return [{"system": "sparkrec", "examples_per_second": median(speeds)}]
 
 
@@ -210,7 +230,8 @@ def _peer(peer: str, case: str, interactions: str, quick: bool) -> Rows:
     table = pq.read_table(interactions)
     with tempfile.TemporaryDirectory() as folder:
         pairs = f"{folder}/pairs.npy"  # their numpy is older than any pyarrow that reads these files
-        np.save(pairs, _labelled(table) if case in FIELDS else _columns(table, ["user_id", "item_id"]))
+        columns = ["user_id", "item_id", *["position"] * (case in SEQUENCES)]
+        np.save(pairs, _labelled(table) if case in FIELDS else _columns(table, columns))
         command = [str(PEERS.absolute()), str(script), case, pairs, "quick" if quick else "whole"]
         ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if ended.returncode:

@@ -10,7 +10,7 @@ import numpy as np
 from sparkrec.kernels.arrays import I64
 
 
-class Sequences(NamedTuple):
+class Cut(NamedTuple):
     """Sequences of users, one after the other."""
 
     user: I64
@@ -46,11 +46,11 @@ class Cutter:
     _cut: bool = False
     """Whether windows of theirs were given out."""
 
-    def feed(self, user: I64, item: I64, time: I64) -> Sequences:
+    def feed(self, user: I64, item: I64, time: I64) -> Cut:
         """The sequences that are complete with these events, (n,) each."""
         return self._take(user, item, time, done=False)
 
-    def end(self) -> Sequences:
+    def end(self) -> Cut:
         """The rest."""
         nothing = np.zeros(0, np.int64)
         return self._take(nothing, nothing, nothing, done=True)
@@ -60,12 +60,12 @@ class Cutter:
         """Events of a sequence."""
         return self.length + (self.targets or 1)
 
-    def _take(self, user: I64, item: I64, time: I64, done: bool) -> Sequences:
+    def _take(self, user: I64, item: I64, time: I64, done: bool) -> Cut:
         user, item, time = (
             np.concatenate(pair) for pair in ((self._user, user), (self._item, item), (self._time, time))
         )
         if not len(user):
-            return Sequences(user, user, np.zeros(1, np.int64), item)
+            return Cut(user, user, np.zeros(1, np.int64), item)
         other = user[1:] != user[:-1]
         ends = other if self.gap is None else other | (time[1:] - time[:-1] > self.gap)
         first = np.concatenate(([0], np.flatnonzero(ends) + 1))
@@ -79,7 +79,7 @@ class Cutter:
         begin, length, of = cut(first, n, whole, again)
         start = np.concatenate(([0], np.cumsum(length)))
         places = np.arange(start[-1]) + np.repeat(begin - start[:-1], length)
-        found = Sequences(user[first[of]], sessions[of], start, item[places])
+        found = Cut(user[first[of]], sessions[of], start, item[places])
         kept = self._most - 1 if self.targets else self._most
         self._cut = bool(n[-1] >= self._most or again[-1]) if self.targets else False
         self._session = int(sessions[-1])

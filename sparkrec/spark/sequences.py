@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import SequenceSettings
 from sparkrec.kernels.arrays import F32, I64
-from sparkrec.kernels.sequences import Cutter, Sequences
+from sparkrec.kernels.sequences import Cut, Cutter
 from sparkrec.spark.blocks import read_lists
 from sparkrec.spark.model import Model, SequenceHead
 from sparkrec.spark.rows import dense_batch, dense_vectors, matrix, read_dense
@@ -159,7 +159,7 @@ def numbered(rows: DataFrame, items: I64) -> DataFrame:
     return rows.mapInArrow(work, f"{schema}, items array<int>").where("size(items) > 0")
 
 
-def _rows(found: Sequences, place: int) -> pa.RecordBatch:
+def _rows(found: Cut, place: int) -> pa.RecordBatch:
     items = pa.ListArray.from_arrays(pa.array(found.start.astype(np.int32)), pa.array(found.item))
     places = pa.array(np.arange(place, place + len(found.user)))
     columns: list[Any] = [pa.array(found.user), pa.array(found.session.astype(np.int32)), places, items]

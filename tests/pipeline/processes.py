@@ -20,12 +20,17 @@ def kill_when(arguments: list[str], reached, seconds: float = 240) -> None:
     _signal_when(arguments, reached, signal.SIGKILL, seconds)
 
 
-def interrupt_when(arguments: list[str], reached, seconds: float = 240) -> tuple[int, str]:
-    """Start a command and press Ctrl-C as soon as `reached()` is true; its exit code and standard error."""
-    return _signal_when(arguments, reached, signal.SIGINT, seconds)
+def interrupt_when(arguments: list[str], reached, later, seconds: float = 240) -> tuple[int, str]:
+    """Start a command and press Ctrl-C as soon as `reached()` is true; its exit code and standard error.
+
+    Once more when it has come to `later()` all the same: Python drops an interrupt that falls into a finalizer.
+    """
+    return _signal_when(arguments, reached, signal.SIGINT, seconds, later)
 
 
-def _signal_when(arguments: list[str], reached, sent: signal.Signals, seconds: float) -> tuple[int, str]:
+def _signal_when(
+    arguments: list[str], reached, sent: signal.Signals, seconds: float, later=lambda: False
+) -> tuple[int, str]:
     with tempfile.TemporaryFile() as log:  # a pipe that nobody reads would fill
         process = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.DEVNULL, stderr=log)
 
@@ -40,6 +45,12 @@ def _signal_when(arguments: list[str], reached, sent: signal.Signals, seconds: f
                 assert time.monotonic() < deadline, "never came to the point where it was to be signalled"
                 time.sleep(0.02)
             os.killpg(process.pid, sent)
+            again, deadline = False, time.monotonic() + 60
+            while process.poll() is None and not again and time.monotonic() < deadline:
+                time.sleep(0.02)
+                again = later()
+            if again and process.poll() is None:
+                os.killpg(process.pid, sent)
             return process.wait(timeout=60), text()
         finally:
             with contextlib.suppress(ProcessLookupError):

@@ -70,10 +70,10 @@ def test_a_killed_fit_resumes_and_ends_with_the_same_factors(lake, twin, pipelin
         raw, settings = stage(TrainSettings, pipeline_settings, each, part)
         if each is lake:
             arguments = command("train", "--config", config_file(raw))
-            code, said = interrupt_when(arguments, snapshot(each, 3))
+            code, said = interrupt_when(arguments, snapshot(each, 3), snapshot(each, 8))
             assert code == 130
             assert "\nerror: interrupted. What was finished is kept" in said
-            kill_when(arguments, snapshot(each, 10))
+            kill_when(arguments, snapshot(each, 14))
             with pytest.raises(InputError, match="no finished train run 'small-als'"):
                 each.finished_run("train", "small-als")
             caplog.set_level("INFO")

@@ -69,3 +69,20 @@ def test_items_that_are_not_known_are_left_out_and_so_is_who_has_no_other(spark)
     found = numbered(rows, np.array([3, 5, 9])).collect()
     assert [(row.user, row["items"]) for row in found] == [(1, [1, 1, 2])]
     assert not numbered(rows, np.zeros(0, np.int64)).collect()
+
+
+def test_a_user_of_very_many_events_is_cut_like_others(spark):
+    """It is sorted by Spark and then streamed; as one row, a list of ten times as many is what a task stumbles over."""
+    n = 300_000
+    rows = spark.range(n).select(
+        F.when(F.col("id") % 1000 == 0, 2).otherwise(1).cast("long").alias("user"),
+        (F.col("id") % 977).alias("item"),
+        F.timestamp_seconds(F.col("id") * 7919 % n).alias("timestamp"),
+    )
+    windows = sequences(rows, SequenceSettings(length=5, targets=3)).groupBy("user").count().collect()
+    assert {row.user: row["count"] for row in windows} == {1: n - n // 1000 - 7, 2: n // 1000 - 7}
+    assert all(len(row["items"]) == 51 for row in sequences(rows, SequenceSettings(length=50)).collect())
+    assert {row.user: len(row["items"]) for row in histories(rows, SequenceSettings(length=50)).collect()} == {
+        1: 50,
+        2: 50,
+    }

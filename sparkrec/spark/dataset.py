@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 
 from sparkrec import storage
 from sparkrec.config import SequenceSettings
-from sparkrec.errors import InputError
+from sparkrec.errors import ConfigError, InputError
 from sparkrec.fields import Layout
 from sparkrec.spark.lake import Lake
 
@@ -72,6 +72,15 @@ class Dataset:
         """How its sequences were cut; None: it has none."""
         said = self.manifest["settings"].get("sequences")
         return None if said is None else SequenceSettings.model_validate(said)
+
+    def cut_for(self, kind: str) -> SequenceSettings:
+        """The same, for a model that needs them. Raises ConfigError where there are none."""
+        if (found := self.sequence_settings) is None:
+            raise ConfigError(
+                f"model {kind} sees the order of events, and dataset {self.reference} has no sequences: prepare it "
+                "with `sequences: {length: 50}`"
+            )
+        return found
 
     @property
     def sequences(self) -> DataFrame:

@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from sparkrec.config import MarkovSettings
-from sparkrec.errors import ConfigError, TrainError
+from sparkrec.errors import TrainError
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.model import Model
 from sparkrec.spark.rows import lists, sparse
@@ -19,12 +19,7 @@ def fit_markov(settings: MarkovSettings, dataset: Dataset, observed: DataFrame, 
     with n(j, i) the times that i came next after j, in one session. Rows have a place for each item, as what came
     before, and one more for popularity. Raises ConfigError where the dataset has no sequences.
     """
-    cut = dataset.sequence_settings
-    if cut is None:
-        raise ConfigError(
-            f"model markov sees the order of events, and dataset {dataset.reference} has no sequences: prepare it with "
-            "`sequences: {length: 1}`"
-        )
+    cut = dataset.cut_for(settings.kind)
     size = int(dataset.items.agg(F.max("item")).collect()[0][0]) + 2
     if size > 2**31 - 1:
         raise TrainError(f"markov: item {size - 2} is beyond 2^31 - 3, the largest position of a sparse row")

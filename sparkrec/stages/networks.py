@@ -109,12 +109,7 @@ def fit_network(
 
 def check_sequences(settings: Any, dataset: Dataset) -> SequenceSettings:
     """How a dataset was cut. Raises ConfigError where it has not the sequences that a model needs."""
-    found = dataset.sequence_settings
-    if found is None:
-        raise ConfigError(
-            f"model {settings.kind} sees the order of events, and dataset {dataset.reference} has no sequences: "
-            "prepare it with `sequences: {length: 50}`"
-        )
+    found = dataset.cut_for(settings.kind)
     if (settings.kind == "caser") != (found.targets is not None):
         needs = "windows, as of `sequences: {length: 5, targets: 3}`" if settings.kind == "caser" else "whole histories"
         has = "whole histories" if found.targets is None else f"windows with {found.targets} targets"
@@ -128,7 +123,7 @@ def check_crosses(settings: Any, codes: FieldCodes) -> None:
     """Raise ConfigError where a cross is of a field that may have several values, or that the dataset has not."""
     crossed = {name for cross in getattr(settings, "crosses", []) for name in cross}
     several = {each.name for each in codes.fields if each.kind == "multi"}
-    plain = {each.name for each in codes.fields if each.kind == "numeric" and each.settings["scale"] != "buckets"}
+    plain = {each.name for each in codes.fields if each.kind == "numeric" and each.weighs}
     for wrong, why in ((several, "have several values a row"), (plain, "are numbers: give them scale buckets")):
         if found := sorted(crossed & wrong):
             raise ConfigError(f"crosses: {', '.join(found)} {why}; expected fields of one category a row")

@@ -21,7 +21,7 @@ from sparkrec import storage
 from sparkrec.errors import InputError
 from sparkrec.fields import Entries, Layout
 from sparkrec.kernels.arrays import F32, I32, I64
-from sparkrec.kernels.csr import latest
+from sparkrec.kernels.csr import latest, spans
 from sparkrec.kernels.negatives import Positives
 
 SCHEMA = pa.schema([("user", pa.int64()), ("item", pa.int32()), ("value", pa.float32()), ("confidence", pa.float32())])
@@ -58,9 +58,7 @@ class Sequences:
 
     def take(self, at: I64) -> Sequences:
         """Some of them, in that order."""
-        lengths = self.lengths[at]
-        start = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
-        places = np.arange(start[-1]) + np.repeat(self.start[at] - start[:-1], lengths)
+        start, places = spans(self.start[at], self.lengths[at])
         return Sequences(self.rows[at], start, self.items[places])
 
 

@@ -77,6 +77,13 @@ class Csr(NamedTuple):
         return Csr(indptr, indices, values)
 
 
+def spans(begin: I64, lengths: I64) -> tuple[I64, I64]:
+    """Where each of n lists starts once they lie one after the other, (n + 1,), and the places of all their entries:
+    `lengths` of them from `begin` on."""
+    start = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
+    return start, np.arange(start[-1]) + np.repeat(begin - start[:-1], lengths)
+
+
 def by_key(keys: I32, n_keys: int) -> tuple[I64, I64]:
     """Where the entries of each key start, (n_keys + 1,), and the entries in order of their keys, then as they came.
 

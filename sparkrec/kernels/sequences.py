@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sparkrec.kernels.arrays import I64
+from sparkrec.kernels.csr import spans
 
 
 class Cut(NamedTuple):
@@ -77,8 +78,7 @@ class Cutter:
         whole[-1] = done
         cut = self._windows if self.targets else self._histories
         begin, length, of = cut(first, n, whole, again)
-        start = np.concatenate(([0], np.cumsum(length)))
-        places = np.arange(start[-1]) + np.repeat(begin - start[:-1], length)
+        start, places = spans(begin, length)
         found = Cut(user[first[of]], sessions[of], start, item[places])
         kept = self._most - 1 if self.targets else self._most
         self._cut = bool(n[-1] >= self._most or again[-1]) if self.targets else False

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sparkrec.kernels.arrays import I64
+from sparkrec.kernels.csr import spans
 from sparkrec.kernels.random import uniform
 from sparkrec.models.sequence_model import History, SequenceModel
 from sparkrec.shards import Sequences, Shard
@@ -35,9 +36,7 @@ def questions(histories: tuple[I64, Any], model: type[SequenceModel], length: in
     masked = model.asks == "masked"
     lengths = np.minimum(np.diff(start), length - 1 if masked else length)
     own = lengths + 1 if masked else lengths
-    begin = np.concatenate(([0], np.cumsum(own)))
-    within = np.arange(begin[-1]) - np.repeat(begin[:-1], own)
-    places = np.repeat(start[1:] - lengths, own) + within
+    begin, places = spans(start[1:] - lengths, own)
     shown = items[np.minimum(places, max(len(items) - 1, 0))].astype(np.int64)
     if masked:
         shown[begin[1:] - 1] = n_items  # a hidden event comes next

@@ -46,6 +46,7 @@ from sparkrec.config.networks import (
     FwfmSettings,
     GmfSettings,
     Gru4recSettings,
+    Item2vecSettings,
     LrSettings,
     MfSettings,
     MlpSettings,

@@ -159,17 +159,45 @@ class SequenceNetworkSettings(NetworkSettings):
 
     dim: int = Field(64, ge=1)
     """Length of the vectors of items."""
-    dropout: float = Field(0.2, ge=0, lt=1)
+
+
+class Item2vecSettings(SequenceNetworkSettings):
+    """Items by those around them (Barkan and Koenigstein 2016): word2vec (Mikolov et al. 2013) on histories. Who asks
+    is the mean of the items of the history."""
+
+    kind: Literal["item2vec"] = "item2vec"
+    training: TrainingSettings = TrainingSettings(negatives=5, popularity_power=0.75)
+    architecture: Literal["skip_gram", "cbow"] = "skip_gram"
+    """skip_gram: each of those around an event predicts it; cbow: their mean does."""
+    window: int = Field(5, ge=1)
+    """Most places between two events that are around each other; of each event drawn from 1 to this."""
+    subsample: float = Field(0.0, ge=0)
+    """t: an event whose item is a share f of all stays in an epoch with a chance of sqrt(t / f) + t / f. 0: all do."""
+    shuffle: bool = False
+    """Whether the order of a history is nothing: it is drawn anew in each epoch."""
+
+    @model_validator(mode="after")
+    def _has_a_kernel(self) -> Item2vecSettings:
+        training = self.training
+        for name, expected in (("loss", "bce"), ("negative_sampling", "items"), ("device", "cpu"), ("accumulate", 1)):
+            if (found := getattr(training, name)) != expected:
+                raise ValueError(f"training.{name} of item2vec: found {found}, expected {expected}")
+        if not training.negatives:
+            raise ValueError("training.negatives of item2vec: found 0, expected 1 or more")
+        return self
 
 
 class FpmcSettings(SequenceNetworkSettings):
     """Factorized personalized Markov chain (Rendle et al. 2010): the user, and the last event."""
 
     kind: Literal["fpmc"] = "fpmc"
-    dropout: float = Field(0.0, ge=0, lt=1)
 
 
-class Gru4recSettings(SequenceNetworkSettings):
+class _DropoutSettings(SequenceNetworkSettings):
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+
+class Gru4recSettings(_DropoutSettings):
     """Gated recurrent units over the history (Hidasi et al. 2016)."""
 
     kind: Literal["gru4rec"] = "gru4rec"
@@ -178,7 +206,7 @@ class Gru4recSettings(SequenceNetworkSettings):
     layers: int = Field(1, ge=1)
 
 
-class CaserSettings(SequenceNetworkSettings):
+class CaserSettings(_DropoutSettings):
     """Convolutions over the last events, and the user (Tang and Wang 2018). Needs windows: `sequences.targets`."""
 
     kind: Literal["caser"] = "caser"
@@ -187,7 +215,7 @@ class CaserSettings(SequenceNetworkSettings):
     vertical: int = Field(4, ge=1)
 
 
-class _AttentionSettings(SequenceNetworkSettings):
+class _AttentionSettings(_DropoutSettings):
     blocks: int = Field(2, ge=1)
     heads: int = Field(1, ge=1)
 

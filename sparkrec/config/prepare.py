@@ -130,7 +130,7 @@ Split: TypeAlias = Annotated[
 
 
 class SequenceSettings(Settings):
-    """What users did, in order, for models that see it. Needs timestamps; ties go by item."""
+    """What users did, in order, for models that see it. Ties go by item."""
 
     length: int = Field(50, ge=1)
     """Events that a model sees: the last ones before the one it is to predict."""
@@ -140,6 +140,9 @@ class SequenceSettings(Settings):
     which these are predicted from those (Tang and Wang 2018)."""
     session_gap: float | None = Field(None, gt=0)
     """Seconds of a pause that ends a session: a sequence has no events of two. None: no pause does."""
+    ordered: bool = True
+    """Whether the order is told by timestamps, which no event may lack. False: it is nothing, which only item2vec with
+    `shuffle` takes."""
 
 
 class PrepareSettings(StageSettings):

@@ -28,6 +28,7 @@ from sparkrec.config.networks import (
     FwfmSettings,
     GmfSettings,
     Gru4recSettings,
+    Item2vecSettings,
     LrSettings,
     MfSettings,
     MlpSettings,
@@ -59,6 +60,7 @@ ModelSettings: TypeAlias = Annotated[
     | WideDeepSettings
     | DcnSettings
     | AfmSettings
+    | Item2vecSettings
     | FpmcSettings
     | Gru4recSettings
     | CaserSettings

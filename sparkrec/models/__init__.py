@@ -14,6 +14,7 @@ from sparkrec.models.fpmc import FPMC
 from sparkrec.models.fwfm import FwFM
 from sparkrec.models.gmf import GMF
 from sparkrec.models.gru4rec import GRU4Rec
+from sparkrec.models.item2vec import Item2Vec
 from sparkrec.models.lr import LR
 from sparkrec.models.mf import MF
 from sparkrec.models.mlp import MLP
@@ -35,6 +36,7 @@ MODELS: dict[str, Any] = {
     "wide_deep": WideDeep,
     "dcn": DCN,
     "afm": AFM,
+    "item2vec": Item2Vec,
     "fpmc": FPMC,
     "gru4rec": GRU4Rec,
     "caser": Caser,

@@ -38,7 +38,8 @@ class SequenceModel(Recommender):
 
     asks: ClassVar[str] = "each"
     """What it is trained to predict: what comes after each event of a sequence; `last`: the targets of a window;
-    `masked`: events that are hidden, whose item is the first of the extra ones."""
+    `masked`: events that are hidden, whose item is the first of the extra ones; `around`: an event from those around
+    it."""
     extra_items: ClassVar[int] = 0
     """Rows of `items` behind those of the items."""
 

@@ -80,6 +80,11 @@ class Dataset:
                 f"model {kind} sees the order of events, and dataset {self.reference} has no sequences: prepare it "
                 "with `sequences: {length: 50}`"
             )
+        if kind != "item2vec" and not found.ordered:
+            raise ConfigError(
+                f"model {kind} sees the order of events, and the sequences of dataset {self.reference} have none "
+                "(`ordered: false`): prepare it from events with timestamps"
+            )
         return found
 
     @property

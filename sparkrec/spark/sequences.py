@@ -21,6 +21,8 @@ from sparkrec.spark.rows import dense_batch, dense_vectors, matrix, read_dense
 
 _SEQUENCES = "user long, session int, place long, items array<long>"
 _MICROSECONDS = 1_000_000
+_OLDEST = -(2**62)
+"""Before all times, as one that is missing is; pauses after it are numbers still."""
 
 
 def sequences(events: DataFrame, settings: SequenceSettings) -> DataFrame:
@@ -119,7 +121,7 @@ def _item_rows(folder: str) -> F32:
 
 
 def _timed(events: DataFrame) -> DataFrame:
-    return events.select("user", "item", F.unix_micros("timestamp").alias("time"))
+    return events.select("user", "item", F.coalesce(F.unix_micros("timestamp"), F.lit(_OLDEST)).alias("time"))
 
 
 def _gap(settings: SequenceSettings) -> int | None:

@@ -110,6 +110,10 @@ def fit_network(
 def check_sequences(settings: Any, dataset: Dataset) -> SequenceSettings:
     """How a dataset was cut. Raises ConfigError where it has not the sequences that a model needs."""
     found = dataset.cut_for(settings.kind)
+    if not (found.ordered or settings.shuffle):
+        raise ConfigError(
+            f"the sequences of dataset {dataset.reference} have no order (`ordered: false`): set model.shuffle to true"
+        )
     if (settings.kind == "caser") != (found.targets is not None):
         needs = "windows, as of `sequences: {length: 5, targets: 3}`" if settings.kind == "caser" else "whole histories"
         has = "whole histories" if found.targets is None else f"windows with {found.targets} targets"

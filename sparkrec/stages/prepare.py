@@ -172,7 +172,7 @@ def _events(settings: PrepareSettings, lake: Lake, pin: dict[str, Any]) -> DataF
         side is not None and side.timestamp for side in (settings.features.users, settings.features.items)
     ):
         needed_by.append("features with a timestamp")
-    if settings.sequences is not None:
+    if settings.sequences is not None and settings.sequences.ordered:
         needed_by.append("sequences")
     if needs_time(settings.split):
         needed_by.append(f"split {settings.split.kind!r}")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparkrec.config import TrainingSettings
+from sparkrec.kernels import contexts as context_kernel
 from sparkrec.kernels import embedding, factors, field_towers, towers
 from sparkrec.kernels import field_pairs as field_kernel
 from sparkrec.kernels.arrays import F32, I64, Scratch
@@ -16,11 +17,13 @@ from sparkrec.kernels.losses import PAIR_LOSSES, Goal
 from sparkrec.models.deepfm import DeepFM
 from sparkrec.models.field_model import FieldModel
 from sparkrec.models.gmf import GMF
+from sparkrec.models.item2vec import Item2Vec
 from sparkrec.models.mf import MF
 from sparkrec.models.mlp import MLP
 from sparkrec.models.neumf import NeuMF
 from sparkrec.models.recommender import Recommender
 from sparkrec.training.batches import Batch
+from sparkrec.training.context_batches import ContextBatch
 from sparkrec.training.dense import Dense
 from sparkrec.training.features import FeatureReader, field_pairs
 
@@ -113,6 +116,17 @@ def by_kernel(
     return Gradients(
         torch.tensor(total), *(RowGradients(*map(torch.from_numpy, each)) for each in (of_users, of_items))
     )
+
+
+def by_context_kernel(model: Item2Vec, batch: ContextBatch, scratch: Scratch) -> Gradients:
+    """The same of item2vec."""
+    w: F32 = model.items.weight.numpy()
+    contexts = batch.contexts
+    assert contexts is not None
+    sums = scratch.zeros("items", len(contexts.items), w.shape[1])
+    total = context_kernel.add_gradients(w, contexts, model.bags, 1.0 / batch.total, sums)
+    nobody = RowGradients(torch.zeros(0, dtype=torch.long), torch.zeros(0, 0))
+    return Gradients(torch.tensor(total), nobody, RowGradients(*map(torch.from_numpy, (contexts.items, sums))))
 
 
 def goal_of(settings: TrainingSettings) -> Goal:

@@ -27,6 +27,7 @@ from sparkrec.kernels.negatives import popularity
 from sparkrec.kernels.random import normal_rows
 from sparkrec.models import MODELS
 from sparkrec.models.field_model import FieldModel
+from sparkrec.models.item2vec import Item2Vec
 from sparkrec.models.layers import BatchNorm
 from sparkrec.models.recommender import Features, Sizes
 from sparkrec.models.sequence_model import History, SequenceModel
@@ -35,12 +36,14 @@ from sparkrec.shards import Shards
 from sparkrec.training.batches import Batch, Batches, Prefetched, Run
 from sparkrec.training.checkpoints import Checkpoints
 from sparkrec.training.collective import Collective, summed_with_gradients
+from sparkrec.training.context_batches import ContextBatch, ContextBatches
 from sparkrec.training.dense import Dense
 from sparkrec.training.features import FeatureReader
 from sparkrec.training.gradients import (
     Gradients,
     RowGradients,
     by_autograd,
+    by_context_kernel,
     by_field_kernel,
     by_kernel,
     has_kernel,
@@ -109,7 +112,8 @@ class Trainer:
         )
         self.batches = batches
         if issubclass(kind, SequenceModel):
-            self.batches = SequenceBatches.of(batches, kind, job.settings)
+            about = ContextBatches if issubclass(kind, Item2Vec) else SequenceBatches
+            self.batches = about.of(batches, kind, job.settings)
         self.all_items = settings.loss in ("full_softmax", "all_squared")
         self.users = self.batches.users
         self.model = kind(job.settings, self._sizes())
@@ -250,6 +254,9 @@ class Trainer:
             assert isinstance(self.model, FieldModel)
             users = self.users[batch.users]
             return by_field_kernel(self.model, self.dense, batch, users, self.features, self.settings, self.scratch)
+        if isinstance(batch, ContextBatch):
+            assert isinstance(self.model, Item2Vec)
+            return by_context_kernel(self.model, batch, self.scratch)
         if batch.pairs:
             return by_kernel(self.model, self.dense, batch, self.settings, self.scratch)
         return by_autograd(self.model, batch, self._loss, self.settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -67,7 +67,7 @@ class SequenceBatch(Batch):
 class SequenceRun:
     """Consecutive steps, as a `batches.Run` is."""
 
-    made: list[SequenceBatch]
+    made: Sequence[Batch]
     totals: list[float]
 
     def batches(self) -> Iterator[Batch]:
@@ -104,43 +104,57 @@ class SequenceBatches(Batches):
         self, epoch: int, group: int, held: list[Shard], offsets: dict[int, int], steps: int, first: int
     ) -> Iterator[SequenceRun]:
         sizes = [self._size(number) for number in self.shards.numbers(group)]
-        asked = [self._asked(shard, epoch, steps) for shard in held]
+        asked = [self._questions(shard, epoch, steps) for shard in held]
         for begin in range(first, steps, _STEPS_AT_ONCE):
             wanted = range(begin, min(begin + _STEPS_AT_ONCE, steps))
             totals = np.sum([np.diff(cuts_of(n, steps, wanted)) for n in sizes], axis=0) * self.positives
             made = [
-                _joined([each.step(step, offsets[each.shard.number]) for each in asked], total)
+                self._joined([each.step(step, offsets[each.shard.number]) for each in asked], total)
                 for step, total in zip(wanted, totals.tolist(), strict=True)
             ]
             yield SequenceRun(made, totals.tolist())
 
-    def _asked(self, shard: Shard, epoch: int, steps: int) -> _Asked:
+    def _questions(self, shard: Shard, epoch: int, steps: int) -> Any:
+        return _Asked(self, shard, epoch, steps)
+
+    def _joined(self, parts: list[Any], total: float) -> Batch:
+        """Of several shards, as one."""
+        return _joined(parts, total)
+
+
+class Ordered:
+    """The sequences of a shard, in the order of an epoch."""
+
+    def __init__(self, batches: SequenceBatches, shard: Shard, epoch: int, steps: int) -> None:
         assert shard.sequences is not None
-        order = order_of(len(shard.sequences.rows), steps, (self.seed, epoch, shard.number))
-        return _Asked(self, shard, shard.sequences, order, self._key(epoch, shard), steps)
-
-
-class _Asked:
-    """The questions of a shard, in the order of an epoch."""
-
-    def __init__(
-        self, batches: SequenceBatches, shard: Shard, sequences: Sequences, order: I64, key: int, steps: int
-    ) -> None:
-        self.batches, self.shard, self.sequences = batches, shard, sequences
-        self.order, self.key, self.steps = order, key, steps
-        self.begin = np.concatenate(([0], np.cumsum(sequences.lengths[order])))
+        self.batches, self.shard, self.sequences, self.steps = batches, shard, shard.sequences, steps
+        self.order = order_of(len(self.sequences.rows), steps, (batches.seed, epoch, shard.number))
+        self.key = batches._key(epoch, shard)
+        self.begin = np.concatenate(([0], np.cumsum(self.sequences.lengths[self.order])))
         """Number of the first event of each sequence among those of the epoch."""
 
-    def step(self, step: int, offset: int) -> SequenceBatch:
+    def of_step(self, step: int) -> tuple[Sequences, int]:
+        """Its sequences, and the number of the first of their events."""
         first, stop = (int(each) for each in cuts_of(len(self.order), self.steps, range(step, step + 1)))
-        some = self.sequences.take(self.order[first:stop])
+        return self.sequences.take(self.order[first:stop]), int(self.begin[first])
+
+    def with_negatives(self, items: Any, rows: I64, begin: int) -> Any:
+        """(n, 1) items of the users `rows` and behind each its negatives, those of number `begin` first."""
+        if not self.batches.negatives:
+            return items
+        # a sequence has no more questions than events, so that no two questions have one number
+        return np.concatenate((items, self.batches._draw(self.shard, rows, self.key, begin)), axis=1)
+
+
+class _Asked(Ordered):
+    """The questions about them."""
+
+    def step(self, step: int, offset: int) -> SequenceBatch:
+        some, begin = self.of_step(step)
         show = {"each": self._each, "last": self._last, "masked": self._masked}[self.batches.asks]
-        shown, items, of = show(some, int(self.begin[first]))
+        shown, items, of = show(some, begin)
         rows = some.rows[of]
-        if self.batches.negatives:
-            # a sequence has no more questions than events, so that no two questions have one number
-            begin = int(self.begin[first])
-            items = np.concatenate((items, self.batches._draw(self.shard, rows, self.key, begin)), axis=1)
+        items = self.with_negatives(items, rows, begin)
         ones = np.ones(len(rows), np.float32)
         degree = self.shard.positives.degrees[rows]
         return SequenceBatch(rows + offset, items, ones, ones, degree, 0, shown=shown)

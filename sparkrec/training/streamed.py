@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-CELLS = 1 << 22
-"""Scores at a time."""
+CELLS, ROWS = 1 << 22, 64
+"""Scores at a time, and the fewest rows of them."""
 
 
 def streamed_softmax(x: Tensor, w: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -18,8 +17,8 @@ def streamed_softmax(x: Tensor, w: Tensor, target: Tensor, weight: Tensor) -> Te
     x       (n, d), w (m, d)
     target  (n,) long, weight (n,) without gradient
 
-    Scores are made for as many items at once as there is room for, CELLS numbers, and made again for the gradients: one
-    product more, and memory of n + m rows.
+    Scores are made for CELLS // m rows of x at once, or ROWS if m is larger: then they take what w of 64 columns does.
+    The gradients are made with them, so that no score is computed twice.
     """
     found: Tensor = _Streamed.apply(x, w, target, weight)
     return found
@@ -28,27 +27,25 @@ def streamed_softmax(x: Tensor, w: Tensor, target: Tensor, weight: Tensor) -> Te
 class _Streamed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        total = x.new_full((len(x),), -torch.inf)
-        for _, part in _parts(x, w):
-            total = torch.logaddexp(total, (x @ part.T).logsumexp(1))
-        ctx.save_for_backward(x, w, target, weight, total)
-        return (weight * (total - (x * w[target]).sum(1))).sum()
+        by_x, by_w, loss = torch.empty_like(x), torch.zeros_like(w), x.new_zeros(())
+        size = max(CELLS // len(w), ROWS)
+        scratch = x.new_empty(min(size, len(x)), len(w))
+        for first in range(0, len(x), size):
+            some = slice(first, first + size)
+            scores = torch.mm(x[some], w.T, out=scratch[: len(x[some])])
+            largest = scores.amax(1, keepdim=True)
+            sums = scores.sub_(largest).exp_().sum(1, keepdim=True)
+            loss += (weight[some] * (sums.log() + largest)[:, 0]).sum()
+            share = weight[some, None] / sums
+            torch.mm(scores, w, out=by_x[some]).mul_(share)
+            by_w.addmm_(scores.T, x[some] * share)
+        loss -= (weight * (x * w[target]).sum(1)).sum()
+        by_x -= weight[:, None] * w[target]
+        by_w.index_add_(0, target, weight[:, None] * x, alpha=-1.0)
+        ctx.save_for_backward(by_x, by_w)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        x, w, target, weight, total = ctx.saved_tensors
-        weight = (slope * weight)[:, None]
-        by_x, by_w = torch.zeros_like(x), torch.empty_like(w)
-        for first, part in _parts(x, w):
-            share = (x @ part.T).sub_(total[:, None]).exp_().mul_(weight)
-            by_x.addmm_(share, part)
-            torch.mm(share.T, x, out=by_w[first : first + len(part)])
-        by_x -= weight * w[target]
-        by_w.index_add_(0, target, weight * x, alpha=-1.0)
-        return by_x, by_w, None, None
-
-
-def _parts(x: Tensor, w: Tensor) -> Iterator[tuple[int, Tensor]]:
-    size = max(CELLS // max(len(x), 1), 1)
-    for first in range(0, len(w), size):
-        yield first, w[first : first + size]
+        by_x, by_w = ctx.saved_tensors
+        return slope * by_x, slope * by_w, None, None

@@ -15,12 +15,14 @@ SEQUENCES: dict[str, dict[str, Any]] = {
     "sasrec_ce": {"kind": "sasrec", "dim": 64, "dropout": 0.5, "training": {"loss": "full_softmax"}},
     "gru4rec": {"kind": "gru4rec", "dim": 64, "hidden": 128, "training": {"loss": "full_softmax"}},
     "caser": {"kind": "caser", "dim": 64, "horizontal": 8, "vertical": 4, "training": {"loss": "full_softmax"}},
-}
-"""Settings of each case; batches have 128 sequences."""
+    "item2vec": {"kind": "item2vec", "dim": 64, "window": 10, "shuffle": True,
+                 "training": {"negatives": 5, "popularity_power": 0.75, "batch": 512}},
+}  # fmt: skip
+"""Settings of each case; batches have 128 sequences where they do not say."""
 
 
-def shards(interactions: str, folder: str, targets: int | None) -> str:
-    """The sequences as the pipeline cuts them: whole ones, or windows with so many targets."""
+def shards(interactions: str, folder: str, kind: str) -> str:
+    """The sequences as the pipeline cuts them: whole ones, or windows for caser; of any order where none is known."""
     from pyspark.sql import functions as F
 
     from bench.spark import session
@@ -28,16 +30,18 @@ def shards(interactions: str, folder: str, targets: int | None) -> str:
     from sparkrec.spark.sequences import numbered, sequences
     from sparkrec.spark.shards import Ordered, write_shards
 
-    events = session().read.parquet(interactions).select(
+    read = session().read.parquet(interactions)
+    time = F.timestamp_seconds("position") if "position" in read.columns else F.lit(None).cast("timestamp")
+    events = read.select(
         F.col("user_id").cast("long").alias("user"),
         F.col("item_id").cast("int").alias("item"),
-        F.timestamp_seconds("position").alias("timestamp"),
+        time.alias("timestamp"),
         F.lit(1.0).alias("value"),
         F.lit(1.0).alias("confidence"),
     )  # fmt: skip
     n_items = events.agg(F.max("item")).collect()[0][0] + 1
-    cut = SequenceSettings(length=LENGTH, targets=targets)
-    ordered = Ordered(numbered(sequences(events, cut), np.arange(n_items)), LENGTH, targets)
+    cut = SequenceSettings(length=1000 if kind == "item2vec" else LENGTH, targets=3 if kind == "caser" else None)
+    ordered = Ordered(numbered(sequences(events, cut), np.arange(n_items)), cut.length, cut.targets)
     write_shards(events, folder, n_items=n_items, groups=1, of_group=1, seed=0, ordered=ordered)
     return folder
 

@@ -1,4 +1,4 @@
-"""gensim's word2vec: what each user did is a sentence. Run by `bench training` in the peers' environment."""
+"""gensim's word2vec on what each user did: python gensim_peer.py CASE PAIRS.npy quick|whole. Prints a line of JSON."""
 
 import json
 import sys
@@ -8,8 +8,6 @@ from statistics import median
 import numpy as np
 from gensim.models.callbacks import CallbackAny2Vec
 from gensim.models.word2vec import FAST_VERSION, Word2Vec
-
-SETTINGS = json.loads(sys.argv[4])
 
 
 class Epochs(CallbackAny2Vec):
@@ -32,9 +30,9 @@ Word2Vec(
     [[str(each) for each in bag] for bag in bags],
     sg=1,
     hs=0,
-    vector_size=SETTINGS["dim"],
-    window=SETTINGS["window"],
-    negative=SETTINGS["negatives"],
+    vector_size=64,
+    window=10,
+    negative=5,
     sample=0,
     min_count=1,
     workers=2,

@@ -115,7 +115,7 @@ def _block(
     known: F32,
     of_known: F32,
     room: _Room,
-) -> float:
+) -> Any:
     """The loss of events first ... last - 1 of the sequence begin ... end - 1; derivatives by its vectors are added to
     `of_known`, those by the answers are left in the room."""
     item, reach = contexts.item, contexts.reach
@@ -170,7 +170,7 @@ def _block(
 
 
 @njit(cache=True, nogil=True, fastmath=REGROUPED)
-def _slopes(scores: F32, small: F32, row: int, first: int, last: int, scale: float) -> float:
+def _slopes(scores: F32, small: F32, row: int, first: int, last: int, scale: float) -> Any:
     """The loss of the answers first ... last - 1 of a row, the first of which is right; their scores become the
     derivatives."""
     zero, one, factor = np.float32(0.0), np.float32(1.0), np.float32(scale)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
+from sparkrec.config import NetworkSettings
 from sparkrec.spark.als.fit import fit_als
 from sparkrec.spark.bias import fit_bias
 from sparkrec.spark.dataset import Dataset
@@ -27,25 +28,8 @@ FITTERS: dict[str, Callable[..., Model]] = {
     "ease": fit_ease,
     "als": fit_als,
     "markov": fit_markov,
-    "mf": fit_network,
-    "gmf": fit_network,
-    "mlp": fit_network,
-    "neumf": fit_network,
-    "lr": fit_network,
-    "fm": fit_network,
-    "fwfm": fit_network,
-    "nfm": fit_network,
-    "deepfm": fit_network,
-    "wide_deep": fit_network,
-    "dcn": fit_network,
-    "afm": fit_network,
-    "fpmc": fit_network,
-    "gru4rec": fit_network,
-    "caser": fit_network,
-    "sasrec": fit_network,
-    "bert4rec": fit_network,
 }
-"""kind -> fit(settings, dataset, observed, *, seed, scratch)."""
+"""kind -> fit(settings, dataset, observed, *, seed, scratch), of models that are no networks."""
 
 
 def fit(settings: Any, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str, **more: Any) -> Model:
@@ -54,4 +38,5 @@ def fit(settings: Any, dataset: Dataset, observed: DataFrame, *, seed: int, scra
     The model has a row for every user and item of the dataset. `scratch` is a folder for what the fit keeps on the way:
     called again with the same folder, a fit resumes from there. `more` is what only some kinds know.
     """
-    return FITTERS[settings.kind](settings, dataset, observed, seed=seed, scratch=scratch, **more)
+    fitter = fit_network if isinstance(settings, NetworkSettings) else FITTERS[settings.kind]
+    return fitter(settings, dataset, observed, seed=seed, scratch=scratch, **more)

@@ -51,8 +51,8 @@ def made(lake, name, **settings):
 
 
 def fitted(lake, dataset, kind, **settings):
-    own = {"mf": {"dim": 4}, "markov": {}}.get(kind, {"dim": 16, "dropout": 0.0})
-    own |= {} if kind == "markov" else {"training": TRAINING}
+    own = {"mf": {"dim": 4}, "item2vec": {"dim": 8}, "markov": {}}.get(kind, {"dim": 16, "dropout": 0.0})
+    own |= {} if kind in ("markov", "item2vec") else {"training": TRAINING}
     model = {"kind": kind, **own, **settings}
     given = {"lake": lake.root, "dataset": dataset, "model": model}
     return train(validate(TrainSettings, given, "test"), lake)
@@ -118,6 +118,27 @@ def test_a_new_event_changes_what_is_recommended_without_training(walked):
     settings = {"lake": lake.root, "model": other.reference, "fresh": True}
     with pytest.raises(ConfigError, match="is a mf, which knows what it was trained on and no more"):
         recommend(validate(RecommendSettings, settings, "test"), lake)
+
+
+def test_bags_are_for_item2vec_alone(walked, tmp_path):
+    lake, _, _ = walked
+    rng = np.random.default_rng(0)
+    tastes = [rng.permutation(10)[:6] * 3 + user % 3 for user in range(60)]
+    source = write(tmp_path, [(user, int(item), None) for user, own in enumerate(tastes) for item in own], "bags")
+    take(lake, source, table="bags", on_null_timestamp="keep")
+    split = {"kind": "ratio", "test": 0.2, "validation": 0.2}
+    made(lake, "bags", interactions="bags", split=split, sequences={"length": 50, "ordered": False})
+    own = {"training": {"negatives": 5, "epochs": 20, "batch": 8, "learning_rate": 0.02}, "window": 10}
+    run = fitted(lake, "bags", "item2vec", shuffle=True, **own)
+    settings = {"lake": lake.root, "model": run.reference, "k": 3}
+    recommend(validate(RecommendSettings, settings, "test"), lake)
+    written = lake.table(tables.RECOMMENDATIONS.name).where(f"model = '{run.reference}'").collect()
+    assert np.mean([row.item_id % 3 == int(row.user_id[1:]) % 3 for row in written]) > 0.9
+    with pytest.raises(ConfigError, match=r"sequences of dataset bags@.* have no order .*: set model.shuffle to true"):
+        fitted(lake, "bags", "item2vec", **own)
+    for kind in ("sasrec", "markov"):
+        with pytest.raises(ConfigError, match=f"{kind} sees the order of events, and the sequences of dataset bags@"):
+            fitted(lake, "bags", kind)
 
 
 def test_what_a_model_of_sequences_cannot_do_without(walked, tmp_path):

@@ -55,7 +55,7 @@ class _Room(NamedTuple):
 
 
 @njit(cache=True, nogil=True, fastmath=REGROUPED)
-def add_gradients(items: F32, contexts: Contexts, bags: bool, scale: float, sums: F32) -> float:
+def add_gradients(items: F32, contexts: Contexts, bags: bool, scale: float, sums: F32) -> Any:
     """The loss of a batch times `scale`; its gradients are added to the sums.
 
     items  (m, 2 d) float32
@@ -175,7 +175,8 @@ def _slopes(scores: F32, small: F32, row: int, first: int, last: int, scale: flo
     derivatives."""
     zero, one, factor = np.float32(0.0), np.float32(1.0), np.float32(scale)
     score, tiny = scores[row, first], small[row, first]
-    loss, product = max(-score, zero), np.float64(one + tiny)
+    loss: Any = max(-score, zero)
+    product: Any = np.float64(one + tiny)
     scores[row, first] = -factor * (one if score < zero else tiny) / (one + tiny)
     for at in range(first + 1, last):
         score, tiny = scores[row, at], small[row, at]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -89,21 +90,27 @@ class Padded(NamedTuple):
     """(h, m) bool."""
 
 
-def by_length(history: History, ratio: float = 1.4) -> list[Padded]:
-    """All histories, in rectangles in which none is shorter than the longest over `ratio`."""
-    lengths, order = history.lengths.sort()
-    sizes = lengths.tolist()
+def similar(lengths: Tensor, ratio: float = 1.4) -> list[Tensor]:
+    """(n,) lengths in groups, the longest of each last, in which none is shorter than it over `ratio`; those up to 4
+    are one."""
+    ascending, order = lengths.sort()
+    sizes = ascending.tolist()
     cuts, longest = [0], sizes[0] * ratio
     for at, size in enumerate(sizes):
         if size > max(longest, 4):
             cuts.append(at)
             longest = size * ratio
+    return [order[first:stop] for first, stop in pairwise([*cuts, len(sizes)])]
+
+
+def by_length(history: History) -> list[Padded]:
+    """All histories, in rectangles of `similar` ones."""
     found = []
-    for first, stop in zip(cuts, [*cuts[1:], len(sizes)], strict=True):
-        steps = torch.arange(sizes[stop - 1], device=order.device)
-        length = lengths[first:stop, None]
-        places = history.start[order[first:stop]][:, None] + torch.minimum(steps, length - 1)
-        found.append(Padded(places, steps < length))
+    for some in similar(history.lengths):
+        lengths = history.lengths[some]
+        steps = torch.arange(int(lengths[-1]), device=lengths.device)
+        places = history.start[some][:, None] + torch.minimum(steps, lengths[:, None] - 1)
+        found.append(Padded(places, steps < lengths[:, None]))
     return found
 
 

@@ -90,10 +90,10 @@ class Head:
         """(a, d) and (b, d) -> (a, b)."""
         out = np.empty((len(users), len(items)), np.float32)
         step = max(PAIRS // max(len(items), 1), 1)
-        w = torch.from_numpy(items)[None]
+        w = _tensor(items)[None]
         with torch.inference_mode():
             for first in range(0, len(users), step):
-                x = torch.from_numpy(users[first : first + step])[:, None]
+                x = _tensor(users[first : first + step])[:, None]
                 out[first : first + step] = self._module.combine(x, w).numpy()
         return out
 
@@ -122,21 +122,21 @@ class Head:
         """Rows of (n,) queries as `scores` takes them, from (n, d) rows of their users and what is known of them."""
         module = self._fields
         with torch.inference_mode():
-            return _array(module.query_rows(torch.from_numpy(users), self._known(ids, entries, module.n_query)))
+            return _array(module.query_rows(_tensor(users), self._known(ids, entries, module.n_query)))
 
     def items(self, ids: I64, items: F32, entries: Entries) -> F32:
         """The same of items."""
         module = self._fields
         with torch.inference_mode():
-            return _array(module.item_rows(torch.from_numpy(items), self._known(ids, entries, module.n_item)))
+            return _array(module.item_rows(_tensor(items), self._known(ids, entries, module.n_item)))
 
     def fold_queries(self, rows: F32) -> F32:
         """(n, p) as `queries` makes them -> (n, d) vectors."""
-        return self._folded(torch.from_numpy(rows), None)
+        return self._folded(_tensor(rows), None)
 
     def fold_items(self, rows: F32) -> F32:
         """(n, q) as `items` makes them -> (n, d) vectors."""
-        return self._folded(None, torch.from_numpy(rows))
+        return self._folded(None, _tensor(rows))
 
     def states(self, users: F32, histories: Lists, items: F32) -> F32:
         """(n, p) vectors of those who ask what comes after their histories, places in `items`; of models that see such.
@@ -149,7 +149,7 @@ class Head:
         assert self.length is not None
         if len(module.items.weight) != len(items) + module.extra_items:
             module.items.weight = torch.from_numpy(np.concatenate((items, self.weights[_EXTRA])))
-        module.users.weight = torch.from_numpy(users)
+        module.users.weight = _tensor(users)
         found = []
         for first in range(0, len(users), _AT_ONCE):
             start = histories[0][first : first + _AT_ONCE + 1]
@@ -167,7 +167,7 @@ class Head:
     def answers(self, items: F32) -> F32:
         """(m, q) rows of items -> (m, p) vectors."""
         assert isinstance(self._module, SequenceModel)
-        return _array(self._module.answers(torch.from_numpy(items)))
+        return _array(self._module.answers(_tensor(items)))
 
     def score_events(self, users: Side, items: Side) -> F32:
         """(n,) of n queries, each of one item; by a kernel for lr and fm."""
@@ -187,7 +187,7 @@ class Head:
     def score_rows(self, queries: F32, items: F32) -> F32:
         """(n, p) and (n, q) -> (n,)."""
         with torch.inference_mode():
-            return _array(self._module.combine(torch.from_numpy(queries), torch.from_numpy(items)))
+            return _array(self._module.combine(_tensor(queries), _tensor(items)))
 
     def contributions(self, queries: F32, items: F32) -> tuple[list[tuple[str, str | None]], F32]:
         """What the score of each row is the sum of, for lr and fm: fields by themselves, pairs of them, and the
@@ -201,7 +201,7 @@ class Head:
         names = module.layout.names
         f, g = np.triu_indices(len(names), 1)
         with torch.inference_mode():
-            fields = module.fields(torch.from_numpy(queries), torch.from_numpy(items)).numpy()
+            fields = module.fields(_tensor(queries), _tensor(items)).numpy()
         vectors = fields[..., 1:]
         parts = [fields[..., 0], (vectors[:, f] * vectors[:, g]).sum(-1)] if vectors.shape[-1] else [fields[..., 0]]
         pairs: list[tuple[str, str | None]] = [(names[a], names[b]) for a, b in zip(f, g, strict=True)]
@@ -258,3 +258,8 @@ class Head:
 def _array(values: Tensor) -> F32:
     out: F32 = values.contiguous().numpy()
     return out
+
+
+def _tensor(rows: F32) -> Tensor:
+    """A view; a copy of what may not be written to, as Arrow's arrays may not: torch would warn of it."""
+    return torch.from_numpy(np.require(rows, requirements="W"))

@@ -35,7 +35,8 @@ from pyspark.sql import functions as F
 from sparkrec.config import FullRanking, GivenCandidates, Protocol, SampledNegatives
 from sparkrec.errors import ConfigError, EvaluateError
 from sparkrec.kernels.arrays import F64, I64
-from sparkrec.kernels.metrics import METRICS, ranking_metrics
+from sparkrec.kernels.metrics.accuracy import accuracy
+from sparkrec.kernels.metrics.hits import find_hits
 from sparkrec.kernels.sampling import sample_negatives
 from sparkrec.kernels.topk import count_above, select_topk
 from sparkrec.spark.blocks import Ragged, pack, read_lists, unpack
@@ -48,6 +49,8 @@ from sparkrec.spark.retrieval import rank, score_lists, score_pairs
 from sparkrec.spark.sequences import bind as bind_histories
 from sparkrec.spark.sequences import histories, sees_histories
 
+METRICS = ("hit_rate", "recall", "precision", "ndcg", "map", "mrr")
+"""Of lists, at each cutoff."""
 _CELLS = 4 << 20
 """Scores of candidates in one matrix."""
 
@@ -311,7 +314,7 @@ def _judge(batch: pa.RecordBatch, full: bool, cutoffs: list[int], segments: int,
     lists = {name: read_lists(batch.column(name), np.int64) for name in ("target", "items")}
     target = lists["target"]
     if full:
-        ranked = _padded(lists["items"], cutoffs[-1])
+        ranked = lists["items"]
         greater, equal = (read_lists(batch.column(name), np.int64) for name in ("greater", "equal"))
         negatives = batch.column("candidates").fill_null(0).to_numpy()
         shares = _beaten(target, negatives, greater, equal) if auc else None
@@ -334,8 +337,8 @@ def _judge(batch: pa.RecordBatch, full: bool, cutoffs: list[int], segments: int,
         counted = relevant.lengths > 0
         if not counted.any():
             continue
-        metrics = ranking_metrics(ranked[counted], _rows(relevant, counted).lists, cutoffs)
-        columns = [metrics[name][:, at] for name in METRICS for at in range(len(cutoffs))]
+        hits = find_hits(ranked.take(np.flatnonzero(counted)).lists, _rows(relevant, counted).lists)
+        columns = [accuracy(hits, name, k) for name in METRICS for k in cutoffs]
         if shares is not None:
             sums = np.bincount(target.rows[mask], shares[mask], minlength=len(counted))
             columns.append(sums[counted] / relevant.lengths[counted])
@@ -350,15 +353,6 @@ def _rows(lists: Ragged, mask: NDArray[np.bool_]) -> Ragged:
     return Ragged.of_lengths(lists.lengths[mask], lists.values)
 
 
-def _padded(lists: Ragged, k: int) -> I64:
-    """(n, k) first k of each list, then -1."""
-    matrix = np.full((len(lists.start) - 1, k), -1, np.int64)
-    place = np.arange(len(lists.values)) - np.repeat(lists.start[:-1], lists.lengths)
-    within = place < k
-    matrix[lists.rows[within], place[within]] = lists.values[within]
-    return matrix
-
-
 def _beaten(target: Ragged, negatives: I64, greater: Ragged, equal: Ragged) -> F64:
     """For each target the share of the user's negatives that it beats, ties half; 1/2 where there is none."""
     shares = np.full(len(target.values), 0.5)
@@ -370,8 +364,8 @@ def _beaten(target: Ragged, negatives: I64, greater: Ragged, equal: Ragged) -> F
     return shares
 
 
-def _rank_candidates(lists: Ragged, scores: NDArray[np.float32], target: Ragged, k: int) -> tuple[I64, F64]:
-    """(n, k) best candidates of each user, and for each target the share of the other candidates that it beats.
+def _rank_candidates(lists: Ragged, scores: NDArray[np.float32], target: Ragged, k: int) -> tuple[Ragged, F64]:
+    """The k best candidates of each user, and for each target the share of the other candidates that it beats.
 
     lists   candidates of each user, ascending, its targets among them unless it has none at all
     scores  of the candidates, -inf where there is none
@@ -406,7 +400,7 @@ def _rank_candidates(lists: Ragged, scores: NDArray[np.float32], target: Ragged,
         shares[target.start[first] : target.start[stop]] = _beaten(
             wanted, negatives, Ragged(places.start, greater), Ragged(places.start, equal)
         )
-    return ranked, shares
+    return Ragged.of_lengths((ranked >= 0).sum(axis=1), ranked[ranked >= 0]), shares
 
 
 def _spread(

@@ -11,7 +11,8 @@ from torch import Tensor
 from sparkrec.config import StoppingSettings
 from sparkrec.kernels.arrays import F64, I64
 from sparkrec.kernels.clicks import auc, log_loss
-from sparkrec.kernels.metrics import ranking_metrics
+from sparkrec.kernels.metrics.accuracy import accuracy
+from sparkrec.kernels.metrics.hits import find_hits
 from sparkrec.models.recommender import Features, Recommender
 from sparkrec.models.sequence_model import SequenceModel
 from sparkrec.shards import Shard, Shards
@@ -58,7 +59,8 @@ def validate_ranking(
                 start, seen = _lists(known, rows)
                 scores[np.repeat(np.arange(len(rows)), np.diff(start)), seen] = -torch.inf
                 ranked = scores.topk(min(settings.k, shards.n_items), dim=1).indices.numpy()
-                found = ranking_metrics(ranked, _lists(wanted, part), [ranked.shape[1]])[settings.metric]
+                lists = np.arange(len(ranked) + 1) * ranked.shape[1], ranked.ravel()
+                found = accuracy(find_hits(lists, _lists(wanted, part)), settings.metric, settings.k)
                 total, n = total + float(np.nansum(found)), n + int(np.isfinite(found).sum())
     sums = collective.sum(torch.tensor([total, n], dtype=torch.float64))
     return float(sums[0] / sums[1]) if sums[1] else 0.0

@@ -1,0 +1,86 @@
+"""What lists are like, user by user, whoever likes them.
+
+For one user, i_1, i_2, ... are the items of the list, n_k = min(k, its length), p_i the share of users that have item
+i.
+
+    novelty@k      1 / n_k sum_{r<=n_k} -log2 p_(i_r): self-information in bits (Zhou et al. 2010)
+    popularity@k   1 / n_k sum_{r<=n_k} p_(i_r)
+    diversity@k    1 - mean of cos(v_i, v_j) over pairs of different items among the first n_k (Ziegler et al. 2005)
+    serendipity@k  1 / k sum_{r<=k} hit_r max(P_r - Q_(i_r), 0), with P_r = (m + 1 - r) / m of the place in the list and
+                   Q_i the same of the place of item i in the list of the m items by popularity (Ge et al. 2010)
+
+The mean is over what is there. A user with an empty list, or in diversity with one of one item, has none: NaN.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparkrec.kernels.arrays import F32, F64, I64, Lists
+from sparkrec.kernels.metrics.hits import Hits
+
+
+def novelty(ranked: Lists, share: F64, k: int) -> F64:
+    """(u,) of lists (indptr, rows of `share`), best first. Raises ValueError where an item that is listed has a share
+    that is not in (0, 1]: its surprise would be infinite; smooth the shares of items that nobody has."""
+    return _mean(ranked, -np.log2(_checked(ranked, share)), k)
+
+
+def popularity(ranked: Lists, share: F64, k: int) -> F64:
+    """(u,) of lists (indptr, rows of `share`), best first."""
+    return _mean(ranked, share[ranked[1]], k)
+
+
+def diversity(ranked: Lists, vectors: F32, k: int) -> F64:
+    """(u,) of lists (indptr, rows of `vectors`), best first. A vector of zeros is like no other."""
+    start, items = ranked
+    norm = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    unit = np.divide(vectors, norm, out=np.zeros(vectors.shape), where=norm > 0)
+    within = _places(start) <= k
+    rows = np.repeat(np.arange(len(start) - 1), np.diff(start))[within]
+    sums = np.zeros((len(start) - 1, vectors.shape[1]))
+    np.add.at(sums, rows, unit[items[within]])
+    itself = np.bincount(rows, (norm[items[within], 0] > 0).astype(np.float64), minlength=len(sums))
+    n = np.minimum(np.diff(start), k)
+    found: F64 = 1.0 - ((sums**2).sum(axis=1) - itself) / np.maximum(n * (n - 1), 1)
+    return np.where(n > 1, found, np.nan)
+
+
+def serendipity(ranked: Lists, hits: Hits, popularity_place: I64, k: int) -> F64:
+    """(u,) of lists (indptr, rows of `popularity_place`), best first.
+
+    popularity_place  (m,) of each item, the most popular 1
+    """
+    m = len(popularity_place)
+    within = hits.place <= k
+    user, place = hits.user[within], hits.place[within]
+    expected = (m + 1 - popularity_place[ranked[1][ranked[0][user] + place - 1]]) / m
+    surprise = np.maximum((m + 1 - place) / m - expected, 0.0)
+    found: F64 = np.bincount(user, surprise, minlength=len(hits.n_relevant)) / k
+    return np.where(hits.length > 0, found, np.nan)
+
+
+def _checked(ranked: Lists, share: F64) -> F64:
+    found: F64 = share[ranked[1]]
+    wrong = ~((found > 0) & (found <= 1))
+    if wrong.any():
+        raise ValueError(
+            f"share: found {found[wrong][0]} of item {ranked[1][wrong][0]}, expected one in (0, 1]; smooth the shares "
+            "of items that nobody has"
+        )
+    return found
+
+
+def _mean(ranked: Lists, values: F64, k: int) -> F64:
+    """Over the first k of each list."""
+    start = ranked[0]
+    within = _places(start) <= k
+    rows = np.repeat(np.arange(len(start) - 1), np.diff(start))
+    with np.errstate(invalid="ignore"):
+        sums = np.asarray(np.bincount(rows[within], values[within], minlength=len(start) - 1), np.float64)
+        return sums / np.minimum(np.diff(start), k)
+
+
+def _places(start: I64) -> I64:
+    """Of each item in its list, from 1."""
+    return np.arange(1, start[-1] + 1) - np.repeat(start[:-1], np.diff(start))

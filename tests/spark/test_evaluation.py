@@ -1,0 +1,179 @@
+"""Metrics of recommendations in DataFrames: the same as user by user in Python, whoever has which rows."""
+
+import math
+
+import numpy as np
+import pytest
+from pyspark.sql import functions as F
+
+from sparkrec import evaluate
+from sparkrec.errors import EvaluateError, InputError
+from tests.kernels.metrics.test_accuracy import reference
+
+pytestmark = pytest.mark.spark
+
+NAMES = ["ndcg", "recall", "hit_rate", "map", "mrr", "precision", "ndcg_exponential"]
+COLUMNS = "user long, item long, rank int"
+
+
+def planted(users=60, items=40, seed=0):
+    """Lists and relevant items with gains by user; some users have only one of the two."""
+    rng = np.random.default_rng(seed)
+    ranked = {user: rng.permutation(items)[: rng.integers(1, 16)].tolist() for user in range(users)}
+    relevant = {
+        user: dict.fromkeys(rng.choice(items, rng.integers(1, 9), replace=False).tolist(), 1.0)
+        for user in range(6, users + 6)
+    }
+    for own in relevant.values():
+        own.update({item: float(rng.integers(1, 4)) for item in own})
+    return ranked, relevant
+
+
+def frames(spark, ranked, relevant, seed=0):
+    """Of them, in any order."""
+    rng = np.random.default_rng(seed)
+    rows = [(user, item, place) for user, own in ranked.items() for place, item in enumerate(own, start=1)]
+    truth = [(user, item, gain) for user, own in relevant.items() for item, gain in own.items()]
+    rng.shuffle(rows)
+    rng.shuffle(truth)
+    rows = [(int(user), int(item), int(place)) for user, item, place in rows]
+    truth = [(int(user), int(item), float(gain)) for user, item, gain in truth]
+    return spark.createDataFrame(rows, COLUMNS), spark.createDataFrame(truth, "user long, item long, relevance double")
+
+
+def values(tidy, segment="all"):
+    return {(row.metric, row.k): row for row in tidy.collect() if row.segment == segment}
+
+
+def expected(ranked, relevant, users, k):
+    each = [reference(ranked.get(user, []), relevant[user], k) for user in users]
+    return {name: np.array([one[name] for one in each]) for name in NAMES}
+
+
+def test_metrics_are_means_over_users_with_relevant_items(spark):
+    ranked, relevant = planted()
+    recommended, truth = frames(spark, ranked, relevant)
+    found = values(evaluate(recommended, truth, NAMES, k=[3, 10]))
+    assert len(found) == 2 * len(NAMES)
+    for k in (3, 10):
+        for name, own in expected(ranked, relevant, relevant, k).items():
+            row = found[name, k]
+            assert row.value == pytest.approx(own.mean(), rel=1e-12)
+            error = own.std(ddof=1) / math.sqrt(len(own))
+            assert row.standard_error == pytest.approx(error, rel=1e-9)
+            assert (row.low, row.high) == pytest.approx(
+                (own.mean() - 1.96 * error, own.mean() + 1.96 * error), rel=1e-4
+            )
+            assert row.users == len(relevant)
+
+
+def test_no_partitioning_changes_a_metric(spark):
+    recommended, truth = frames(spark, *planted())
+    one = values(evaluate(recommended.coalesce(1), truth.coalesce(1), NAMES))
+    many = values(evaluate(recommended.repartition(7), truth.repartition(5, "item"), NAMES))
+    for key, row in one.items():
+        assert many[key].value == pytest.approx(row.value, rel=1e-12)
+        assert many[key].standard_error == pytest.approx(row.standard_error, rel=1e-9)
+
+
+def test_ranks_scores_and_arrays_are_the_same_lists(spark):
+    recommended, truth = frames(spark, *planted())
+    by_rank = values(evaluate(recommended, truth, NAMES))
+    scored = recommended.select("user", "item", (-F.col("rank") / 7.0).alias("score"))
+    pair = F.array_sort(F.collect_list(F.struct("rank", "item")))
+    lists = recommended.groupBy("user").agg(pair.alias("own")).select("user", F.col("own.item").alias("item"))
+    text = [F.concat(F.lit("id "), name).alias(name) for name in ("user", "item")]
+    named = recommended.select(*text, "rank"), truth.select(*text, "relevance")
+    for other in (evaluate(scored, truth, NAMES), evaluate(lists, truth, NAMES), evaluate(*named, NAMES)):
+        assert {key: row.value for key, row in values(other).items()} == pytest.approx(
+            {key: row.value for key, row in by_rank.items()}, rel=1e-12
+        )
+
+
+def test_equal_scores_are_worth_what_chance_is(spark):
+    n, users = 100, 400
+    all_equal = spark.range(users).select(F.col("id").alias("user"), F.explode(F.sequence(F.lit(0), F.lit(n - 1))))
+    all_equal = all_equal.select("user", F.col("col").cast("long").alias("item"), F.lit(0.5).alias("score"))
+    truth = spark.range(users).select(F.col("id").alias("user"), F.lit(0).cast("long").alias("item"))
+    found = values(evaluate(all_equal, truth, ["hit_rate"], k=[10]))["hit_rate", 10]
+    assert abs(found.value - 0.1) < 4 * found.standard_error
+    again = values(evaluate(all_equal.repartition(3), truth, ["hit_rate"], k=[10]))["hit_rate", 10]
+    assert again.value == found.value
+    other = values(evaluate(all_equal, truth, ["hit_rate"], k=[10], seed=1))["hit_rate", 10]
+    assert other.value != found.value
+
+
+def test_segments_are_of_users_who_may_be_in_several(spark):
+    ranked, relevant = planted()
+    recommended, truth = frames(spark, ranked, relevant)
+    groups = {"even": range(0, 80, 2), "young": range(20), "nobody": [999]}
+    rows = [(user, name) for name, users in groups.items() for user in users]
+    tidy = evaluate(recommended, truth, NAMES, segments=spark.createDataFrame(rows, "user long, segment string"))
+    assert {row.segment for row in tidy.collect()} == {"all", "even", "young"}
+    for name in ("even", "young"):
+        own = [user for user in groups[name] if user in relevant]
+        for metric, each in expected(ranked, relevant, own, 10).items():
+            row = values(tidy, name)[metric, 10]
+            assert (row.value, row.users) == (pytest.approx(each.mean(), rel=1e-12), len(own))
+
+
+def test_runs_are_told_apart_and_measured_on_the_same_users(spark):
+    (first, relevant), (second, _) = planted(), planted(users=30, seed=1)
+    a, truth = frames(spark, first, relevant)
+    b, _ = frames(spark, second, relevant)
+    both = a.withColumn("model", F.lit("a")).unionByName(b.withColumn("model", F.lit("b")))
+    rows = evaluate(both, truth, NAMES, by="model").collect()
+    for name, ranked in (("a", first), ("b", second)):
+        own = {row.metric: row for row in rows if row.model == name}
+        for metric, each in expected(ranked, relevant, relevant, 10).items():
+            assert own[metric].value == pytest.approx(each.mean(), rel=1e-12)
+            assert own[metric].users == len(relevant)
+
+
+def test_what_is_not_relevant_and_what_comes_twice(spark):
+    recommended = spark.createDataFrame([(1, 7, 1), (1, 8, 2), (2, 7, 1)], COLUMNS)
+    rows = [(1, 7, 0.0), (1, 8, 1.0), (1, 8, 3.0), (2, 7, -1.0)]
+    truth = spark.createDataFrame(rows, "user long, item long, relevance double")
+    found = values(evaluate(recommended, truth, ["ndcg_linear", "recall"], k=[2]))
+    assert found["recall", 2].users == 1  # nothing is relevant to the other
+    assert found["recall", 2].value == 1.0
+    assert found["ndcg_linear", 2].value == pytest.approx(1 / math.log2(3))
+    assert math.isnan(found["recall", 2].standard_error)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([(1, 7, 1), (1, 7, 2)], "found an item more than once in the list of a user"),
+        ([(1, 7, 1), (1, 8, 3)], r"found 1 ranks that are not 1, 2, 3, \.\.\. of their user"),
+        ([(1, 7, 1), (1, 8, 1)], "ranks that are not"),
+        ([(1, 7, 0), (1, 8, 1)], "ranks that are not"),
+    ],
+)
+def test_lists_that_are_none_are_refused(spark, rows, message):
+    truth = spark.createDataFrame([(1, 7)], "user long, item long")
+    with pytest.raises(EvaluateError, match=message):
+        evaluate(spark.createDataFrame(rows, COLUMNS), truth)
+
+
+def test_what_cannot_be_measured_says_why(spark):
+    lists = spark.createDataFrame([(1, 7, 1)], COLUMNS)
+    truth = spark.createDataFrame([(1, 7)], "user long, item long")
+    scored = spark.createDataFrame([(1, 7, float("nan"))], "user long, item long, score double")
+    with pytest.raises(EvaluateError, match="found 1 scores that are null or NaN"):
+        evaluate(scored, truth)
+    with pytest.raises(EvaluateError, match="found 'ndgc', expected any of hit_rate"):
+        evaluate(lists, truth, ["ndgc"])
+    for wrong in (0, -3, 2.5, True):
+        with pytest.raises(EvaluateError, match=f"k: found {wrong}, expected whole numbers from 1"):
+            evaluate(lists, truth, k=[wrong])
+    with pytest.raises(EvaluateError, match="found neither rank nor score"):
+        evaluate(lists.drop("rank"), truth)
+    with pytest.raises(EvaluateError, match="item: found bigint in recommendations and string in relevant"):
+        evaluate(lists, truth.withColumn("item", F.col("item").cast("string")))
+    with pytest.raises(EvaluateError, match="found no user with a relevant item"):
+        evaluate(lists, truth.where("user > 1"))
+    with pytest.raises(EvaluateError, match="whose relevance is null, NaN or infinite"):
+        evaluate(lists, truth.withColumn("relevance", F.lit(math.inf)))
+    with pytest.raises(InputError, match="relevant"):
+        evaluate(lists, truth.drop("item"))

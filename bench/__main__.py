@@ -4,7 +4,7 @@ import json
 
 import click
 
-from bench import als, topk, training
+from bench import als, metrics, topk, training
 from bench.ratings import SIZES
 
 
@@ -35,6 +35,13 @@ def als_command(quick: bool, sizes: str, rank: int, explicit: bool, peers: str, 
 def topk_command(quick: bool, rank: int) -> None:
     """The best ten items of every user, seen ones excluded."""
     print(json.dumps(topk.compare(SIZES["2M" if quick else "20M"], rank)))
+
+
+@bench.command("metrics")
+@click.option("--quick", is_flag=True, help="20 thousand users: under two minutes.")
+def metrics_command(quick: bool) -> None:
+    """Six ranking metrics at five cutoffs: seconds. Ratios are theirs over ours."""
+    print(json.dumps(metrics.compare(quick)))
 
 
 @bench.command("training")

@@ -1,0 +1,136 @@
+"""Ranking metrics: seconds for six metrics at five cutoffs, beside RecTools, Spark's RankingEvaluator, RePlay and ranx.
+
+From two Parquet tables of rows, 100 recommendations and 20 relevant items of each user, in no order; reading and
+grouping are part of it. Spark's evaluator knows four of the six metrics: it is timed on those. `spark_group` reads and
+groups both tables in Spark and does nothing with them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from bench.measure import Rows, Stopwatch, measure
+from bench.spark import session
+from bench.training import PEERS
+from sparkrec.errors import ConfigError
+
+USERS, QUICK_USERS, ITEMS, LISTED, RELEVANT = 138_000, 20_000, 27_000, 100, 20
+CUTOFFS = [1, 5, 10, 20, 50]
+REPEATS = 3
+
+
+def compare(quick: bool) -> dict[str, Any]:
+    """Run all in turn and print a table."""
+    if not PEERS.exists():
+        raise ConfigError("bench metrics needs its peers: run `make bench-peers` first, in the project's folder")
+    rows: Rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        paths = _tables(folder, QUICK_USERS if quick else USERS)
+        for work, name in ((_ours, ""), (_spark, ""), *((_peer, peer) for peer in ("rectools", "replay", "ranx"))):
+            rows += measure(work, name, *paths)
+            Console(stderr=True).print(rows[-1])
+    table = Table(
+        title=f"{6 * len(CUTOFFS)} metrics of {QUICK_USERS if quick else USERS:,} users", title_justify="left"
+    )
+    for column in ("system", "seconds", "ndcg@10", "peak_gb"):
+        table.add_column(column, justify="left" if column == "system" else "right")
+    for row in rows:
+        ndcg = "" if row.get("ndcg@10") is None else f"{row['ndcg@10']:.6f}"
+        table.add_row(row["system"], f"{row['seconds']:.2f}", ndcg, f"{row['peak_gb']:.2f}")
+    Console(width=100).print(table)
+    seconds = {row["system"]: row["seconds"] for row in rows}
+    ratios = {
+        f"metrics/{name}": seconds[name] / seconds["sparkrec"] for name in ("rectools", "spark", "ranx", "replay")
+    }
+    ratios["lists/spark_group"] = seconds["sparkrec, lists"] / seconds["spark_group"]
+    return {"runs": rows, "ratios": {name: round(ratio, 2) for name, ratio in ratios.items()}}
+
+
+def _tables(folder: str, users: int) -> tuple[str, str]:
+    """Lists of popular items, of which some are relevant, and relevant items; rows in random order."""
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(users), LISTED)
+    step = 1 + rng.integers(0, ITEMS // LISTED, (users, LISTED))
+    item = (rng.integers(0, ITEMS, (users, 1)) + np.cumsum(step, axis=1)) % ITEMS
+    liked = rng.integers(0, ITEMS, (users, RELEVANT))
+    liked[:, :4] = np.take_along_axis(item, rng.integers(0, LISTED, (users, 4)), axis=1)
+    owner = np.repeat(np.arange(users), RELEVANT)
+    pair = np.unique(owner * ITEMS + liked.ravel())
+    rank = np.tile(np.arange(1, LISTED + 1, dtype=np.int32), users)
+    paths = f"{folder}/lists.parquet", f"{folder}/relevant.parquet"
+    for path, columns in (
+        (paths[0], {"user": user, "item": item.ravel(), "rank": rank}),
+        (paths[1], {"user": pair // ITEMS, "item": pair % ITEMS}),
+    ):
+        order = rng.permutation(len(columns["user"]))
+        table = pa.table({name: values[order] for name, values in columns.items()})
+        pq.write_table(table, path, row_group_size=1 << 19)
+    return paths
+
+
+def _ours(_: str, lists: str, relevant: str) -> Rows:
+    from pyspark.sql import functions as F
+
+    from sparkrec import evaluate
+
+    spark = session()
+    rows, truth = spark.read.parquet(lists), spark.read.parquet(relevant)
+    own = F.array_sort(F.collect_list(F.struct("rank", "item")))
+    folder = f"{Path(lists).parent}/grouped"
+    rows.groupBy("user").agg(own.alias("own")).select("user", "own.item").write.parquet(folder)
+    found: Rows = []
+    for system, table in (("sparkrec", rows), ("sparkrec, lists", spark.read.parquet(folder))):
+        seconds = []
+        for _ in range(REPEATS):
+            watch = Stopwatch()
+            measured = evaluate(table, truth, k=CUTOFFS).where("metric = 'ndcg' AND k = 10").collect()
+            seconds.append(watch.seconds())
+        found.append({"system": system, "seconds": round(min(seconds), 2), "ndcg@10": measured[0]["value"]})
+    seconds = []
+    for _ in range(REPEATS):
+        watch = Stopwatch()
+        for each in (spark.read.parquet(folder), truth.groupBy("user").agg(F.collect_list("item"))):
+            each.write.format("noop").mode("overwrite").save()
+        seconds.append(watch.seconds())
+    return [*found, {"system": "spark_group", "seconds": round(min(seconds), 2)}]
+
+
+def _spark(_: str, lists: str, relevant: str) -> Rows:
+    from pyspark.ml.evaluation import RankingEvaluator
+    from pyspark.sql import functions as F
+
+    spark = session()
+    watch = Stopwatch()
+    own = F.array_sort(F.collect_list(F.struct("rank", F.col("item").cast("double").alias("item"))))
+    predicted = spark.read.parquet(lists).groupBy("user").agg(own.alias("own")).select("user", "own.item")
+    truth = (
+        spark.read.parquet(relevant).groupBy("user").agg(F.collect_list(F.col("item").cast("double")).alias("label"))
+    )
+    both = truth.join(predicted.withColumnRenamed("item", "prediction"), "user", "left")
+    both = both.withColumn("prediction", F.coalesce("prediction", F.array().cast("array<double>"))).persist()
+    names = ("ndcgAtK", "recallAtK", "precisionAtK", "meanAveragePrecisionAtK")
+    values = {
+        (name, k): RankingEvaluator(metricName=name, k=k, predictionCol="prediction", labelCol="label").evaluate(both)
+        for name in names
+        for k in CUTOFFS
+    }
+    return [{"system": "spark", "seconds": round(watch.seconds(), 2), "ndcg@10": values["ndcgAtK", 10]}]
+
+
+def _peer(peer: str, lists: str, relevant: str) -> Rows:
+    script = Path(__file__).resolve().parent / "peers" / "metrics_peer.py"
+    command = [str(PEERS.absolute()), str(script), peer, lists, relevant, json.dumps(CUTOFFS)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise RuntimeError(f"{peer}: {ended.stderr[-2000:]}")
+    return [{"system": peer, **json.loads(ended.stdout.splitlines()[-1])}]

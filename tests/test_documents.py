@@ -20,6 +20,7 @@ def test_the_examples_of_the_readme_run(spark):
         exec(compile(example, "README.md", "exec"), names)  # our own file
     assert names["model"].recommend(k=2).count() == 4
     assert names["fitted"].recommendForAllUsers(2).count() == 3
+    assert names["accuracy"].count() == 4
 
 
 @pytest.mark.spark

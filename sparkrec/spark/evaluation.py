@@ -55,7 +55,7 @@ def evaluate(
 
     recommendations  (user, item, rank), ranks from 1 without holes; or (user, item, score), whose ties are in an order
                      drawn by `seed`, so that equal scores are worth what chance is; or (user, item), items an array,
-                     best first
+                     best first. Of rank and score, rank counts
     relevant         (user, item) and, for graded gains, relevance: rows of 0 or less are not relevant; of a pair that
                      comes twice the greater one counts
     metrics          names of `kernels.metrics.accuracy`

@@ -8,17 +8,18 @@ if TYPE_CHECKING:
     from sparkrec.frames import Recommender, fit
     from sparkrec.spark.als.estimator import ALS
     from sparkrec.spark.als.model import ALSModel
-    from sparkrec.spark.evaluation import evaluate
+    from sparkrec.spark.evaluation import compare, evaluate
     from sparkrec.spark.lake import Lake
     from sparkrec.spark.session import open_session as session
 
-__all__ = ["ALS", "ALSModel", "Lake", "Recommender", "__version__", "evaluate", "fit", "session"]
+__all__ = ["ALS", "ALSModel", "Lake", "Recommender", "__version__", "compare", "evaluate", "fit", "session"]
 
 _PLACES = {
     "ALS": ("sparkrec.spark.als.estimator", "ALS"),
     "ALSModel": ("sparkrec.spark.als.model", "ALSModel"),
     "Lake": ("sparkrec.spark.lake", "Lake"),
     "Recommender": ("sparkrec.frames", "Recommender"),
+    "compare": ("sparkrec.spark.evaluation", "compare"),
     "evaluate": ("sparkrec.spark.evaluation", "evaluate"),
     "fit": ("sparkrec.frames", "fit"),
     "session": ("sparkrec.spark.session", "open_session"),

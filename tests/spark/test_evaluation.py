@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from sparkrec import evaluate
+from sparkrec import compare, evaluate
 from sparkrec.errors import EvaluateError, InputError
 from tests.kernels.metrics.test_accuracy import reference
 
@@ -177,3 +177,75 @@ def test_what_cannot_be_measured_says_why(spark):
         evaluate(lists, truth.withColumn("relevance", F.lit(math.inf)))
     with pytest.raises(InputError, match="relevant"):
         evaluate(lists, truth.drop("item"))
+
+
+def two_runs(spark, users=300):
+    """Of two models, of which `good` puts more of what is relevant first."""
+    rng = np.random.default_rng(0)
+    truth = {user: dict.fromkeys(rng.choice(30, 5, replace=False).tolist(), 1.0) for user in range(users)}
+    lists = {}
+    for model, luck in (("good", 2.0), ("plain", 1.0)):
+        chance = {user: np.where(np.isin(np.arange(30), list(own)), luck, 1.0) for user, own in truth.items()}
+        draw = {user: rng.choice(30, 10, replace=False, p=own / own.sum()).tolist() for user, own in chance.items()}
+        lists[model] = {user: own for user, own in draw.items() if user % 7 or model == "good"}
+    rows = [
+        (user, int(item), place, model)
+        for model, own in lists.items()
+        for user, items in own.items()
+        for place, item in enumerate(items, start=1)
+    ]
+    pairs = [(user, int(item)) for user, own in truth.items() for item in own]
+    frame = spark.createDataFrame(rows, COLUMNS + ", model string")
+    return frame, spark.createDataFrame(pairs, "user long, item long"), lists, truth
+
+
+def test_runs_are_compared_user_by_user(spark):
+    recommended, relevant, lists, truth = two_runs(spark)
+    names = ["ndcg", "recall"]
+    rows = compare(recommended, relevant, "model", "plain", names, k=[5], bootstrap=500).collect()
+    assert [(row.model, row.metric) for row in rows] == [("good", "ndcg"), ("good", "recall")]
+    good, plain = (expected(lists[model], truth, truth, 5) for model in ("good", "plain"))
+    for row in rows:
+        differences = good[row.metric] - plain[row.metric]
+        assert row.difference == pytest.approx(differences.mean(), rel=1e-10)
+        error = differences.std(ddof=1) / math.sqrt(len(differences))
+        assert row.standard_error == pytest.approx(error, rel=1e-9)
+        assert row.low == pytest.approx(row.difference - 1.96 * error, abs=0.4 * error)
+        assert row.high == pytest.approx(row.difference + 1.96 * error, abs=0.4 * error)
+        assert (row.better, row.worse) == ((differences > 1e-15).sum(), (differences < -1e-15).sum())
+        assert row.p_value == 1 / 500
+        assert row.sign_p < 0.01
+        assert row.adjusted_p == pytest.approx(2 / 500)
+        assert row.users == len(truth)
+    other_way = compare(recommended.repartition(5), relevant, "model", "good", names, k=[5], bootstrap=500).collect()
+    for row, other in zip(rows, other_way, strict=True):
+        assert other.difference == pytest.approx(-row.difference, rel=1e-10)
+        assert (other.low, other.high) == pytest.approx((-row.high, -row.low), rel=1e-9)
+
+
+def test_a_run_differs_from_itself_by_nothing(spark):
+    recommended, relevant, _, _ = two_runs(spark)
+    same = recommended.where("model = 'good'")
+    both = same.unionByName(same.withColumn("model", F.lit("again")))
+    for samples in (0, 100):
+        for row in compare(both, relevant, "model", "again", ["ndcg"], k=[5], bootstrap=samples).collect():
+            assert (row.difference, row.better, row.worse, row.p_value, row.sign_p) == (0.0, 0, 0, 1.0, 1.0)
+
+
+def test_the_bootstrap_is_as_wide_as_the_standard_error_says(spark):
+    recommended, relevant, _, _ = two_runs(spark)
+    plain, drawn = (
+        values(evaluate(recommended.where("model = 'good'"), relevant, ["recall"], k=[5], bootstrap=samples))
+        for samples in (0, 800)
+    )
+    one, other = plain["recall", 5], drawn["recall", 5]
+    assert (one.value, one.standard_error) == (other.value, other.standard_error)
+    assert (other.low, other.high) == pytest.approx((one.low, one.high), abs=0.3 * one.standard_error)
+
+
+def test_what_cannot_be_compared_says_why(spark):
+    recommended, relevant, _, _ = two_runs(spark, users=5)
+    with pytest.raises(EvaluateError, match="found 'best', expected one of several runs in column model"):
+        compare(recommended, relevant, "model", "best")
+    with pytest.raises(EvaluateError, match="found -1, expected a number of samples"):
+        compare(recommended, relevant, "model", "good", bootstrap=-1)

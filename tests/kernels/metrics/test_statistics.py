@@ -1,0 +1,32 @@
+"""Bootstrap weights, the sign test, and the correction for many tests."""
+
+import math
+
+import numpy as np
+import pytest
+
+from sparkrec.kernels.metrics.statistics import holm, poisson_weights, sign_test
+
+
+def test_weights_are_poisson_numbers_of_the_user_alone():
+    weights = poisson_weights(3, np.arange(4000), 50)
+    assert weights.mean() == pytest.approx(1.0, abs=0.01)
+    assert weights.var() == pytest.approx(1.0, abs=0.02)
+    for count in range(4):
+        assert (weights == count).mean() == pytest.approx(math.exp(-1) / math.factorial(count), abs=0.005)
+    np.testing.assert_array_equal(poisson_weights(3, np.array([17, 5]), 50), weights[[17, 5]])
+    assert (poisson_weights(4, np.arange(4000), 50) != weights).mean() > 0.5
+    assert abs(np.corrcoef(weights[:, 0], weights[:, 1])[0, 1]) < 0.06
+    assert poisson_weights(3, np.arange(5), 0).shape == (5, 0)
+
+
+def test_signs_by_hand():
+    assert sign_test(5, 0) == pytest.approx(2 / 2**5)
+    assert sign_test(3, 3) == 1.0
+    assert sign_test(0, 0) == 1.0
+
+
+def test_many_tests_by_hand():
+    found = holm(np.array([0.01, 0.04, 0.03, np.nan, 0.5]))
+    np.testing.assert_allclose(found, [0.04, 0.09, 0.09, np.nan, 0.5])
+    assert holm(np.array([0.6, 0.9])).tolist() == [1.0, 1.0]

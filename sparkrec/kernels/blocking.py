@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from sparkrec.kernels.arrays import F64, I32, I64, frozen
+from sparkrec.kernels.csr import located
 from sparkrec.kernels.random import GOLDEN, mix64
 
 REGISTERS = 4096
@@ -77,11 +78,9 @@ def numbered(ids: I64) -> tuple[I64, I32]:
 
 def positions(ids: I64, distinct: I64) -> I64:
     """Where each of `ids` is in `distinct`, which ascends. Raises ValueError naming the first that is not there."""
-    found = np.searchsorted(distinct, ids)
-    missing = found == len(distinct)
-    missing[~missing] = distinct[found[~missing]] != ids[~missing]
-    if missing.any():
-        raise ValueError(f"id {ids[int(np.argmax(missing))]} is not in the block")
+    found, there = located(ids, distinct)
+    if not there.all():
+        raise ValueError(f"id {ids[int(np.argmin(there))]} is not in the block")
     return found
 
 

@@ -84,6 +84,14 @@ def spans(begin: I64, lengths: I64) -> tuple[I64, I64]:
     return start, np.arange(start[-1]) + np.repeat(begin - start[:-1], lengths)
 
 
+def located(ids: I64, ascending: I64) -> tuple[I64, NDArray[np.bool_]]:
+    """Where each of n ids is among different ascending ones, and whether it is there at all."""
+    at = np.searchsorted(ascending, ids)
+    there = at < len(ascending)
+    there[there] = ascending[at[there]] == ids[there]
+    return at, there
+
+
 def by_key(keys: I32, n_keys: int) -> tuple[I64, I64]:
     """Where the entries of each key start, (n_keys + 1,), and the entries in order of their keys, then as they came.
 

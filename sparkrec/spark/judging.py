@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from sparkrec.kernels.arrays import F64, I64
+from sparkrec.kernels.csr import located
 from sparkrec.kernels.metrics.accuracy import accuracy
 from sparkrec.kernels.metrics.hits import find_hits, first_repeat
 from sparkrec.kernels.metrics.statistics import poisson_weights
@@ -57,7 +58,6 @@ class Judge:
     def _judge(self, table: pa.Table, totals: Totals) -> None:
         user, side = table["user"].to_numpy(), table["side"].to_numpy()
         labels = table["label"].combine_chunks().dictionary_encode(null_encoding="encode")
-        labels = labels.chunk(0) if isinstance(labels, pa.ChunkedArray) else labels
         code, names = labels.indices.to_numpy(), labels.dictionary.to_pylist()
         items, data = (numbers(table[name], kind) for name, kind in (("items", np.int64), ("data", np.float64)))
 
@@ -65,9 +65,7 @@ class Judge:
         users, relevant, gains = _relevant(user[rows], items.take(rows), data.take(rows).values, totals)
         members = {ALL: np.arange(len(users))}
         about = np.flatnonzero(side == SEGMENT)
-        at = np.searchsorted(users, user[about])
-        there = at < len(users)
-        there[there] = users[at[there]] == user[about][there]
+        at, there = located(user[about], users)
         for each in np.unique(code[about]):
             members[names[each]] = np.unique(at[there & (code[about] == each)])
 
@@ -116,10 +114,7 @@ class Judge:
         if first_repeat(*lists.lists) >= 0:
             totals.problem("repeats", 1)
             return None
-        owners = owner[first]
-        at = np.searchsorted(owners, users)
-        has = at < len(owners)
-        has[has] = owners[at[has]] == users[has]
+        at, has = located(users, owner[first])
         taken = lists.take(at[has])
         lengths = np.zeros(len(users), np.int64)
         lengths[has] = taken.lengths

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, IntegralType
 
 from sparkrec.kernels.arrays import F64, I64
+from sparkrec.spark.arrow_rows import joined
 from sparkrec.spark.blocks import Ragged, read_lists
 
 PIECES = "user long, side int, label string, items binary, data binary"
@@ -39,16 +40,7 @@ def pieces(frame: DataFrame, label: Column, data: Column, side: int) -> DataFram
         if lists:
             yield from (_of_lists(batch, side) for batch in batches)
             return
-        held: list[pa.RecordBatch] = []
-        n = 0
-        for batch in batches:
-            held.append(batch)
-            n += batch.num_rows
-            if n >= ROWS:
-                yield _of_rows(pa.Table.from_batches(held), side)
-                held, n = [], 0
-        if held:
-            yield _of_rows(pa.Table.from_batches(held), side)
+        yield from (_of_rows(table, side) for table in joined(batches, ROWS))
 
     rows = frame.select(number("user"), label.alias("label"), number("item"), data.alias("data"))
     return rows.mapInArrow(work, PIECES)
@@ -65,7 +57,6 @@ def _of_rows(table: pa.Table, side: int) -> pa.RecordBatch:
     """Consecutive rows of a user and label as one piece; where few are, in their order."""
     user, item, data = (table[name].to_numpy() for name in ("user", "item", "data"))
     labels = table["label"].combine_chunks().dictionary_encode(null_encoding="encode")
-    labels = labels.chunk(0) if isinstance(labels, pa.ChunkedArray) else labels
     code = labels.indices.to_numpy()
     first = changes(user, code)
     if 4 * len(first) > len(user):
@@ -101,7 +92,6 @@ def _batch(user: pa.Array, label: pa.Array, side: int, start: I64, item: I64, da
 def numbers(column: pa.ChunkedArray, kind: type[np.generic]) -> Ragged:
     """The arrays of a binary column."""
     whole = column.combine_chunks()
-    whole = whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
     _, offsets, values = whole.buffers()
     start = np.frombuffer(offsets, np.int32)[whole.offset : whole.offset + len(whole) + 1].astype(np.int64) // 8
     numbers = np.frombuffer(values, kind) if values is not None else np.zeros(0, kind)

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import SequenceSettings
 from sparkrec.kernels.arrays import F32, I64
+from sparkrec.kernels.csr import located
 from sparkrec.kernels.sequences import Cut, Cutter
 from sparkrec.spark.blocks import read_lists
 from sparkrec.spark.model import Model, SequenceHead
@@ -151,10 +152,8 @@ def numbered(rows: DataFrame, items: I64) -> DataFrame:
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             lists = read_lists(batch.column("items"), np.int64)
-            at = np.searchsorted(items, lists.values).astype(np.int32)
-            there = at < len(items)
-            there[there] = items[at[there]] == lists.values[there]
-            known = lists.keep(there, at)
+            at, there = located(lists.values, items)
+            known = lists.keep(there, at.astype(np.int32))
             columns = [*(batch.column(name) for name in names), known.arrow()]
             yield pa.RecordBatch.from_arrays(columns, [*names, "items"])
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from sparkrec.config import StoppingSettings
 from sparkrec.kernels.arrays import F64, I64
 from sparkrec.kernels.clicks import auc, log_loss
+from sparkrec.kernels.csr import located
 from sparkrec.kernels.metrics.accuracy import accuracy
 from sparkrec.kernels.metrics.hits import find_hits
 from sparkrec.models.recommender import Features, Recommender
@@ -121,9 +122,8 @@ def _shards(shards: Shards, held_out: Shards, batches: Batches) -> Iterator[tupl
     offset = 0
     for number in batches.mine:
         known, wanted = shards.read(number), held_out.read(number)
-        at = np.searchsorted(known.users, wanted.users).clip(max=max(len(known.users) - 1, 0))
-        there = np.flatnonzero(known.users[at] == wanted.users) if len(known.users) else np.zeros(0, np.int64)
-        yield known, wanted, at, there, offset
+        at, there = located(wanted.users, known.users)
+        yield known, wanted, at, np.flatnonzero(there), offset
         offset += len(known.users)
 
 

@@ -11,6 +11,7 @@ from sparkrec import storage
 from sparkrec.config import GmfSettings
 from sparkrec.errors import InputError
 from sparkrec.kernels.arrays import F32, I64
+from sparkrec.kernels.csr import located
 from sparkrec.models import MODELS
 from sparkrec.models.field_model import FieldModel
 from sparkrec.models.gmf import GMF
@@ -102,9 +103,8 @@ def _rows(folder: str, key: str, wanted: I64 | None = None) -> F32:
     matrix: F32 = np.concatenate(rows)[order]
     if wanted is None:
         return matrix
-    at = np.searchsorted(every[order], wanted).clip(max=max(len(order) - 1, 0))
-    unknown = every[order][at] != wanted
-    if unknown.any():
-        raise InputError(f"start_from: user {wanted[int(np.argmax(unknown))]} is not in {folder}")
+    at, there = located(wanted, every[order])
+    if not there.all():
+        raise InputError(f"start_from: user {wanted[int(np.argmin(there))]} is not in {folder}")
     chosen: F32 = matrix[at]
     return chosen

@@ -50,7 +50,7 @@ class Judge:
     """All others, where there is a baseline."""
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        totals = Totals(len(self.wanted), self.replicates)
+        totals = Totals()
         for table in whole_users(batches, ROWS // (1 + self.replicates // 64)):  # weights take room, too
             self._judge(table, totals)
         yield totals.batch()
@@ -142,8 +142,7 @@ def _relevant(user: I64, items: Ragged, gain: F64, totals: Totals) -> tuple[I64,
 class Totals:
     """Of the values of users, by what they are, run and segment; and what was wrong."""
 
-    def __init__(self, columns: int, replicates: int) -> None:
-        self.columns, self.replicates = columns, replicates
+    def __init__(self) -> None:
         self.found: dict[tuple[str, str | None, str], tuple[int, list[F64]]] = {}
         self.problems: dict[str, int] = {}
 

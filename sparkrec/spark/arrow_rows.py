@@ -15,6 +15,8 @@ from sparkrec.kernels.arrays import F32
 from sparkrec.kernels.coding import LEVELS, coded
 from sparkrec.spark.blocks import binary
 
+WIDTHS: dict[int, type[np.integer[Any]]] = {2: np.uint16, 4: np.int32, 8: np.int64}
+"""Types of packed integers by their bytes."""
 Batches = Iterator[pa.RecordBatch]
 
 
@@ -61,7 +63,7 @@ class ArrowRow:
     def integers(self, name: str, n: int) -> NDArray[Any]:
         """A column of n integers, as `integers` packs them."""
         data = self.batch.column(name)[0].as_buffer()
-        return np.frombuffer(data, {2: np.uint16, 4: np.int32, 8: np.int64}[len(data) // n if n else 8])
+        return np.frombuffer(data, WIDTHS[len(data) // n if n else 8])
 
 
 def floats(values: F32) -> pa.Array:
@@ -78,12 +80,15 @@ def floats(values: F32) -> pa.Array:
 
 
 def integers(values: NDArray[Any]) -> pa.Array:
-    """Integers as one row of a binary column: uint16, int32 or int64, the narrowest that holds them."""
+    """Integers as one row of a binary column: the narrowest of WIDTHS that holds them."""
+    return binary(narrowest(values))
+
+
+def narrowest(values: NDArray[Any]) -> NDArray[Any]:
+    """The same integers, of the narrowest of WIDTHS that holds them."""
     low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
-    for narrow in (np.uint16, np.int32):
-        if np.iinfo(narrow).min <= low and high <= np.iinfo(narrow).max:
-            return binary(values.astype(narrow, copy=False))
-    return binary(values.astype(np.int64, copy=False))
+    fits = (kind for kind in WIDTHS.values() if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+    return values.astype(next(fits), copy=False)
 
 
 def each_row(batches: Iterable[pa.RecordBatch]) -> Iterator[ArrowRow]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from pyspark.sql import Column, DataFrame
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, IntegralType
+from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql.types import ArrayType, IntegralType, StructType
 from scipy.stats import norm
 
 from sparkrec.errors import EvaluateError
 from sparkrec.kernels.arrays import F64
 from sparkrec.kernels.metrics.accuracy import AT_CUTOFF, WHOLE
 from sparkrec.kernels.metrics.statistics import holm, sign_test
+from sparkrec.spark.buckets import buckets
 from sparkrec.spark.judging import ALL, RECOMMENDED, RELEVANT, SEGMENT, TOTALS, Judge, Wanted
-from sparkrec.spark.pieces import pieces
 from sparkrec.spark.sources import require_columns
 
 METRICS = ("ndcg", "recall", "hit_rate", "map", "mrr", "precision")
@@ -58,7 +60,8 @@ def evaluate(
             for at, metric in enumerate(wanted):
                 rows.append((run, *metric, segment, *found.mean("values", run, segment, at), found.users(segment)))
     name = by or "by"
-    tidy = recommendations.sparkSession.createDataFrame(
+    tidy = _tidy(
+        recommendations.sparkSession,
         rows,
         f"`{name}` string, metric string, k int, segment string, value double, standard_error double, low double, "
         "high double, users long",
@@ -108,11 +111,19 @@ def compare(
         for row, adjusted in zip(of_segment, holm(np.array([row[8] for row in of_segment])), strict=True):
             row[9] = float(adjusted)
             rows.append((*row, found.users(segment)))
-    return recommendations.sparkSession.createDataFrame(
+    return _tidy(
+        recommendations.sparkSession,
         rows,
         f"`{by}` string, metric string, k int, segment string, difference double, standard_error double, low double, "
         "high double, p_value double, adjusted_p double, better long, worse long, sign_p double, users long",
     )
+
+
+def _tidy(spark: SparkSession, rows: list[tuple[Any, ...]], columns: str) -> DataFrame:
+    """Through Arrow: rows of Python objects take a job of their own."""
+    schema = to_arrow_schema(cast(StructType, StructType.fromDDL(columns)))
+    arrays = [pa.array(values, kind) for values, kind in zip(zip(*rows, strict=True), schema.types, strict=True)]
+    return spark.createDataFrame(pa.Table.from_arrays(arrays, schema=schema))
 
 
 def _wanted(metrics: Sequence[str], k: Sequence[int]) -> tuple[Wanted, ...]:
@@ -166,20 +177,17 @@ def _totals(
     if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 0:
         raise EvaluateError(f"bootstrap: found {replicates!r}, expected a number of samples, or 0")
     lists = isinstance(recommendations.schema["item"].dataType, ArrayType)
-    ranked = "rank" in recommendations.columns
-    nothing = F.lit(None).cast("string")
-    order: Column = F.col("rank" if ranked else "score") if not lists else F.lit(None)
-    gain = F.col("relevance") if "relevance" in relevant.columns else F.lit(1.0)
-    label = F.col(by).cast("string") if by else nothing
-    rows = pieces(recommendations, label, order.cast("double"), RECOMMENDED)
-    rows = rows.unionAll(pieces(relevant, nothing, gain.cast("double"), RELEVANT))
+    order = "list" if lists else "rank" if "rank" in recommendations.columns else "score"
+    label = F.col(by).cast("string") if by else None
+    rows = buckets(recommendations, RECOMMENDED, label, None if lists else F.col(order))
+    gain = F.col("relevance") if "relevance" in relevant.columns else None
+    rows = rows.unionAll(buckets(relevant, RELEVANT, None, gain))
     if segments is not None:
         about = segments.withColumn("item", F.lit(0))
-        rows = rows.unionAll(pieces(about, F.col("segment").cast("string"), F.lit(0.0), SEGMENT))
-    judge = Judge(wanted, "list" if lists else "rank" if ranked else "score", seed, replicates, baseline, runs)
-    found = _Found(
-        rows.repartition("user").sortWithinPartitions("user").mapInArrow(judge, TOTALS).collect(), replicates
-    )
+        rows = rows.unionAll(buckets(about, SEGMENT, F.col("segment").cast("string"), None))
+    judge = Judge(wanted, order, seed, replicates, baseline, runs)
+    whole = rows.repartition("bucket").sortWithinPartitions("bucket")
+    found = _Found(whole.mapInArrow(judge, TOTALS).collect(), replicates)
     for kind, message in _PROBLEMS.items():
         if n := found.problem(kind):
             raise EvaluateError(message.format(n=n))
@@ -259,6 +267,8 @@ class _Found:
 
 
 _PROBLEMS = {
+    "nobody": "found {n:,} rows whose user or item is null, expected none. Drop those rows.",
+    "everyone": "segments: found {n:,} users in a segment named all, which is that of everyone. Name it otherwise.",
     "nan": "recommendations: found {n:,} scores that are null or NaN, expected numbers. Drop those rows, or mend the "
     "model.",
     "ranks": "recommendations: found {n:,} ranks that are not 1, 2, 3, ... of their user, expected one of each. Number "

@@ -1,4 +1,4 @@
-"""What a task makes of the pieces of its users: values of each, and sums of them."""
+"""What a task makes of the rows of its users: values of each, and sums of them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from sparkrec.kernels.arrays import F64, I64
-from sparkrec.kernels.csr import located
+from sparkrec.kernels.arrays import F64, I32, I64, Lists
 from sparkrec.kernels.metrics.accuracy import accuracy
-from sparkrec.kernels.metrics.hits import find_hits, first_repeat
+from sparkrec.kernels.metrics.hits import find_hits
 from sparkrec.kernels.metrics.statistics import poisson_weights
 from sparkrec.kernels.random import uniform
-from sparkrec.spark.blocks import Ragged
-from sparkrec.spark.pieces import ROWS, changes, numbers, whole_users
+from sparkrec.kernels.rankings import by_item, by_place, by_score, first_repeat, numbered, places
+from sparkrec.spark.buckets import NOBODY, Rows, Table, whole_users
 
 ALL = "all"
 """The segment of everyone."""
 RECOMMENDED, RELEVANT, SEGMENT = 0, 1, 2
-"""Sides of pieces."""
+"""Sides of buckets."""
 _ARRAYS = ("sums", "squares", "above", "below", "resampled")
 TOTALS = "kind string, label string, segment string, n long, " + ", ".join(f"{name} array<double>" for name in _ARRAYS)
 """`kind`: values of a run; difference of one and the baseline; users; or something that is wrong."""
+_WEIGHTS = 1 << 21
+"""Of the bootstrap, at a time."""
 
 
 class Wanted(NamedTuple):
@@ -36,7 +37,7 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True)
 class Judge:
-    """Pieces to totals."""
+    """Buckets to totals."""
 
     wanted: tuple[Wanted, ...]
     order: str
@@ -51,92 +52,84 @@ class Judge:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         totals = Totals()
-        for table in whole_users(batches, ROWS // (1 + self.replicates // 64)):  # weights take room, too
+        for table in whole_users(batches):
             self._judge(table, totals)
         yield totals.batch()
 
-    def _judge(self, table: pa.Table, totals: Totals) -> None:
-        user, side = table["user"].to_numpy(), table["side"].to_numpy()
-        labels = table["label"].combine_chunks().dictionary_encode(null_encoding="encode")
-        code, names = labels.indices.to_numpy(), labels.dictionary.to_pylist()
-        items, data = (numbers(table[name], kind) for name, kind in (("items", np.int64), ("data", np.float64)))
+    def _judge(self, table: Table, totals: Totals) -> None:
+        for (side, label), rows in table.items():
+            if side == NOBODY:
+                totals.problem("nobody", len(rows.user))
+            if side == SEGMENT and label == ALL:
+                totals.problem("everyone", len(rows.user))
+        users, code = _users(table)
+        if (RELEVANT, None) not in table:
+            return
+        relevant, gains = _relevant(table[RELEVANT, None], code[RELEVANT, None], len(users), totals)
+        counted = np.diff(relevant[0]) > 0
+        members = {ALL: np.flatnonzero(counted)}
+        values: dict[tuple[str, str | None], F64] = {}
+        for (side, label), rows in table.items():
+            own = code[side, label]
+            if side == SEGMENT and label is not None:
+                members[label] = np.unique(own[counted[own]])
+            if side == RECOMMENDED and (lists := self._lists(rows, own, len(users), totals)):
+                hits = find_hits(lists, relevant, gains)
+                values["values", label] = np.stack([accuracy(hits, name, k) for name, k in self.wanted], axis=1)
+        nothing = np.zeros((len(users), len(self.wanted)))
+        for run in self.runs:
+            theirs = values.get(("values", self.baseline), nothing)
+            values["difference", run] = values.get(("values", run), nothing) - theirs
+        step = max(1, _WEIGHTS // max(self.replicates, 1))
+        for first in range(0, len(users), step):
+            weights = poisson_weights(self.seed, users[first : first + step], self.replicates)
+            for segment, everyone in members.items():
+                who = everyone[slice(*np.searchsorted(everyone, (first, first + step)))]
+                totals.add("users", None, segment, np.ones((len(who), 1)), weights[who - first])
+                for (kind, label), each in values.items():
+                    totals.add(kind, label, segment, each[who], weights[who - first])
 
-        rows = np.flatnonzero(side == RELEVANT)
-        users, relevant, gains = _relevant(user[rows], items.take(rows), data.take(rows).values, totals)
-        members = {ALL: np.arange(len(users))}
-        about = np.flatnonzero(side == SEGMENT)
-        at, there = located(user[about], users)
-        for each in np.unique(code[about]):
-            members[names[each]] = np.unique(at[there & (code[about] == each)])
-
-        values = {}
-        listed = np.flatnonzero(side == RECOMMENDED)
-        for each in np.unique(code[listed]):
-            rows = listed[code[listed] == each]
-            lists = self._lists(user[rows], items.take(rows), data.take(rows).values, users, totals)
-            if lists is not None:
-                hits = find_hits(lists.lists, relevant.lists, gains)
-                values[names[each]] = np.stack([accuracy(hits, name, k) for name, k in self.wanted], axis=1)
-        weights = poisson_weights(self.seed, users, self.replicates)
-        for segment, who in members.items():
-            own = weights[who]
-            totals.add("users", None, segment, np.ones((len(who), 1)), own)
-            for run, each in values.items():
-                totals.add("values", run, segment, each[who], own)
-            nothing = np.zeros((len(users), len(self.wanted)))
-            for run in self.runs:
-                difference = values.get(run, nothing) - values.get(self.baseline, nothing)
-                totals.add("difference", run, segment, difference[who], own)
-
-    def _lists(self, user: I64, items: Ragged, data: F64, users: I64, totals: Totals) -> Ragged | None:
+    def _lists(self, rows: Rows, code: I32, users: int, totals: Totals) -> Lists | None:
         """The list of each of the users, best first; None where something is wrong."""
-        owner = np.repeat(user, items.lengths)
-        item = items.values
+        if rows.lengths is not None:
+            code = np.repeat(code, rows.lengths)
+            data = places(np.append(0, np.cumsum(rows.lengths))).astype(np.float64)
+        else:
+            assert rows.data is not None
+            data = rows.data
         if self.order == "score":
             if np.isnan(data).any():
                 totals.problem("nan", int(np.isnan(data).sum()))
                 return None
-            tie = uniform(self.seed, item ^ (owner << 20))
-            order = np.lexsort((tie, -data, owner))
-            owner, item = owner[order], item[order]
+            tie = uniform(self.seed, rows.item ^ (rows.user << 20))
+            start, items, _ = by_score(code, users, data, tie, rows.item)
         else:
-            falls = np.flatnonzero((owner[1:] == owner[:-1]) & (data[1:] <= data[:-1]))
-            if len(falls):
-                order = np.lexsort((data, owner))
-                owner, item, data = owner[order], item[order], data[order]
-        first = changes(owner)
-        lists = Ragged.of_lengths(np.diff(np.append(first, len(owner))), item)
-        if self.order != "score":
-            place = np.arange(1, len(item) + 1) - np.repeat(lists.start[:-1], lists.lengths)
-            if (wrong := data != place).any():
-                totals.problem("ranks", int(wrong.sum()))
+            place = np.where(data == np.floor(data), data, 0.0).astype(np.int64)
+            start, items, wrong = by_place(code, users, place, rows.item)
+            if wrong:
+                totals.problem("ranks", wrong)
                 return None
-        if first_repeat(*lists.lists) >= 0:
+        if first_repeat(start, items) >= 0:
             totals.problem("repeats", 1)
             return None
-        at, has = located(users, owner[first])
-        taken = lists.take(at[has])
-        lengths = np.zeros(len(users), np.int64)
-        lengths[has] = taken.lengths
-        return Ragged.of_lengths(lengths, taken.values)
+        return start, items
 
 
-def _relevant(user: I64, items: Ragged, gain: F64, totals: Totals) -> tuple[I64, Ragged, F64]:
-    """Users, ascending, their relevant items, ascending, and the gains of these."""
-    owner = np.repeat(user, items.lengths)
+def _users(table: Table) -> tuple[I64, dict[tuple[int, str | None], I32]]:
+    """The users of all rows, and which of them each row is of."""
+    users, code = numbered(np.concatenate([rows.user for rows in table.values()]))
+    ends = np.cumsum([len(rows.user) for rows in table.values()])
+    return users, dict(zip(table, np.split(code, ends[:-1]), strict=True))
+
+
+def _relevant(rows: Rows, code: I32, users: int, totals: Totals) -> tuple[Lists, F64]:
+    """The relevant items of each user, ascending, and the gains of these."""
+    gain = np.ones(len(code)) if rows.data is None else rows.data
     if (wrong := ~np.isfinite(gain)).any():
         totals.problem("relevance", int(wrong.sum()))
-    there = gain > 0
-    owner, item, gain = owner[there], items.values[there], gain[there]
-    rises = (owner[1:] > owner[:-1]) | ((owner[1:] == owner[:-1]) & (item[1:] > item[:-1]))
-    if not rises.all():
-        order = np.lexsort((-gain, item, owner))
-        owner, item, gain = owner[order], item[order], gain[order]
-        once = changes(owner, item)
-        owner, item, gain = owner[once], item[once], gain[once]
-    first = changes(owner)
-    gain = np.where(np.isfinite(gain), gain, 1.0)
-    return owner[first], Ragged.of_lengths(np.diff(np.append(first, len(owner))), item), gain
+    there = np.isfinite(gain) & (gain > 0)
+    start, items, gains = by_item(code[there], users, rows.item[there], gain[there])
+    return (start, items), gains
 
 
 class Totals:

@@ -179,6 +179,21 @@ def test_what_cannot_be_measured_says_why(spark):
         evaluate(lists, truth.drop("item"))
 
 
+def test_rows_of_nobody_and_a_segment_of_everyone_are_refused(spark):
+    lists = spark.createDataFrame([(1, 7, 1)], COLUMNS)
+    truth = spark.createDataFrame([(1, 7)], "user long, item long")
+    none = spark.createDataFrame([(None, 7, 1), (1, None, 2), (1, 7, 1)], COLUMNS)
+    with pytest.raises(EvaluateError, match="found 2 rows whose user or item is null"):
+        evaluate(none, truth)
+    with pytest.raises(EvaluateError, match="found 1 rows whose user or item is null"):
+        evaluate(lists, spark.createDataFrame([(None, 7), (1, 7)], "user long, item long"))
+    arrays = spark.createDataFrame([(1, [7, None])], "user long, item array<long>")
+    with pytest.raises(EvaluateError, match="found 1 rows whose user or item is null"):
+        evaluate(arrays, truth)
+    with pytest.raises(EvaluateError, match="found 1 users in a segment named all"):
+        evaluate(lists, truth, segments=spark.createDataFrame([(1, "all")], "user long, segment string"))
+
+
 def two_runs(spark, users=300):
     """Of two models, of which `good` puts more of what is relevant first."""
     rng = np.random.default_rng(0)

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from sparkrec.kernels.arrays import F64
 from sparkrec.kernels.metrics.hits import Hits
+from sparkrec.kernels.rankings import places
 
 Formula: TypeAlias = Callable[[Hits, int], F64]
 """(hits, k) -> (u,)"""
@@ -143,7 +144,7 @@ def _ideal(hits: Hits, k: int) -> F64:
 
 def _graded(hits: Hits, k: int, gain: Callable[[F64], F64]) -> F64:
     start, gains = hits.ideal
-    place = np.arange(1, len(gains) + 1) - np.repeat(start[:-1], hits.n_relevant)
+    place = places(start)
     user = np.repeat(np.arange(len(hits.n_relevant)), hits.n_relevant)
     within = place <= k
     best = np.bincount(user[within], (gain(gains) * _discount(place))[within], minlength=len(hits.n_relevant))

@@ -61,17 +61,6 @@ def find_hits(ranked: Lists, relevant: Lists, gains: F64 | None = None) -> Hits:
     return Hits(user, place[there], nth, gains[at[there]], n_relevant, length, (indptr, gains[largest_first]))
 
 
-@njit(cache=True, nogil=True)
-def first_repeat(start: I64, items: I64) -> int:
-    """The first of the lists (indptr, item ids) that has an item more than once; -1: none has."""
-    for u in range(len(start) - 1):
-        own = np.sort(items[start[u] : start[u + 1]])
-        for at in range(1, len(own)):
-            if own[at] == own[at - 1]:
-                return u
-    return -1
-
-
 def _repeated(start: I64, items: I64, row: int) -> int:
     own = items[start[row] : start[row + 1]]
     return int(start[row] + next(at for at in range(len(own)) if own[at] in own[:at]))

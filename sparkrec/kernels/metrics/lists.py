@@ -18,6 +18,7 @@ import numpy as np
 
 from sparkrec.kernels.arrays import F32, F64, I64, Lists
 from sparkrec.kernels.metrics.hits import Hits
+from sparkrec.kernels.rankings import places
 
 
 def novelty(ranked: Lists, share: F64, k: int) -> F64:
@@ -36,7 +37,7 @@ def diversity(ranked: Lists, vectors: F32, k: int) -> F64:
     start, items = ranked
     norm = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     unit = np.divide(vectors, norm, out=np.zeros(vectors.shape), where=norm > 0)
-    within = _places(start) <= k
+    within = places(start) <= k
     rows = np.repeat(np.arange(len(start) - 1), np.diff(start))[within]
     sums = np.zeros((len(start) - 1, vectors.shape[1]))
     np.add.at(sums, rows, unit[items[within]])
@@ -74,13 +75,8 @@ def _checked(ranked: Lists, share: F64) -> F64:
 def _mean(ranked: Lists, values: F64, k: int) -> F64:
     """Over the first k of each list."""
     start = ranked[0]
-    within = _places(start) <= k
+    within = places(start) <= k
     rows = np.repeat(np.arange(len(start) - 1), np.diff(start))
     with np.errstate(invalid="ignore"):
         sums = np.asarray(np.bincount(rows[within], values[within], minlength=len(start) - 1), np.float64)
         return sums / np.minimum(np.diff(start), k)
-
-
-def _places(start: I64) -> I64:
-    """Of each item in its list, from 1."""
-    return np.arange(1, start[-1] + 1) - np.repeat(start[:-1], np.diff(start))

@@ -8,11 +8,24 @@ if TYPE_CHECKING:
     from sparkrec.frames import Recommender, fit
     from sparkrec.spark.als.estimator import ALS
     from sparkrec.spark.als.model import ALSModel
-    from sparkrec.spark.evaluation import compare, evaluate
+    from sparkrec.spark.evaluation import compare, evaluate, user_metrics
     from sparkrec.spark.lake import Lake
+    from sparkrec.spark.off_policy import evaluate_policy
     from sparkrec.spark.session import open_session as session
 
-__all__ = ["ALS", "ALSModel", "Lake", "Recommender", "__version__", "compare", "evaluate", "fit", "session"]
+__all__ = [
+    "ALS",
+    "ALSModel",
+    "Lake",
+    "Recommender",
+    "__version__",
+    "compare",
+    "evaluate",
+    "evaluate_policy",
+    "fit",
+    "session",
+    "user_metrics",
+]
 
 _PLACES = {
     "ALS": ("sparkrec.spark.als.estimator", "ALS"),
@@ -20,8 +33,10 @@ _PLACES = {
     "Lake": ("sparkrec.spark.lake", "Lake"),
     "Recommender": ("sparkrec.frames", "Recommender"),
     "compare": ("sparkrec.spark.evaluation", "compare"),
+    "evaluate_policy": ("sparkrec.spark.off_policy", "evaluate_policy"),
     "evaluate": ("sparkrec.spark.evaluation", "evaluate"),
     "fit": ("sparkrec.frames", "fit"),
+    "user_metrics": ("sparkrec.spark.evaluation", "user_metrics"),
     "session": ("sparkrec.spark.session", "open_session"),
 }
 

@@ -26,23 +26,28 @@ from sparkrec.spark.blocks import read_lists
 BUCKETS = 1024
 ROWS = 1 << 20
 """That are put into buckets together."""
-_BYTES = 4 * ROWS
-"""Of items that are read together."""
+_READ = 2 * ROWS
+"""Users and items that are read together, of the narrowest."""
 NOBODY = -1
 """The side of rows without a user or an item."""
-_ARRAYS = ("users", "lengths", "items", "data")
+_DATA = ("data", "beaten")
+_ARRAYS = ("users", "lengths", "items", *_DATA)
 """Of a bucket: n users, the number of items of each, and the items, with data of each. Without lengths, each user has
 one. Integers are as narrow as they can be, data float64."""
 _SCHEMA = f"bucket int, side int, label string, n int, {', '.join(f'{name} binary' for name in _ARRAYS)}"
 
 
-def buckets(frame: DataFrame, side: int, label: Column | None, data: Column | None) -> DataFrame:
-    """Rows (user, item) in buckets, each of one `side` and `label`; ids that are no integers are hashed to 64 bits.
+def buckets(
+    frame: DataFrame, side: int, label: Column | None = None, data: Column | None = None, beaten: Column | None = None
+) -> DataFrame:
+    """Rows (user, item) in buckets, each of one `side` and `label`; ids as `number` has them.
     Where items are arrays, places in them are what `data` could say."""
     lists = isinstance(frame.schema["item"].dataType, ArrayType)
-    columns = [_number(frame, "user"), _number(frame, "item")]
+    columns = [number(frame, "user"), number(frame, "item")]
     columns += [] if label is None else [label.alias("label")]
-    columns += [] if data is None else [data.cast("double").alias("data")]
+    columns += [
+        each.cast("double").alias(name) for name, each in zip(_DATA, (data, beaten), strict=True) if each is not None
+    ]
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for table in joined(batches, 1 if lists else ROWS):
@@ -51,7 +56,8 @@ def buckets(frame: DataFrame, side: int, label: Column | None, data: Column | No
     return frame.select(*columns).mapInArrow(work, _SCHEMA)
 
 
-def _number(frame: DataFrame, name: str) -> Column:
+def number(frame: DataFrame, name: str) -> Column:
+    """Ids, or arrays of ids, as 64-bit integers: those that are none are hashed."""
     column, kind = F.col(name), frame.schema[name].dataType
     element = kind.elementType if isinstance(kind, ArrayType) else kind
     if isinstance(element, IntegralType):
@@ -87,8 +93,9 @@ def _scattered(table: pa.Table, side: int, lists: bool) -> pa.RecordBatch:
         arrays |= {"lengths": (items.lengths, bounds), "items": (items.values, items.start[bounds])}
     else:
         arrays["items"] = whole["item"].to_numpy()[order], bounds
-    if "data" in whole:
-        arrays["data"] = whole["data"].to_numpy(zero_copy_only=False)[order], bounds
+    for name in _DATA:
+        if name in whole:
+            arrays[name] = whole[name].to_numpy(zero_copy_only=False)[order], bounds
     return _batch(full % BUCKETS, side, [names[each] for each in full // BUCKETS], bounds, arrays)
 
 
@@ -124,6 +131,8 @@ class Rows(NamedTuple):
     item: I64
     data: F64 | None
     """Of each item, where there is any."""
+    beaten: F64 | None
+    """The same, another."""
 
 
 Table: TypeAlias = dict[tuple[int, str | None], Rows]
@@ -145,18 +154,18 @@ def _rows(cells: dict[str, pa.BinaryArray], rows: list[int], n: I64) -> Rows:
         parts = []
         for row, size in zip(rows, sizes, strict=True):
             cell = cells[name][row].as_buffer()
-            kind = np.float64 if name == "data" else WIDTHS[cell.size // size if size else 8]
+            kind = np.float64 if name in _DATA else WIDTHS[cell.size // size if size else 8]
             parts.append(np.frombuffer(cell, kind))
-        return np.concatenate(parts, dtype=np.float64 if name == "data" else np.int64)
+        return np.concatenate(parts, dtype=np.float64 if name in _DATA else np.int64)
 
     sizes = [int(n[row]) for row in rows]
     user = array("users", sizes)
     if cells["lengths"][rows[0]].is_valid:
         lengths = array("lengths", sizes)
         sums = np.add.reduceat(lengths, np.cumsum([0, *sizes[:-1]]))
-        return Rows(user, lengths, array("items", sums.tolist()), None)
-    data = array("data", sizes) if cells["data"][rows[0]].is_valid else None
-    return Rows(user, None, array("items", sizes), data)
+        return Rows(user, lengths, array("items", sums.tolist()), None, None)
+    data, beaten = (array(name, sizes) if cells[name][rows[0]].is_valid else None for name in _DATA)
+    return Rows(user, None, array("items", sizes), data, beaten)
 
 
 def _whole_buckets(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -164,10 +173,11 @@ def _whole_buckets(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     size, last = 0, -1
     for batch in batches:
         bucket = batch.column("bucket").to_numpy()
-        upto = np.append(0, np.cumsum(pc.binary_length(batch.column("items")).to_numpy()))
+        items = pc.binary_length(batch.column("items")).to_numpy() // min(WIDTHS)
+        upto = np.append(0, np.cumsum(batch.column("n").to_numpy() + items))
         first = 0
         for row in np.flatnonzero(np.diff(bucket, prepend=last)).tolist():
-            if size + upto[row] - upto[first] >= _BYTES:
+            if size + upto[row] - upto[first] >= _READ:
                 yield pa.Table.from_batches([*held, batch.slice(first, row - first)])
                 held, size, first = [], 0, row
         held.append(batch.slice(first))

@@ -10,14 +10,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.kernels.arrays import F64
-from sparkrec.kernels.clicks import auc, calibration, grouped_auc, log_loss, reliability
+from sparkrec.kernels.metrics.clicks import auc, calibration, grouped_auc, log_loss, reliability
 
 METRICS = {
     "click_auc": auc,
     "log_loss": log_loss,
     "calibration_error": calibration,
 }
-"""name -> metric(scores, clicked); `kernels.clicks` says what they are."""
+"""name -> metric(scores, clicked); `kernels.metrics.clicks` says what they are."""
 
 
 class Clicks:

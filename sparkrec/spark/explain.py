@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.errors import InputError
 from sparkrec.kernels.arrays import F32
-from sparkrec.kernels.clicks import auc
+from sparkrec.kernels.metrics.clicks import auc
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import field_head, folders, tables_of, timed

@@ -13,7 +13,7 @@ Formulas are in `kernels.metrics`. What is averaged, and over whom:
 - coverage@k: share of the catalogue that is in anyone's first k. novelty@k: mean over all those lists of -log2 of the
   share of train users that an item has (Zhou et al. 2010), one user where it has none. Both under full ranking only.
 - click_auc, grouped_click_auc, log_loss, calibration_error: over held-out rows, of which those with a value above 0 are
-  clicks; see `kernels.clicks`.
+  clicks; see `kernels.metrics.clicks`.
 - rmse, mae: over held-out rows, not users. A row without a prediction gets the mean of train;
   `unpredicted` counts them.
 """

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from sparkrec.config import StoppingSettings
 from sparkrec.kernels.arrays import F64, I64
-from sparkrec.kernels.clicks import auc, log_loss
 from sparkrec.kernels.csr import located
 from sparkrec.kernels.metrics.accuracy import accuracy
+from sparkrec.kernels.metrics.clicks import auc, log_loss
 from sparkrec.kernels.metrics.hits import find_hits
 from sparkrec.models.recommender import Features, Recommender
 from sparkrec.models.sequence_model import SequenceModel

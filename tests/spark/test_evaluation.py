@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from sparkrec import compare, evaluate
+from sparkrec import compare, evaluate, user_metrics
 from sparkrec.errors import EvaluateError, InputError
-from tests.kernels.metrics.test_accuracy import reference
+from sparkrec.kernels.metrics import clicks, counts
+from sparkrec.kernels.metrics import lists as of_lists
+from sparkrec.kernels.metrics.hits import find_hits
+from tests.kernels.metrics.test_accuracy import lists, reference
 
 pytestmark = pytest.mark.spark
 
@@ -192,6 +195,165 @@ def test_rows_of_nobody_and_a_segment_of_everyone_are_refused(spark):
         evaluate(arrays, truth)
     with pytest.raises(EvaluateError, match="found 1 users in a segment named all"):
         evaluate(lists, truth, segments=spark.createDataFrame([(1, "all")], "user long, segment string"))
+
+
+def catalogue(items=40, seed=3):
+    """Vectors and categories of items."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(items, 4)).astype(np.float32), [
+        rng.choice(5, rng.integers(0, 3)).tolist() for _ in range(items)
+    ]
+
+
+def test_lists_are_measured_by_what_came_before_and_what_items_are(spark):
+    ranked, relevant = planted()
+    recommended, truth = frames(spark, ranked, relevant)
+    rng = np.random.default_rng(1)
+    had = {user: np.unique((40 * rng.random(12) ** 2).astype(int)).tolist() for user in range(70)}
+    before = spark.createDataFrame([(user, item) for user, own in had.items() for item in own], "user long, item long")
+    vectors, categories = catalogue()
+    rows = [(item, vectors[item].tolist(), [f"c{each}" for each in categories[item]]) for item in range(40)]
+    items = spark.createDataFrame(rows, "item long, vector array<float>, categories array<string>")
+    names = ["novelty", "popularity", "diversity", "serendipity", "popularity_lift", "miscalibration"]
+    of_all = ["coverage", "entropy", "gini", "personalisation"]
+    found = values(evaluate(recommended, truth, [*names, *of_all, "ndcg"], k=[3, 7], before=before, items=items))
+
+    n = np.maximum(np.bincount([item for own in had.values() for item in own], minlength=40), 1)
+    share, place = n / 70, np.empty(40, int)
+    place[np.argsort(-share, kind="stable")] = np.arange(1, 41)
+    users = [user for user in relevant if user in ranked]
+    of = lists(*[ranked[user] for user in users])
+    hits = find_hits(of, lists(*[sorted(relevant[user]) for user in users]))
+    past = lists(*[had[user] for user in users])
+    numbers = lists(*categories)
+    for k in (3, 7):
+        expected = {
+            "novelty": of_lists.novelty(of, share, k),
+            "popularity": of_lists.popularity(of, share, k),
+            "diversity": of_lists.diversity(of, vectors, k),
+            "serendipity": of_lists.serendipity(of, hits, place, k),
+            "miscalibration": of_lists.miscalibration(of, past, numbers, k),
+        }
+        for name, each in expected.items():
+            assert found[name, k].value == pytest.approx(np.nanmean(each), rel=1e-9), name
+            assert found[name, k].users == np.isfinite(each).sum()
+        mean = np.array([share[had[user]].mean() for user in users])
+        lift = expected["popularity"].mean() / mean.mean() - 1
+        assert found["popularity_lift", k].value == pytest.approx(lift, rel=1e-9)
+        listed = np.bincount([item for user in users for item in ranked[user][:k]], minlength=40)
+        for name, value in {
+            "coverage": counts.coverage(listed, 40),
+            "entropy": counts.entropy(listed),
+            "gini": counts.gini(listed, 40),
+            "personalisation": counts.personalisation(listed, len(users), k),
+        }.items():
+            assert found[name, k].value == pytest.approx(value, rel=1e-9)
+            assert found[name, k].standard_error is None
+    assert found["ndcg", 3].users == len(relevant)
+
+
+def test_metrics_that_lack_what_they_are_made_from_say_what(spark):
+    recommended, truth = frames(spark, *planted())
+    truth = truth.drop("relevance")
+    for name, what in {
+        "novelty": "which take before",
+        "coverage": "items or before",
+        "diversity": "items with a column vector",
+        "corrected_ndcg": "sampled_from",
+        "log_loss": "recommendations with a score",
+    }.items():
+        with pytest.raises(EvaluateError, match=f"metrics: found {name}, .*{what}"):
+            evaluate(recommended, truth, [name])
+    scored = recommended.withColumn("score", -F.col("rank")).drop("rank")
+    with pytest.raises(EvaluateError, match="found rmse, which take relevant with a relevance"):
+        evaluate(scored, truth, ["rmse"])
+    few = spark.createDataFrame([(0,)], "item long")
+    with pytest.raises(EvaluateError, match="rows of recommendations or before whose item is not in the catalogue"):
+        evaluate(recommended, truth, ["coverage"], items=few)
+    with pytest.raises(EvaluateError, match="item that is null or comes more than once"):
+        evaluate(recommended, truth, ["coverage"], items=few.unionAll(few))
+    for name in ("coverage", "rmse"):
+        with pytest.raises(EvaluateError, match=f"found {name}, which no user has a value of"):
+            compare(recommended, truth, "rank", "1", [name])
+
+
+def test_items_have_segments_of_their_own(spark):
+    ranked, relevant = planted()
+    recommended, truth = frames(spark, ranked, relevant)
+    truth = truth.withColumn("segment", F.when(F.col("item") % 3 == 0, "third").when(F.col("item") % 3 == 1, "rest"))
+    tidy = evaluate(recommended, truth, [*NAMES, "auc"])
+    assert {row.segment for row in tidy.collect()} == {"all", "third", "rest"}
+    every = values(evaluate(recommended, truth.drop("segment"), [*NAMES, "auc"]))
+    assert {key: row.value for key, row in values(tidy).items()} == {key: row.value for key, row in every.items()}
+    for name, rest in (("third", 0), ("rest", 1)):
+        own = {user: {i: g for i, g in has.items() if i % 3 == rest} for user, has in relevant.items()}
+        own = {user: has for user, has in own.items() if has}
+        for metric, each in expected(ranked, own, own, 10).items():
+            row = values(tidy, name)[metric, 10]
+            assert (row.value, row.users) == (pytest.approx(each.mean(), rel=1e-12), len(own))
+    with pytest.raises(EvaluateError, match="segment of items with the name of one of users"):
+        evaluate(recommended, truth, segments=spark.createDataFrame([(7, "rest")], "user long, segment string"))
+
+
+def test_scores_are_measured_over_rows(spark):
+    rng = np.random.default_rng(0)
+    rows = [(user, item, rng.normal()) for user in range(30) for item in rng.choice(50, 20, replace=False).tolist()]
+    pairs = [(user, item, float(rng.integers(-1, 4))) for user, item, _ in rows if rng.random() < 0.3]
+    scored = spark.createDataFrame(rows, "user long, item long, score double")
+    truth = spark.createDataFrame(pairs, "user long, item long, relevance double")
+    found = values(evaluate(scored, truth, ["auc", "grouped_auc", "log_loss", "rmse", "mae"]))
+    rated = {(user, item): rating for user, item, rating in pairs}
+    errors = np.array([score - rated[user, item] for user, item, score in rows if (user, item) in rated])
+    assert found["rmse", None].value == pytest.approx(np.sqrt((errors**2).mean()))
+    assert found["mae", None].value == pytest.approx(np.abs(errors).mean())
+    score = np.array([each for _, _, each in rows])
+    clicked = np.array([rated.get((user, item), 0) > 0 for user, item, _ in rows])
+    user = np.array([each for each, _, _ in rows])
+    assert found["log_loss", None].value == pytest.approx(clicks.log_loss(score, clicked))
+    assert found["grouped_auc", None].value == pytest.approx(clicks.grouped_auc(score, clicked, user))
+    each = [clicks.auc(score[user == u], clicked[user == u]) for u in range(30) if clicked[user == u].any()]
+    assert found["auc", None].value == pytest.approx(np.mean(each))
+    beaten = truth.withColumn("beaten", F.lit(0.25))
+    assert values(evaluate(scored, beaten, ["auc"]))["auc", None].value == 0.25
+
+
+def test_sampled_candidates_tell_of_the_catalogue(spark):
+    rng = np.random.default_rng(0)
+    users, items, negatives = 1500, 1000, 50
+    rows, full = [], []
+    for user in range(users):
+        above = min(int(rng.geometric(1 / 60)) - 1, items - 1)
+        full.append(above < 10)
+        drawn = rng.random(negatives) < above / (items - 1)
+        rows += [(user, 0, 0.0), *((user, at + 1, 1.0 if up else -1.0) for at, up in enumerate(drawn.tolist()))]
+    scored = spark.createDataFrame(rows, "user long, item long, score double")
+    truth = spark.range(users).select(F.col("id").alias("user"), F.lit(0).cast("long").alias("item"))
+    found = values(evaluate(scored, truth, ["recall", "corrected_recall"], sampled_from=items))
+    naive, estimate = found["recall", 10].value, found["corrected_recall", 10]
+    assert naive > 5 * np.mean(full)
+    assert abs(estimate.value - np.mean(full)) < max(0.2 * np.mean(full), 3 * estimate.standard_error)
+    twice = truth.unionAll(truth.withColumn("item", F.lit(1).cast("long")))
+    with pytest.raises(EvaluateError, match="found 1,500 users whose list has not exactly one relevant item"):
+        evaluate(scored, twice, ["corrected_recall"], sampled_from=items)
+
+
+def test_each_user_has_a_row(spark):
+    ranked, relevant = planted()
+    recommended, truth = frames(spark, ranked, relevant)
+    names = ["ndcg", "recall"]
+    rows = user_metrics(recommended, truth, names, k=[3, 5]).collect()
+    assert sorted(row.user for row in rows) == sorted(relevant)
+    for k in (3, 5):
+        for row in rows:
+            each = reference(ranked.get(row.user, []), relevant[row.user], k)
+            assert [row[f"{name}@{k}"] for name in names] == pytest.approx([each[name] for name in names])
+    text = [F.concat(F.lit("id "), name).alias(name) for name in ("user", "item")]
+    named = [each.select(*text, *each.columns[2:]) for each in (recommended, truth)]
+    both = named[0].withColumn("model", F.lit("a")).unionAll(named[0].where("rank = 1").withColumn("model", F.lit("b")))
+    rows = user_metrics(both, named[1], ["recall"], k=[1], by="model").collect()
+    assert sorted((row.user, row.model) for row in rows) == sorted((f"id {u}", m) for u in relevant for m in "ab")
+    with pytest.raises(Exception, match="found 1 ranks that are not 1, 2, 3"):
+        user_metrics(recommended.where("rank > 1 OR user = 0").where("user < 2").limit(1), truth).collect()
 
 
 def two_runs(spark, users=300):

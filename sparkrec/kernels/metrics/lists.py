@@ -9,12 +9,20 @@ i.
     serendipity@k  1 / k sum_{r<=k} hit_r max(P_r - Q_(i_r), 0), with P_r = (m + 1 - r) / m of the place in the list and
                    Q_i the same of the place of item i in the list of the m items by popularity (Ge et al. 2010)
 
+    miscalibration@k  sum_c p_c log2(p_c / q_c), in bits (Steck 2018): p_c is the share of category c in what the user
+                   had before, of which each item divides 1 among its categories; q_c = .99 that in the first n_k items
+                   + .01 p_c. 0: the list has the tastes of the user in proportion
+
+`popularity_lift@k` is of all users together: mean popularity@k over the mean of the same of what they had before, less
+1 (Abdollahpouri et al. 2019).
+
 The mean is over what is there. A user with an empty list, or in diversity with one of one item, has none: NaN.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from sparkrec.kernels.arrays import F32, F64, I64, Lists
 from sparkrec.kernels.metrics.hits import Hits
@@ -59,6 +67,45 @@ def serendipity(ranked: Lists, hits: Hits, popularity_place: I64, k: int) -> F64
     surprise = np.maximum((m + 1 - place) / m - expected, 0.0)
     found: F64 = np.bincount(user, surprise, minlength=len(hits.n_relevant)) / k
     return np.where(hits.length > 0, found, np.nan)
+
+
+def miscalibration(ranked: Lists, before: Lists, categories: Lists, k: int) -> F64:
+    """(u,) of lists, best first, and of what the users had before, both (indptr, rows of `categories`).
+
+    categories  (indptr, category numbers) of each item; items without any say nothing
+    """
+    n = int(categories[1].max(initial=-1)) + 1
+    found: F64 = _miscalibration(*ranked, *before, *categories, n, k)
+    return found
+
+
+_SMOOTHING = 0.01
+"""So that a category that the list lacks does not cost infinity."""
+
+
+@njit(cache=True, nogil=True)
+def _miscalibration(start: I64, items: I64, began: I64, had: I64, indptr: I64, categories: I64, n: int, k: int) -> F64:
+    found = np.full(len(start) - 1, np.nan)
+    for u in range(len(start) - 1):
+        q, p = np.zeros(n), np.zeros(n)
+        _add_shares(q, items[start[u] : min(start[u] + k, start[u + 1])], indptr, categories)
+        _add_shares(p, had[began[u] : began[u + 1]], indptr, categories)
+        if p.sum() > 0 and q.sum() > 0:
+            p, q = p / p.sum(), q / q.sum()
+            q = (1 - _SMOOTHING) * q + _SMOOTHING * p
+            found[u] = 0.0
+            for c in range(n):
+                if p[c] > 0:
+                    found[u] += p[c] * np.log2(p[c] / q[c])
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _add_shares(shares: F64, items: I64, indptr: I64, categories: I64) -> None:
+    for item in items:
+        own = categories[indptr[item] : indptr[item + 1]]
+        for category in own:
+            shares[category] += 1.0 / len(own)
 
 
 def _checked(ranked: Lists, share: F64) -> F64:

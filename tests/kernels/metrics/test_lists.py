@@ -5,7 +5,7 @@ import pytest
 
 from sparkrec.kernels.metrics import counts
 from sparkrec.kernels.metrics.hits import find_hits
-from sparkrec.kernels.metrics.lists import diversity, novelty, popularity, serendipity
+from sparkrec.kernels.metrics.lists import diversity, miscalibration, novelty, popularity, serendipity
 from tests.kernels.metrics.test_accuracy import lists
 
 
@@ -66,3 +66,16 @@ def test_nothing_together():
     assert counts.coverage(nothing, 3) == 0.0
     for value in (counts.entropy(nothing), counts.gini(nothing, 3), counts.personalisation(nothing, 1, 2)):
         assert np.isnan(value)
+
+
+def test_miscalibration_is_how_far_tastes_are_from_those_before():
+    categories = lists([0], [1], [0, 1], [])
+    before = lists([0, 0, 0, 1], [0], [3], [])
+    ranked = lists([0, 1], [0, 2], [0], [1])
+    found = miscalibration(ranked, before, categories, 2)
+    p, q = np.array([0.75, 0.25]), 0.99 * np.array([0.5, 0.5]) + 0.01 * np.array([0.75, 0.25])
+    assert found[0] == pytest.approx((p * np.log2(p / q)).sum())
+    assert found[1] == pytest.approx(-np.log2(0.99 * 0.75 + 0.01))
+    assert np.isnan(found[2:]).all()  # nothing is known of their taste
+    in_proportion = miscalibration(lists([0, 0, 0, 1]), lists([0, 0, 0, 1]), categories, 4)
+    assert in_proportion[0] == pytest.approx(0.0)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sparkrec.kernels.clicks import auc, calibration, grouped_auc, log_loss, reliability
+from sparkrec.kernels.metrics.clicks import auc, calibration, grouped_auc, log_loss, reliability
 
 
 def by_pairs(scores, clicked):

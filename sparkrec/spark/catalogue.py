@@ -1,0 +1,63 @@
+"""What metrics need to know of items, on the driver: a few numbers of each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from sparkrec.errors import EvaluateError
+from sparkrec.kernels.arrays import F32, F64
+from sparkrec.kernels.metrics.measures import Catalogue
+from sparkrec.spark.blocks import Ragged, read_lists
+from sparkrec.spark.buckets import number
+from sparkrec.spark.sources import require_columns
+
+_NONE = np.zeros(0, np.int64)
+NO_ITEMS = Catalogue(_NONE, np.zeros(0), np.zeros((0, 0), np.float32), (np.zeros(1, np.int64), _NONE))
+
+
+def catalogue_of(items: DataFrame | None, before: DataFrame | None) -> Catalogue:
+    """Of (item, vector, categories), the last two where they are there, and of (user, item) that came before; either
+    may be None. An item that nobody had counts as had by one user, so that its surprise is finite."""
+    if items is None and before is None:
+        return NO_ITEMS
+    users, counted = 1, None
+    if before is not None:
+        pairs = before.select(number(before, "user"), number(before, "item")).distinct()
+        users = max(pairs.select("user").distinct().count(), 1)
+        counted = pairs.groupBy("item").agg(F.count("*").alias("n"))
+    if items is None:
+        assert counted is not None
+        rows = counted
+    else:
+        require_columns(items, ["item"], "items")
+        own = [name for name in ("vector", "categories") if name in items.columns]
+        rows = items.select(number(items, "item"), *own)
+        rows = rows.withColumn("n", F.lit(1)) if counted is None else rows.join(counted, "item", "left")
+    table = rows.toArrow().sort_by("item").combine_chunks()
+    ids = table["item"].to_numpy()
+    if table["item"].null_count or (ids[1:] == ids[:-1]).any():
+        raise EvaluateError("items: found an item that is null or comes more than once, expected each once")
+    n: F64 = table["n"].combine_chunks().fill_null(1).to_numpy().astype(np.float64)
+    vectors = _vectors(table) if "vector" in table.column_names else np.zeros((len(ids), 0), np.float32)
+    categories = np.zeros(len(ids) + 1, np.int64), _NONE
+    if "categories" in table.column_names:
+        column = table["categories"].combine_chunks()
+        codes = column.flatten().dictionary_encode().indices.to_numpy().astype(np.int64)
+        categories = Ragged.of_lengths(pc.list_value_length(column).fill_null(0).to_numpy(), codes).lists
+    return Catalogue(ids, np.maximum(n, 1.0) / users, vectors, categories)
+
+
+def _vectors(table: pa.Table) -> F32:
+    column = table["vector"].combine_chunks()
+    lists = read_lists(column, np.float32)
+    widths = np.unique(lists.lengths)
+    if column.null_count or len(widths) != 1:
+        raise EvaluateError(
+            f"items: found vectors of {', '.join(map(str, widths.tolist()))} numbers and {column.null_count} nulls, "
+            "expected one of the same length of each item"
+        )
+    return np.asarray(lists.values.reshape(len(lists.start) - 1, -1), np.float32)

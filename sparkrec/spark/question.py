@@ -1,0 +1,188 @@
+"""What is asked of which tables of recommendations: checked, and put into buckets that a judge can read."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, IntegralType
+
+from sparkrec.errors import EvaluateError
+from sparkrec.kernels.metrics.accuracy import AT_CUTOFF, WHOLE
+from sparkrec.kernels.metrics.measures import CORRECTED, LIFT, OF_LISTS, OF_SCORES, Catalogue
+from sparkrec.spark.buckets import buckets
+from sparkrec.spark.catalogue import catalogue_of
+from sparkrec.spark.judging import ALL, BEFORE, RECOMMENDED, RELEVANT, SEGMENT, Judge, Wanted
+from sparkrec.spark.sources import require_columns
+from sparkrec.spark.totals import SCHEMA, Found, together
+
+log = logging.getLogger(__name__)
+
+OF_ITEMS = ("coverage", "entropy", "gini", "personalisation")
+"""At a cutoff: what all lists together are like."""
+_OF_BEFORE = ("novelty", "popularity", "serendipity", "miscalibration", LIFT)
+_OF_RATINGS = ("log_loss", "rmse", "mae")
+_AT_CUTOFF = (*AT_CUTOFF, *(CORRECTED + name for name in AT_CUTOFF), *OF_LISTS, LIFT, *OF_ITEMS)
+_WHOLE = (*WHOLE, *OF_SCORES)
+
+
+@dataclass(frozen=True)
+class Question:
+    """Arguments as in `evaluation.evaluate`. Raises EvaluateError for what cannot be answered."""
+
+    recommendations: DataFrame
+    relevant: DataFrame
+    metrics: tuple[str, ...]
+    k: tuple[int, ...]
+    by: str | None
+    before: DataFrame | None
+    items: DataFrame | None
+    sampled_from: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        known = (*_AT_CUTOFF, *_WHOLE)
+        if unknown := [name for name in self.metrics if name not in known]:
+            raise EvaluateError(f"metrics: found {', '.join(map(repr, unknown))}, expected any of {', '.join(known)}")
+        if wrong := [each for each in self.k if isinstance(each, bool) or not isinstance(each, int) or each < 1]:
+            raise EvaluateError(f"k: found {wrong[0]!r}, expected whole numbers from 1")
+        if not self.wanted and not self.of_items:
+            raise EvaluateError("nothing to measure: found no metric with a cutoff in `metrics` and `k`")
+        require_columns(self.recommendations, ["user", "item", *([self.by] if self.by else [])], "recommendations")
+        require_columns(self.relevant, ["user", "item"], "relevant")
+        if self.order not in ("list", *self.recommendations.columns):
+            raise EvaluateError(
+                "recommendations: found neither rank nor score, and no array of items: expected an order of each list"
+            )
+        self._same_type("relevant", self.relevant, "user", "item")
+        self._check_needs()
+
+    @cached_property
+    def wanted(self) -> tuple[Wanted, ...]:
+        """Metrics that users have values of."""
+        at_cutoff = [name for name in self.metrics if name in _AT_CUTOFF and name not in OF_ITEMS]
+        found = [Wanted(name, each) for name in at_cutoff for each in sorted(set(self.k))]
+        return (*found, *(Wanted(name, None) for name in self.metrics if name in _WHOLE))
+
+    @cached_property
+    def of_items(self) -> tuple[Wanted, ...]:
+        """Metrics of all lists together."""
+        return tuple(Wanted(name, each) for name in self.metrics if name in OF_ITEMS for each in sorted(set(self.k)))
+
+    @cached_property
+    def order(self) -> str:
+        """What puts recommendations in order: list, rank or score."""
+        if isinstance(self.recommendations.schema["item"].dataType, ArrayType):
+            return "list"
+        return "rank" if "rank" in self.recommendations.columns else "score"
+
+    @cached_property
+    def runs(self) -> tuple[str | None, ...]:
+        """A pass over one column, where there are runs: each is measured on all users."""
+        if self.by is None:
+            return (None,)
+        rows = self.recommendations.select(F.col(self.by).cast("string")).distinct().collect()
+        return tuple(sorted((row[0] for row in rows), key=lambda run: run or ""))
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        return catalogue_of(self.items, self.before)
+
+    def judge(self, replicates: int, baseline: str | None) -> Judge:
+        if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 0:
+            raise EvaluateError(f"bootstrap: found {replicates!r}, expected a number of samples, or 0")
+        cutoffs = tuple(sorted({metric.k or 0 for metric in self.of_items}))
+        size = self.sampled_from or 0
+        return Judge(self.wanted, cutoffs, self.order, self.seed, replicates, self.runs, baseline, self.catalogue, size)
+
+    def rows(self, segments: DataFrame | None) -> DataFrame:
+        """All tables in buckets, those of a user in one task, bucket after bucket."""
+        label = F.col(self.by).cast("string") if self.by else None
+        order = None if self.order == "list" else F.col(self.order)
+        gain, beaten, segment = (
+            F.col(name) if name in self.relevant.columns else None for name in ("relevance", "beaten", "segment")
+        )
+        parts = [
+            buckets(self.recommendations, RECOMMENDED, label, order),
+            buckets(self.relevant, RELEVANT, segment, gain, beaten),
+        ]
+        if segments is not None:
+            require_columns(segments, ["user", "segment"], "segments")
+            self._same_type("segments", segments, "user")
+            about = segments.select("user", F.lit(0).alias("item"), F.col("segment").cast("string"))
+            parts.append(buckets(about, SEGMENT, F.col("segment")))
+        if self.before is not None and {"miscalibration", LIFT}.intersection(self.metrics):
+            parts.append(buckets(self.before, BEFORE))
+        rows = parts[0]
+        for each in parts[1:]:
+            rows = rows.unionAll(each)
+        return rows.repartition("bucket").sortWithinPartitions("bucket")
+
+    def answer(self, segments: DataFrame | None, replicates: int, baseline: str | None = None) -> Found:
+        """The one pass. Raises EvaluateError for what was wrong in it."""
+        judged = self.rows(segments).mapInArrow(self.judge(replicates, baseline), SCHEMA)
+        rows = together(judged) if self.of_items else judged.collect()
+        found = Found(rows, replicates, [metric.name == "rmse" for metric in self.wanted])
+        for kind, message in PROBLEMS.items():
+            if n := found.problem(kind):
+                raise EvaluateError(message.format(n=n))
+        if not found.segments(ALL):
+            raise EvaluateError("relevant: found no user with a relevant item, expected some to measure on")
+        return found
+
+    def _same_type(self, title: str, frame: DataFrame, *names: str) -> None:
+        for name in names:
+            here, there = self.recommendations.schema[name].dataType, frame.schema[name].dataType
+            here = here.elementType if isinstance(here, ArrayType) else here
+            if here != there and not (isinstance(here, IntegralType) and isinstance(there, IntegralType)):
+                raise EvaluateError(
+                    f"{name}: found {here.simpleString()} in recommendations and {there.simpleString()} in {title}; "
+                    "expected one type. Cast one of them."
+                )
+
+    def _check_needs(self) -> None:
+        """Raise EvaluateError where a metric lacks what it is made from."""
+        if self.before is not None:
+            require_columns(self.before, ["user", "item"], "before")
+            self._same_type("before", self.before, "user", "item")
+        if self.items is not None:
+            require_columns(self.items, ["item"], "items")
+            self._same_type("items", self.items, "item")
+        columns = [] if self.items is None else self.items.columns
+        needs = {
+            "before, the rows (user, item) that came before": (self.before is not None, _OF_BEFORE),
+            "items or before, for the catalogue": (self.items is not None or self.before is not None, OF_ITEMS),
+            "items with a column vector": ("vector" in columns, ("diversity",)),
+            "items with a column categories": ("categories" in columns, ("miscalibration",)),
+            "sampled_from, the size of the catalogue": (
+                self.sampled_from is not None,
+                tuple(name for name in self.metrics if name.startswith(CORRECTED)),
+            ),
+            "recommendations with a score": (self.order == "score", _OF_RATINGS),
+            "relevant with a relevance": ("relevance" in self.relevant.columns, ("rmse", "mae")),
+        }
+        for what, (there, metrics) in needs.items():
+            if not there and (lacking := [name for name in self.metrics if name in metrics]):
+                raise EvaluateError(f"metrics: found {', '.join(lacking)}, which take {what}: expected it, too")
+
+
+PROBLEMS = {
+    "nobody": "found {n:,} rows whose user or item is null, expected none. Drop those rows.",
+    "everyone": "segments: found {n:,} users in a segment named all, which is that of everyone. Name it otherwise.",
+    "segments": "segments: found a segment of items with the name of one of users, expected different names.",
+    "nan": "recommendations: found {n:,} scores that are null or NaN, expected numbers. Drop those rows, or mend the "
+    "model.",
+    "ranks": "recommendations: found {n:,} ranks that are not 1, 2, 3, ... of their user, expected one of each. Number "
+    "them anew, or pass scores instead.",
+    "repeats": "recommendations: found an item more than once in the list of a user, expected each once: it would "
+    "count twice. Drop duplicates.",
+    "relevance": "relevant: found {n:,} rows whose relevance is null, NaN or infinite, expected a finite number.",
+    "unknown": "items: found {n:,} rows of recommendations or before whose item is not in the catalogue, expected all. "
+    "Pass items that has them.",
+    "candidates": "recommendations: found {n:,} users whose list has not exactly one relevant item, or who have more "
+    "of them; expected candidates as corrected metrics take them: one relevant item among sampled ones.",
+}
+"""What can be wrong with rows."""

@@ -58,7 +58,7 @@ RECOMMENDATIONS = Table(
 METRICS = Table(
     "metrics",
     "run string, model string, kind string, dataset string, split string, protocol string, segment string, "
-    "metric string, k int, value double, users long, at timestamp",
+    "metric string, k int, value double, users long, at timestamp, standard_error double, low double, high double",
     key=("run", "segment", "metric", "k"),
     written_by="evaluate",
 )

@@ -84,6 +84,11 @@ class EvaluateSettings(StageSettings):
     """None: rankings are not measured."""
     cutoffs: list[Annotated[int, Field(ge=1)]] = Field([10], min_length=1)
     """The k of every metric at k."""
+    metrics: list[str] = Field(["ndcg", "recall", "hit_rate", "map", "mrr", "precision"], min_length=1)
+    """Of rankings, by name; docs/metrics.md has them all. AUC comes with them, under full ranking coverage and novelty,
+    and with sampled negatives of users with one held-out item what these say of full ranking."""
+    bootstrap: int = Field(0, ge=0)
+    """Samples of users from which intervals are taken; 0: they are 1.96 standard errors."""
     ratings: bool = False
     """Also RMSE and MAE of predicted ratings."""
     clicks: bool = False

@@ -41,12 +41,13 @@ def buckets(
     frame: DataFrame, side: int, label: Column | None = None, data: Column | None = None, beaten: Column | None = None
 ) -> DataFrame:
     """Rows (user, item) in buckets, each of one `side` and `label`; ids as `number` has them.
-    Where items are arrays, places in them are what `data` could say."""
+    Where items are arrays, so are data."""
     lists = isinstance(frame.schema["item"].dataType, ArrayType)
+    kind = "array<double>" if lists else "double"
     columns = [number(frame, "user"), number(frame, "item")]
     columns += [] if label is None else [label.alias("label")]
     columns += [
-        each.cast("double").alias(name) for name, each in zip(_DATA, (data, beaten), strict=True) if each is not None
+        each.cast(kind).alias(name) for name, each in zip(_DATA, (data, beaten), strict=True) if each is not None
     ]
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -94,7 +95,12 @@ def _scattered(table: pa.Table, side: int, lists: bool) -> pa.RecordBatch:
     else:
         arrays["items"] = whole["item"].to_numpy()[order], bounds
     for name in _DATA:
-        if name in whole:
+        if name in whole and lists:
+            values = read_lists(whole[name], np.float64)
+            if (values.lengths[order] != items.lengths).any():
+                raise ValueError(f"{name}: found arrays of other lengths than those of items")
+            arrays[name] = values.take(order).values, items.start[bounds]
+        elif name in whole:
             arrays[name] = whole[name].to_numpy(zero_copy_only=False)[order], bounds
     return _batch(full % BUCKETS, side, [names[each] for each in full // BUCKETS], bounds, arrays)
 
@@ -160,12 +166,12 @@ def _rows(cells: dict[str, pa.BinaryArray], rows: list[int], n: I64) -> Rows:
 
     sizes = [int(n[row]) for row in rows]
     user = array("users", sizes)
+    lengths = None
     if cells["lengths"][rows[0]].is_valid:
         lengths = array("lengths", sizes)
-        sums = np.add.reduceat(lengths, np.cumsum([0, *sizes[:-1]]))
-        return Rows(user, lengths, array("items", sums.tolist()), None, None)
+        sizes = np.add.reduceat(lengths, np.cumsum([0, *sizes[:-1]])).tolist()
     data, beaten = (array(name, sizes) if cells[name][rows[0]].is_valid else None for name in _DATA)
-    return Rows(user, None, array("items", sizes), data, beaten)
+    return Rows(user, lengths, array("items", sizes), data, beaten)
 
 
 def _whole_buckets(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

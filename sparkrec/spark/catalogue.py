@@ -20,8 +20,9 @@ NO_ITEMS = Catalogue(_NONE, np.zeros(0), np.zeros((0, 0), np.float32), (np.zeros
 
 
 def catalogue_of(items: DataFrame | None, before: DataFrame | None) -> Catalogue:
-    """Of (item, vector, categories), the last two where they are there, and of (user, item) that came before; either
-    may be None. An item that nobody had counts as had by one user, so that its surprise is finite."""
+    """Of (item, popularity, vector, categories), the last three where they are there, and of (user, item) that came
+    before; either may be None. Popularity is the share of users before who had an item, at least one of them, so that
+    its surprise is finite."""
     if items is None and before is None:
         return NO_ITEMS
     users, counted = 1, None
@@ -34,7 +35,7 @@ def catalogue_of(items: DataFrame | None, before: DataFrame | None) -> Catalogue
         rows = counted
     else:
         require_columns(items, ["item"], "items")
-        own = [name for name in ("vector", "categories") if name in items.columns]
+        own = [name for name in ("popularity", "vector", "categories") if name in items.columns]
         rows = items.select(number(items, "item"), *own)
         rows = rows.withColumn("n", F.lit(1)) if counted is None else rows.join(counted, "item", "left")
     table = rows.toArrow().sort_by("item").combine_chunks()
@@ -48,7 +49,8 @@ def catalogue_of(items: DataFrame | None, before: DataFrame | None) -> Catalogue
         column = table["categories"].combine_chunks()
         codes = column.flatten().dictionary_encode().indices.to_numpy().astype(np.int64)
         categories = Ragged.of_lengths(pc.list_value_length(column).fill_null(0).to_numpy(), codes).lists
-    return Catalogue(ids, np.maximum(n, 1.0) / users, vectors, categories)
+    share = table["popularity"].to_numpy() if "popularity" in table.column_names else np.maximum(n, 1.0) / users
+    return Catalogue(ids, share, vectors, categories)
 
 
 def _vectors(table: pa.Table) -> F32:

@@ -16,7 +16,7 @@ from sparkrec.kernels.metrics.statistics import holm, sign_test
 from sparkrec.spark.buckets import number, whole_users
 from sparkrec.spark.judging import ALL, Wanted
 from sparkrec.spark.question import OF_ITEMS, PROBLEMS, Question
-from sparkrec.spark.totals import tidy
+from sparkrec.spark.totals import Found, tidy
 
 METRICS = ("ndcg", "recall", "hit_rate", "map", "mrr", "precision")
 
@@ -37,8 +37,9 @@ def evaluate(
     """How good recommendations are: (`by`, metric, k, segment, value, standard_error, low, high, users).
 
     recommendations  (user, item, rank), ranks from 1 without holes; or (user, item, score), whose ties are in an order
-                     drawn by `seed`, so that equal scores are worth what chance is; or (user, item), items an array,
-                     best first. Of rank and score, rank counts
+                     drawn by `seed`, so that equal scores are worth what chance is, and -inf is no recommendation; or
+                     (user, item), items an array, best first; or (user, item, score), both arrays. Of rank and score,
+                     rank counts
     relevant         (user, item) and, for graded gains and ratings, relevance: rows of 0 or less are not relevant; of a
                      pair that comes twice the greater one counts. With `segment`: of the item, which is measured apart,
                      too. With `beaten`: the share of irrelevant candidates that the item beats, where auc is to be of
@@ -48,7 +49,8 @@ def evaluate(
     by               column of `recommendations` that tells runs apart, each of which is measured
     before           (user, item) that came before, for what has to do with popularity and with the taste of a user
     items            (item) of the catalogue, with `vector` for diversity and `categories` for miscalibration, both
-                     arrays; None: the items of `before`
+                     arrays, and popularity, a share of users, instead of what `before` says of it; None: the items of
+                     `before`
     sampled_from     number of items that the candidates in `recommendations` were sampled from, for corrected metrics
     bootstrap        samples from which low and high are taken, between which the value is in 95 % of them; 0: they are
                      1.96 standard errors from it
@@ -58,7 +60,15 @@ def evaluate(
     for what is none of this.
     """
     asked = Question(recommendations, relevant, tuple(metrics), tuple(k), by, before, items, sampled_from, seed)
-    found = asked.answer(segments, bootstrap)
+    rows = measured(asked, asked.answer(segments, bootstrap))
+    name = by or "by"
+    columns = "metric string, k int, segment string, value double, standard_error double, low double, high double"
+    table = tidy(recommendations.sparkSession, rows, f"`{name}` string, {columns}, users long")
+    return table if by else table.drop(name)
+
+
+def measured(asked: Question, found: Found) -> list[tuple[Any, ...]]:
+    """Rows (run, metric, k, segment, value, standard error, low, high, users) in the order of the metrics asked for."""
     rows: list[tuple[Any, ...]] = []
     for run in asked.runs:
         for segment in found.segments(ALL):
@@ -70,12 +80,9 @@ def evaluate(
                 if lists:
                     value = _of_items(metric, n, lists, len(asked.catalogue.ids))
                     rows.append((run, *metric, segment, value, None, None, None, lists))
-    place = {metric: at for at, metric in enumerate(metrics)}
+    place = {metric: at for at, metric in enumerate(asked.metrics)}
     rows.sort(key=lambda row: (row[0] or "", row[3] != ALL, row[3], place[row[1]], row[2] or 0))
-    name = by or "by"
-    columns = "metric string, k int, segment string, value double, standard_error double, low double, high double"
-    table = tidy(recommendations.sparkSession, rows, f"`{name}` string, {columns}, users long")
-    return table if by else table.drop(name)
+    return rows
 
 
 def compare(

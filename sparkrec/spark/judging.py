@@ -124,8 +124,12 @@ class Judge:
             if np.isnan(data).any():
                 problem("nan", int(np.isnan(data).sum()))
                 return None
-            tie = uniform(self.seed, rows.item ^ (rows.user << 20))
-            start, items, scores = by_score(code, users, data, tie, rows.item)
+            user, item = rows.user, rows.item
+            if rows.lengths is not None:
+                user, code = np.repeat(user, rows.lengths), np.repeat(code, rows.lengths)
+            if not (ranked := data > -np.inf).all():
+                user, code, item, data = user[ranked], code[ranked], item[ranked], data[ranked]
+            start, items, scores = by_score(code, users, data, uniform(self.seed, item ^ (user << 20)), item)
         else:
             if rows.lengths is not None:
                 code, place = np.repeat(code, rows.lengths), places(np.append(0, np.cumsum(rows.lengths)))

@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 OF_ITEMS = ("coverage", "entropy", "gini", "personalisation")
 """At a cutoff: what all lists together are like."""
-_OF_BEFORE = ("novelty", "popularity", "serendipity", "miscalibration", LIFT)
+_OF_POPULARITY = ("novelty", "popularity", "serendipity")
+_OF_BEFORE = ("miscalibration", LIFT)
 _OF_RATINGS = ("log_loss", "rmse", "mae")
 _AT_CUTOFF = (*AT_CUTOFF, *(CORRECTED + name for name in AT_CUTOFF), *OF_LISTS, LIFT, *OF_ITEMS)
 _WHOLE = (*WHOLE, *OF_SCORES)
@@ -37,11 +38,11 @@ class Question:
     relevant: DataFrame
     metrics: tuple[str, ...]
     k: tuple[int, ...]
-    by: str | None
-    before: DataFrame | None
-    items: DataFrame | None
-    sampled_from: int | None
-    seed: int
+    by: str | None = None
+    before: DataFrame | None = None
+    items: DataFrame | None = None
+    sampled_from: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         known = (*_AT_CUTOFF, *_WHOLE)
@@ -76,7 +77,7 @@ class Question:
     def order(self) -> str:
         """What puts recommendations in order: list, rank or score."""
         if isinstance(self.recommendations.schema["item"].dataType, ArrayType):
-            return "list"
+            return "score" if "score" in self.recommendations.columns else "list"
         return "rank" if "rank" in self.recommendations.columns else "score"
 
     @cached_property
@@ -114,14 +115,14 @@ class Question:
             self._same_type("segments", segments, "user")
             about = segments.select("user", F.lit(0).alias("item"), F.col("segment").cast("string"))
             parts.append(buckets(about, SEGMENT, F.col("segment")))
-        if self.before is not None and {"miscalibration", LIFT}.intersection(self.metrics):
+        if self.before is not None and set(_OF_BEFORE).intersection(self.metrics):
             parts.append(buckets(self.before, BEFORE))
         rows = parts[0]
         for each in parts[1:]:
             rows = rows.unionAll(each)
         return rows.repartition("bucket").sortWithinPartitions("bucket")
 
-    def answer(self, segments: DataFrame | None, replicates: int, baseline: str | None = None) -> Found:
+    def answer(self, segments: DataFrame | None, replicates: int = 0, baseline: str | None = None) -> Found:
         """The one pass. Raises EvaluateError for what was wrong in it."""
         judged = self.rows(segments).mapInArrow(self.judge(replicates, baseline), SCHEMA)
         rows = together(judged) if self.of_items else judged.collect()
@@ -154,6 +155,10 @@ class Question:
         columns = [] if self.items is None else self.items.columns
         needs = {
             "before, the rows (user, item) that came before": (self.before is not None, _OF_BEFORE),
+            "before, or items with a column popularity": (
+                self.before is not None or "popularity" in columns,
+                _OF_POPULARITY,
+            ),
             "items or before, for the catalogue": (self.items is not None or self.before is not None, OF_ITEMS),
             "items with a column vector": ("vector" in columns, ("diversity",)),
             "items with a column categories": ("categories" in columns, ("miscalibration",)),
@@ -182,7 +187,7 @@ PROBLEMS = {
     "relevance": "relevant: found {n:,} rows whose relevance is null, NaN or infinite, expected a finite number.",
     "unknown": "items: found {n:,} rows of recommendations or before whose item is not in the catalogue, expected all. "
     "Pass items that has them.",
-    "candidates": "recommendations: found {n:,} users whose list has not exactly one relevant item, or who have more "
-    "of them; expected candidates as corrected metrics take them: one relevant item among sampled ones.",
+    "candidates": "relevant: found {n:,} users with more than one relevant item, expected one, as corrected metrics "
+    "take it: one item among sampled ones.",
 }
 """What can be wrong with rows."""

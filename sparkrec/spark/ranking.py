@@ -10,8 +10,9 @@ Formulas are in `kernels.metrics`. What is averaged, and over whom:
 - A held-out item that the model does not know, or that the user has seen, cannot be ranked: a miss.
 - auc: mean over a user's held-out items of the share of ranked items that score lower, ties half; other held-out items
   do not count. An item that the model does not know is below all.
-- coverage@k: share of the catalogue that is in anyone's first k. novelty@k: mean over all those lists of -log2 of the
-  share of train users that an item has (Zhou et al. 2010), one user where it has none. Both under full ranking only.
+- coverage@k: share of the catalogue that is in anyone's first k. novelty@k: mean over users with a list of the mean
+  over its first k of -log2 of the share of train users that an item has (Zhou et al. 2010), one user where it has none.
+- Under sampled negatives, where users have one held-out item each, corrected_* estimate full ranking.
 - click_auc, grouped_click_auc, log_loss, calibration_error: over held-out rows, of which those with a value above 0 are
   clicks; see `kernels.metrics.clicks`.
 - rmse, mae: over held-out rows, not users. A row without a prediction gets the mean of train;
@@ -20,7 +21,7 @@ Formulas are in `kernels.metrics`. What is averaged, and over whom:
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -28,29 +29,29 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.config import FullRanking, GivenCandidates, Protocol, SampledNegatives
 from sparkrec.errors import ConfigError, EvaluateError
-from sparkrec.kernels.arrays import F64, I64
-from sparkrec.kernels.metrics.accuracy import accuracy
-from sparkrec.kernels.metrics.hits import find_hits
+from sparkrec.kernels.metrics.measures import CORRECTED
 from sparkrec.kernels.sampling import sample_negatives
-from sparkrec.kernels.topk import count_above, select_topk
-from sparkrec.spark.blocks import Ragged, pack, read_lists, unpack
+from sparkrec.spark.blocks import pack, unpack
 from sparkrec.spark.clicks import METRICS as CLICK_METRICS
 from sparkrec.spark.clicks import Clicks
 from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.evaluation import METRICS, measured
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import asked, bind, check_codes, field_head, score_events
+from sparkrec.spark.question import Question
 from sparkrec.spark.retrieval import rank, score_lists, score_pairs
 from sparkrec.spark.sequences import bind as bind_histories
 from sparkrec.spark.sequences import histories, sees_histories
 
-METRICS = ("hit_rate", "recall", "precision", "ndcg", "map", "mrr")
-"""Of lists, at each cutoff."""
+log = logging.getLogger(__name__)
+
+_CORRECTED = ("hit_rate", "ndcg", "mrr")
+"""What sampled negatives say of full ranking, at each cutoff."""
 _CELLS = 4 << 20
 """Scores of candidates in one matrix."""
 
@@ -59,10 +60,15 @@ _CELLS = 4 << 20
 class Metric:
     """One number."""
 
-    segment: str
     metric: str
     k: int | None
+    segment: str
     value: float
+    standard_error: float | None
+    """None: it is not known, or nothing is drawn."""
+    low: float | None
+    high: float | None
+    """Ends of an interval of 95 %."""
     users: int
     """Users it is about."""
 
@@ -118,6 +124,8 @@ def metrics_of(
     protocol: Protocol | None,
     cutoffs: Sequence[int],
     *,
+    metrics: Sequence[str] = METRICS,
+    bootstrap: int = 0,
     segments: int = 1,
     auc: bool = True,
     ratings: bool = False,
@@ -163,7 +171,10 @@ def metrics_of(
         calibration: pa.Table | None = None
         if protocol is not None:
             targets = scored if auc and full else None
-            found += _ranking(model, dataset, truth, targets, seen, protocol, sorted(set(cutoffs)), segments, auc)
+            names = [*dict.fromkeys([*metrics, *(["auc"] if auc else [])])]
+            found += _ranking(
+                model, dataset, truth, targets, seen, protocol, names, sorted(set(cutoffs)), segments, bootstrap
+            )
         if ratings:
             assert predicted is not None
             found += _ratings(predicted, dataset, clip, segments)
@@ -172,7 +183,7 @@ def metrics_of(
             judged = Clicks(predicted)
             calibration = judged.calibration()
             for segment, name, value, users in judged.metrics(segments):
-                found.append(Metric(segment, name, None, value, users))
+                found.append(Metric(name, None, segment, value, None, None, None, users))
     finally:
         truth.unpersist()
         if scored is not None:
@@ -209,11 +220,13 @@ def _grouped(truth: DataFrame, dataset: Dataset, segments: int) -> DataFrame:
 
 def _labels(segments: int, *sides: str) -> Column:
     """Segments of a row: `all`, and that of its user or item."""
-    named = [
-        F.when(F.col(f"{side}_group") > 0, F.concat(F.lit(f"{side}s:"), f"{side}_group", F.lit(f"/{segments}")))
-        for side in sides
-    ]
-    return F.array_compact(F.array(F.lit("all"), *named))
+    return F.array_compact(F.array(F.lit("all"), *(_label(segments, side) for side in sides)))
+
+
+def _label(segments: int, side: str) -> Column:
+    """The group of a row's user or item; null where there is but one."""
+    named = F.concat(F.lit(f"{side}s:"), f"{side}_group", F.lit(f"/{segments}"))
+    return F.when(F.col(f"{side}_group") > 0, named)
 
 
 def _bounds(counts: list[tuple[int, int]], segments: int) -> list[int]:
@@ -238,47 +251,71 @@ def _ranking(
     targets: DataFrame | None,
     seen: DataFrame | None,
     protocol: Protocol,
+    metrics: list[str],
     cutoffs: list[int],
     segments: int,
-    auc: bool,
+    bootstrap: int,
 ) -> list[Metric]:
-    cell = F.struct("item", "item_group")
-    users = (
-        truth.groupBy("user", "user_group")
-        .agg(F.array_sort(F.collect_set(cell)).alias("target"))
-        .select(
-            "user", "user_group", F.col("target.item").alias("target"), F.col("target.item_group").alias("target_group")
-        )
-    )
-    full = isinstance(protocol, FullRanking)
+    items, sampled_from = _catalogue(dataset), None
+    relevant = truth.select("user", "item", _label(segments, "item").alias("segment"))
+    users = truth.select("user", _label(segments, "user").alias("segment")).distinct().where("segment IS NOT NULL")
     if isinstance(protocol, FullRanking):
         if targets is not None:
             below = F.lit(float("-inf")).cast("float")
             targets = targets.select("user", "item", F.coalesce("score", below).alias("score"))
-        lists = rank(model, cutoffs[-1], truth.select("user"), exclude=seen, targets=targets)
+        lists = rank(model, cutoffs[-1], truth.select("user").distinct(), exclude=seen, targets=targets).persist()
+        if targets is not None:
+            relevant = relevant.join(_beaten(lists, targets), ["user", "item"], "left").fillna(0.5, ["beaten"])
+        recommendations = lists.select("user", F.col("items").alias("item"))
+        metrics = [*dict.fromkeys([*metrics, "coverage", "novelty"])]
     else:
-        lists = score_lists(model, _candidates(dataset, truth, protocol))
-    judged = users.join(lists, "user", "left").persist()
-
-    def judge(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            yield from _judge(batch, full, cutoffs, segments, auc)
-
-    sums: dict[str, tuple[int, list[NDArray[np.float64]]]] = {}
+        scored = score_lists(model, _candidates(dataset, truth, protocol))
+        lists = scored.select(
+            "user", F.col("items").alias("item"), F.transform("scores", _or_unranked).alias("score")
+        ).persist()
+        recommendations = lists
+        if isinstance(protocol, SampledNegatives) and _alone(truth):
+            metrics = [*dict.fromkeys([*metrics, *(CORRECTED + name for name in _CORRECTED)])]
+            sampled_from = dataset.items.count()
+            if near := [k for k in cutoffs if 2 * k > protocol.negatives]:
+                n, chance = protocol.negatives, min(near[-1] / (protocol.negatives + 1), 1.0)
+                log.warning(
+                    "cutoff %d of %d negatives: chance has a hit rate of %.2f; sample more", near[-1], n, chance
+                )
     try:
-        for row in judged.mapInArrow(judge, "segment string, users long, sums array<double>").collect():
-            n, values = sums.setdefault(row["segment"], (0, []))
-            sums[row["segment"]] = n + row["users"], [*values, np.array(row["sums"])]
-        spread = _spread(judged, dataset, cutoffs, segments) if full else {}
+        question = Question(
+            recommendations, relevant, tuple(metrics), tuple(cutoffs), items=items, sampled_from=sampled_from
+        )
+        return [Metric(*each[1:]) for each in measured(question, question.answer(users, bootstrap))]
     finally:
-        judged.unpersist()
-    found = []
-    for segment, (n, parts) in sorted(sums.items()):
-        means = [math.fsum(column) / n for column in zip(*parts, strict=True)]
-        named = [(name, k) for name in METRICS for k in cutoffs] + ([("auc", None)] if auc else [])
-        found += [Metric(segment, name, k, value, n) for (name, k), value in zip(named, means, strict=True)]
-        found += [Metric(segment, name, k, value, n) for (name, k), value in spread.get(segment, {}).items()]
-    return found
+        lists.unpersist()
+
+
+def _or_unranked(score: Column) -> Column:
+    """Of an item that the model does not know."""
+    return F.coalesce(score, F.lit(float("-inf")).cast("float"))
+
+
+def _beaten(lists: DataFrame, targets: DataFrame) -> DataFrame:
+    """(user, item, beaten): the share of the candidates of a user that each target beats, ties half."""
+    own = targets.groupBy("user").agg(F.array_sort(F.collect_list("item")).alias("item")).join(lists, "user")
+    cells = own.where("candidates > 0").select(
+        "user", "candidates", F.explode(F.arrays_zip("item", "greater", "equal")).alias("cell")
+    )
+    above = F.col("cell.greater") + F.col("cell.equal") / 2
+    return cells.select("user", "cell.item", (1 - above / F.col("candidates")).alias("beaten"))
+
+
+def _catalogue(dataset: Dataset) -> DataFrame:
+    """(item, popularity), of train users."""
+    fitted = dataset.users.agg(F.greatest(F.count_if(F.col("train_count") > 0), F.lit(1)).alias("users"))
+    share = F.least(F.greatest("train_count", F.lit(1)) / F.col("users"), F.lit(1.0))
+    return dataset.items.crossJoin(fitted).select("item", share.alias("popularity"))
+
+
+def _alone(truth: DataFrame) -> bool:
+    """Whether every user has one held-out item."""
+    return truth.groupBy("user").agg(F.count_distinct("item").alias("n")).where("n > 1").isEmpty()
 
 
 def _candidates(dataset: Dataset, truth: DataFrame, protocol: GivenCandidates | SampledNegatives) -> DataFrame:
@@ -309,121 +346,6 @@ def _candidates(dataset: Dataset, truth: DataFrame, protocol: GivenCandidates | 
     return held_out.unionByName(negatives)
 
 
-def _judge(batch: pa.RecordBatch, full: bool, cutoffs: list[int], segments: int, auc: bool) -> Iterator[pa.RecordBatch]:
-    """Sums of every metric over the users of a batch, by segment."""
-    lists = {name: read_lists(batch.column(name), np.int64) for name in ("target", "items")}
-    target = lists["target"]
-    if full:
-        ranked = lists["items"]
-        greater, equal = (read_lists(batch.column(name), np.int64) for name in ("greater", "equal"))
-        negatives = batch.column("candidates").fill_null(0).to_numpy()
-        shares = _beaten(target, negatives, greater, equal) if auc else None
-    else:
-        scores = batch.column("scores")
-        start = scores.offsets.to_numpy()
-        flat = scores.values.slice(start[0], start[-1] - start[0]).fill_null(-np.inf).to_numpy()
-        ranked, shares = _rank_candidates(lists["items"], flat, target, cutoffs[-1])
-        shares = shares if auc else None
-
-    groups = batch.column("user_group").to_numpy()
-    target_groups = read_lists(batch.column("target_group"), np.int32).values
-    chosen = [("all", np.ones(len(target.values), np.bool_))]
-    if segments > 1:
-        for group in range(1, segments + 1):
-            chosen.append((f"users:{group}/{segments}", np.repeat(groups == group, target.lengths)))
-            chosen.append((f"items:{group}/{segments}", target_groups == group))
-    for segment, mask in chosen:
-        relevant = target.keep(mask, target.values)
-        counted = relevant.lengths > 0
-        if not counted.any():
-            continue
-        hits = find_hits(ranked.take(np.flatnonzero(counted)).lists, _rows(relevant, counted).lists)
-        columns = [accuracy(hits, name, k) for name in METRICS for k in cutoffs]
-        if shares is not None:
-            sums = np.bincount(target.rows[mask], shares[mask], minlength=len(counted))
-            columns.append(sums[counted] / relevant.lengths[counted])
-        total = [math.fsum(column) for column in columns]
-        yield pa.RecordBatch.from_pydict(
-            {"segment": [segment], "users": pa.array([int(counted.sum())], pa.int64()), "sums": [total]}
-        )
-
-
-def _rows(lists: Ragged, mask: NDArray[np.bool_]) -> Ragged:
-    """Rows of a mask, given that the others are empty."""
-    return Ragged.of_lengths(lists.lengths[mask], lists.values)
-
-
-def _beaten(target: Ragged, negatives: I64, greater: Ragged, equal: Ragged) -> F64:
-    """For each target the share of the user's negatives that it beats, ties half; 1/2 where there is none."""
-    shares = np.full(len(target.values), 0.5)
-    known = np.repeat((greater.lengths > 0) & (negatives > 0), target.lengths)
-    n = np.repeat(negatives, target.lengths)[known]
-    # Users without a list have no counts: what is left follows the targets of those who have.
-    counted = np.repeat(negatives > 0, greater.lengths)
-    shares[known] = 1 - (greater.values[counted] + equal.values[counted] / 2) / n
-    return shares
-
-
-def _rank_candidates(lists: Ragged, scores: NDArray[np.float32], target: Ragged, k: int) -> tuple[Ragged, F64]:
-    """The k best candidates of each user, and for each target the share of the other candidates that it beats.
-
-    lists   candidates of each user, ascending, its targets among them unless it has none at all
-    scores  of the candidates, -inf where there is none
-    """
-    n_users = len(lists.start) - 1
-    ranked, shares = np.full((n_users, k), -1, np.int64), np.full(len(target.values), 0.5)
-    longest = int(lists.lengths.max(initial=1))
-    step = max(1, _CELLS // max(longest, 1))
-    for first in range(0, n_users, step):
-        stop = min(first + step, n_users)
-        part, wanted = lists.between(first, stop), target.between(first, stop)
-        place = np.arange(len(part.values)) - np.repeat(part.start[:-1], part.lengths)
-        matrix = np.full((stop - first, max(longest, 1)), -np.inf, np.float32)
-        matrix[part.rows, place] = scores[lists.start[first] : lists.start[stop]]
-
-        best, _ = select_topk(matrix, k)
-        at = part.start[:-1, None] + best
-        there = best >= 0
-        ranked[first:stop][there] = part.values[at[there]]
-
-        # Places of the targets in their lists; users without a list have none.
-        rows = np.repeat(part.lengths > 0, wanted.lengths)
-        ids = np.unique(part.values)
-        keys = part.rows * len(ids) + np.searchsorted(ids, part.values)
-        found = np.searchsorted(keys, wanted.rows[rows] * len(ids) + np.searchsorted(ids, wanted.values[rows]))
-        places = Ragged.of_lengths(np.where(part.lengths > 0, wanted.lengths, 0), place[found].astype(np.int32))
-        target_scores = matrix[places.rows, places.values]
-        rated = (matrix > -np.inf).sum(axis=1)
-        negatives = rated - np.bincount(places.rows, target_scores > -np.inf, minlength=stop - first).astype(np.int64)
-        greater, equal = count_above(matrix, places.start, target_scores, *places.lists)
-        equal = np.minimum(equal, np.repeat(negatives, places.lengths) - greater)  # without the padding
-        shares[target.start[first] : target.start[stop]] = _beaten(
-            wanted, negatives, Ragged(places.start, greater), Ragged(places.start, equal)
-        )
-    return Ragged.of_lengths((ranked >= 0).sum(axis=1), ranked[ranked >= 0]), shares
-
-
-def _spread(
-    judged: DataFrame, dataset: Dataset, cutoffs: list[int], segments: int
-) -> dict[str, dict[tuple[str, int], float]]:
-    """Coverage and novelty at every cutoff by segment of users."""
-    places = judged.select(F.explode(_labels(segments, "user")).alias("segment"), "items").select(
-        "segment", F.posexplode("items").alias("place", "item")
-    )
-    within = {k: F.col("place") < k for k in cutoffs}
-    items = places.groupBy("segment", "item").agg(*[F.count_if(within[k]).alias(f"n{k}") for k in cutoffs])
-    fitted = dataset.users.agg(F.greatest(F.count_if(F.col("train_count") > 0), F.lit(1)).alias("users"))
-    catalogue = dataset.items.agg(F.count("*").alias("catalogue"))
-    share = F.least(F.greatest("train_count", F.lit(1)) / F.col("users"), F.lit(1.0))
-    known = items.join(dataset.items.select("item", "train_count"), "item").crossJoin(fitted).crossJoin(catalogue)
-    found = known.groupBy("segment").agg(
-        *[F.count_if(F.col(f"n{k}") > 0) / F.first("catalogue") for k in cutoffs],
-        *[F.sum(-F.log2(share) * F.col(f"n{k}")) / F.sum(f"n{k}") for k in cutoffs],
-    )
-    named = [("coverage", k) for k in cutoffs] + [("novelty", k) for k in cutoffs]
-    return {row[0]: dict(zip(named, row[1:], strict=True)) for row in found.collect()}
-
-
 # --- ratings ------------------------------------------------------------------------------------------------------
 
 
@@ -449,4 +371,6 @@ def _ratings(rows: DataFrame, dataset: Dataset, clip: tuple[float, float] | None
         .collect()
     )
     names = ("rmse", "mae", "unpredicted")
-    return [Metric(row["segment"], name, None, row[name], row["users"]) for row in found for name in names]
+    return [
+        Metric(name, None, row["segment"], row[name], None, None, None, row["users"]) for row in found for name in names
+    ]

@@ -57,6 +57,8 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
         seen=dataset.observed(include_validation=settings.split == "test"),
         protocol=settings.protocol,
         cutoffs=settings.cutoffs,
+        metrics=settings.metrics,
+        bootstrap=settings.bootstrap,
         segments=settings.segments,
         ratings=settings.ratings,
         clip=settings.clip,
@@ -71,13 +73,18 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
         "protocol": _title(settings),
     }
     now = dt.datetime.now(dt.timezone.utc)
-    rows = [(*about.values(), m.segment, m.metric, m.k, m.value, m.users, now) for m in found]
+    rows = [
+        (*about.values(), m.segment, m.metric, m.k, m.value, m.users, now, m.standard_error, m.low, m.high)
+        for m in found
+    ]
     frame = lake.spark.createDataFrame(rows, tables.METRICS.columns)
-    lake.append(tables.METRICS.name, frame, transaction=f"metrics:{run.id}")
-    report: dict[str, Any] = {"segments": {}}
+    lake.append(tables.METRICS.name, frame, transaction=f"metrics:{run.id}", new_columns=True)
+    report: dict[str, Any] = {"segments": {}, "intervals": {}}
     for metric in found:
         segment = report["segments"].setdefault(metric.segment, {"users": metric.users})
         segment[metric.name] = metric.value
+        if metric.low is not None:
+            report["intervals"].setdefault(metric.segment, {})[metric.name] = [metric.low, metric.high]
     if calibrated is not None:
         report["calibration"] = calibrated.to_pylist()
         if find_spec("matplotlib"):

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import FullRanking, GivenCandidates, SampledNegatives
 from sparkrec.errors import ConfigError, EvaluateError
+from sparkrec.kernels.random import uniform
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.model import Model
 from sparkrec.spark.ranking import _bounds, measure, metrics_of, overall
@@ -66,15 +67,17 @@ class World:
     def seen(self):
         return self.train | self.validation
 
-    def reference(self, allowed, truth, cutoffs):
-        """{user: {metric: value}} and {user: list} of the users with truth; `allowed` is what may be ranked."""
+    def reference(self, allowed, truth, cutoffs, drawn=False):
+        """{user: {metric: value}} and {user: list} of the users with truth; `allowed` is what may be ranked. Equal
+        scores are in the order of ids, or a drawn one."""
         metrics, lists = {}, {}
         for u in range(self.n_users):
             relevant = set(np.flatnonzero(truth[u]))
             if not relevant:
                 continue
             rankable = [i for i in range(self.n_items) if allowed[u, i] and self.known_items[i] and self.known_users[u]]
-            ranked = sorted(rankable, key=lambda i: (-self.scores[u, i], i))
+            tie = uniform(0, np.arange(self.n_items) ^ (u << 20)) if drawn else np.arange(self.n_items)
+            ranked = sorted(rankable, key=lambda i: (-self.scores[u, i], tie[i]))
             metrics[u], lists[u] = by_hand(ranked, relevant, cutoffs), ranked
             negatives = [i for i in rankable if i not in relevant and i not in self.also_held_out(u, truth)]
             shares = []
@@ -195,9 +198,9 @@ def test_coverage_and_novelty_are_about_what_is_shown_to_anyone(world, full):
     share = np.maximum(count, 1) / (world.train.any(1)).sum()
     found = overall(full)
     for k in CUTOFFS:
-        shown = [i for ranked in lists.values() for i in ranked[:k]]
-        assert found[f"coverage@{k}"] == pytest.approx(len(set(shown)) / world.n_items)
-        assert found[f"novelty@{k}"] == pytest.approx(np.mean(-np.log2(share[shown])))
+        shown = [ranked[:k] for ranked in lists.values() if ranked]
+        assert found[f"coverage@{k}"] == pytest.approx(len(set().union(*shown)) / world.n_items)
+        assert found[f"novelty@{k}"] == pytest.approx(np.mean([np.mean(-np.log2(share[own])) for own in shown]))
 
 
 def test_rating_errors_are_clipped_and_count_what_is_not_predicted(world, full):
@@ -219,17 +222,18 @@ def test_given_candidates_are_ranked_with_the_held_out_items_and_nothing_is_excl
     dataset = replace(world.dataset, candidates=world.cells(candidates).select("user", "item"))
     seen = world.dataset.observed(include_validation=True)
     found = metrics_of(world.model, dataset, dataset.test, seen, GivenCandidates(), CUTOFFS, segments=2).metrics
-    metrics, _ = world.reference(candidates | world.test, world.test, CUTOFFS)
+    metrics, _ = world.reference(candidates | world.test, world.test, CUTOFFS, drawn=True)
     expected = mean(list(metrics.values()))
     assert overall(found) == pytest.approx(expected)
-    part, _ = world.reference(candidates | world.test, world.test & (groups(world.train.sum(0), 2) == 2), CUTOFFS)
+    items = groups(world.train.sum(0), 2)
+    part, _ = world.reference(candidates | world.test, world.test & (items == 2), CUTOFFS, drawn=True)
     assert segment(found, "items:2/2") == pytest.approx(mean(list(part.values())))
 
 
 def test_sampled_negatives_are_all_others_when_more_are_asked_for_than_there_are(world):
     protocol = SampledNegatives(negatives=1000)
     found = metrics_of(world.model, world.dataset, world.dataset.test, None, protocol, CUTOFFS).metrics
-    metrics, _ = world.reference(~world.seen(), world.test, CUTOFFS)
+    metrics, _ = world.reference(~world.seen(), world.test, CUTOFFS, drawn=True)
     assert overall(found) == pytest.approx(mean(list(metrics.values())))
 
 

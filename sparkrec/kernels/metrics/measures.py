@@ -132,10 +132,10 @@ def _of_scores(batch: Batch, name: str) -> Sums:
 
 
 class NotOneRelevant(ValueError):
-    """Users whose candidates for a corrected metric have not exactly one relevant item."""
+    """Users with more relevant items than the one that a corrected metric is about."""
 
     def __init__(self, users: int) -> None:
-        super().__init__(f"candidates: found {users} users without exactly one relevant item among them")
+        super().__init__(f"candidates: found {users} users with more than one relevant item")
         self.users = users
 
 
@@ -145,14 +145,13 @@ def is_of_items(name: str) -> bool:
 
 
 def _corrected(hits: Hits, name: str, k: int, size: int) -> F64:
-    """NaN for users without relevant items."""
-    counted = hits.n_relevant > 0
-    listed = np.bincount(hits.user, minlength=len(counted))
-    if wrong := int((counted & ((hits.n_relevant != 1) | (listed != 1))).sum()):
+    """NaN for users without relevant items. An item that is not listed is below all."""
+    if wrong := int((hits.n_relevant > 1).sum()):
         raise NotOneRelevant(wrong)
-    value = np.full(len(counted), np.nan)
-    for length in np.unique(hits.length[counted]).tolist():
-        own = hits.length[hits.user] == length
+    value = np.where(hits.n_relevant > 0, 0.0, np.nan)
+    of_hits = hits.length[hits.user]
+    for length in np.unique(of_hits).tolist():
+        own = of_hits == length
         value[hits.user[own]] = worth(name, k, size, length - 1)[hits.place[own] - 1]
     return value
 
@@ -164,4 +163,7 @@ def worth(name: str, k: int, catalogue: int, negatives: int) -> F64:
     one = np.ones(k, np.int64)
     start = np.arange(k + 1)
     alone = Hits(np.arange(k), place, one, np.ones(k), one, place, (start, np.ones(k)))
-    return corrected(accuracy(alone, name, k), catalogue, negatives)
+    values = accuracy(alone, name, k)
+    if 0 < negatives < catalogue - 1:
+        return corrected(values, catalogue, negatives)
+    return np.concatenate((values, np.zeros(max(negatives + 1 - k, 0))))  # all there are, or none to tell by

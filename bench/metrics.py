@@ -2,7 +2,8 @@
 
 From two Parquet tables of rows, 100 recommendations and 20 relevant items of each user, in no order; reading and
 grouping are part of it. Spark's evaluator knows four of the six metrics: it is timed on those. `spark_group` reads and
-groups both tables in Spark and does nothing with them.
+groups both tables in Spark and does nothing with them. `--quick` has fewer users, peers run once, and ranx has an
+eighth of the users, as `sparkrec, few` has.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from bench.spark import session
 from bench.training import PEERS
 from sparkrec.errors import ConfigError
 
-USERS, QUICK_USERS, ITEMS, LISTED, RELEVANT = 138_000, 20_000, 27_000, 100, 20
+USERS, QUICK_USERS, ITEMS, LISTED, RELEVANT = 138_000, 100_000, 27_000, 100, 20
 CUTOFFS = [1, 5, 10, 20, 50]
 REPEATS = 3
+FEWER = 8
+"""Times fewer users of what is slow, in a quick run."""
 
 
 def compare(quick: bool) -> dict[str, Any]:
@@ -36,8 +39,17 @@ def compare(quick: bool) -> dict[str, Any]:
     rows: Rows = []
     with tempfile.TemporaryDirectory() as folder:
         paths = _tables(folder, QUICK_USERS if quick else USERS)
-        for work, name in ((_ours, ""), (_spark, ""), *((_peer, peer) for peer in ("rectools", "replay", "ranx"))):
-            rows += measure(work, name, *paths)
+        few = _tables(f"{folder}/few", QUICK_USERS // FEWER) if quick else paths
+        repeats = 1 if quick else 2
+        for work, *arguments in (
+            (_ours, "sparkrec", *paths),
+            *([(_ours, "sparkrec, few", *few)] if quick else []),
+            (_spark, "", *paths),
+            (_peer, f"rectools {repeats}", *paths),
+            (_peer, f"replay {repeats}", *paths),
+            (_peer, "ranx 1", *few),
+        ):
+            rows += measure(work, *arguments)
             Console(stderr=True).print(rows[-1])
     table = Table(
         title=f"{6 * len(CUTOFFS)} metrics of {QUICK_USERS if quick else USERS:,} users", title_justify="left"
@@ -49,15 +61,15 @@ def compare(quick: bool) -> dict[str, Any]:
         table.add_row(row["system"], f"{row['seconds']:.2f}", ndcg, f"{row['peak_gb']:.2f}")
     Console(width=100).print(table)
     seconds = {row["system"]: row["seconds"] for row in rows}
-    ratios = {
-        f"metrics/{name}": seconds[name] / seconds["sparkrec"] for name in ("rectools", "spark", "ranx", "replay")
-    }
+    ratios = {f"metrics/{name}": seconds[name] / seconds["sparkrec"] for name in ("rectools", "spark", "replay")}
+    ratios["metrics/ranx"] = seconds["ranx"] / seconds["sparkrec, few" if quick else "sparkrec"]
     ratios["lists/spark_group"] = seconds["sparkrec, lists"] / seconds["spark_group"]
     return {"runs": rows, "ratios": {name: round(ratio, 2) for name, ratio in ratios.items()}}
 
 
 def _tables(folder: str, users: int) -> tuple[str, str]:
     """Lists of popular items, of which some are relevant, and relevant items; rows in random order."""
+    Path(folder).mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     user = np.repeat(np.arange(users), LISTED)
     step = 1 + rng.integers(0, ITEMS // LISTED, (users, LISTED))
@@ -78,24 +90,17 @@ def _tables(folder: str, users: int) -> tuple[str, str]:
     return paths
 
 
-def _ours(_: str, lists: str, relevant: str) -> Rows:
+def _ours(name: str, lists: str, relevant: str) -> Rows:
     from pyspark.sql import functions as F
-
-    from sparkrec import evaluate
 
     spark = session()
     rows, truth = spark.read.parquet(lists), spark.read.parquet(relevant)
+    if name != "sparkrec":
+        return [_timed(name, rows, truth)]
     own = F.array_sort(F.collect_list(F.struct("rank", "item")))
     folder = f"{Path(lists).parent}/grouped"
     rows.groupBy("user").agg(own.alias("own")).select("user", "own.item").write.parquet(folder)
-    found: Rows = []
-    for system, table in (("sparkrec", rows), ("sparkrec, lists", spark.read.parquet(folder))):
-        seconds = []
-        for _ in range(REPEATS):
-            watch = Stopwatch()
-            measured = evaluate(table, truth, k=CUTOFFS).where("metric = 'ndcg' AND k = 10").collect()
-            seconds.append(watch.seconds())
-        found.append({"system": system, "seconds": round(min(seconds), 2), "ndcg@10": measured[0]["value"]})
+    found = [_timed(name, rows, truth), _timed("sparkrec, lists", spark.read.parquet(folder), truth)]
     seconds = []
     for _ in range(REPEATS):
         watch = Stopwatch()
@@ -103,6 +108,18 @@ def _ours(_: str, lists: str, relevant: str) -> Rows:
             each.write.format("noop").mode("overwrite").save()
         seconds.append(watch.seconds())
     return [*found, {"system": "spark_group", "seconds": round(min(seconds), 2)}]
+
+
+def _timed(name: str, rows: Any, truth: Any) -> dict[str, Any]:
+    """The best of REPEATS."""
+    from sparkrec import evaluate
+
+    seconds = []
+    for _ in range(REPEATS):
+        watch = Stopwatch()
+        measured = evaluate(rows, truth, k=CUTOFFS).where("metric = 'ndcg' AND k = 10").collect()
+        seconds.append(watch.seconds())
+    return {"system": name, "seconds": round(min(seconds), 2), "ndcg@10": measured[0]["value"]}
 
 
 def _spark(_: str, lists: str, relevant: str) -> Rows:
@@ -127,9 +144,11 @@ def _spark(_: str, lists: str, relevant: str) -> Rows:
     return [{"system": "spark", "seconds": round(watch.seconds(), 2), "ndcg@10": values["ndcgAtK", 10]}]
 
 
-def _peer(peer: str, lists: str, relevant: str) -> Rows:
+def _peer(about: str, lists: str, relevant: str) -> Rows:
+    """about: a peer and how often it runs."""
+    peer, repeats = about.split()
     script = Path(__file__).resolve().parent / "peers" / "metrics_peer.py"
-    command = [str(PEERS.absolute()), str(script), peer, lists, relevant, json.dumps(CUTOFFS)]
+    command = [str(PEERS.absolute()), str(script), peer, lists, relevant, json.dumps(CUTOFFS), repeats]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise RuntimeError(f"{peer}: {ended.stderr[-2000:]}")

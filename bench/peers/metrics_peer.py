@@ -1,7 +1,7 @@
-"""Ranking metrics in the peers' environment: python metrics_peer.py PEER LISTS.parquet RELEVANT.parquet CUTOFFS.
+"""Ranking metrics in the peers' environment: python metrics_peer.py PEER LISTS.parquet RELEVANT.parquet CUTOFFS RUNS.
 
 Reads both tables (polars, since their numpy is older than any pyarrow), measures six metrics, and prints a line of
-JSON: seconds, the better of two runs, and ndcg@10. ranx is slow: it runs once.
+JSON: seconds, of the best run, and ndcg@10.
 """
 
 import importlib.machinery
@@ -59,7 +59,7 @@ def replay(lists, relevant, cutoffs):
 
 peer, paths, cutoffs = sys.argv[1], sys.argv[2:4], json.loads(sys.argv[4])
 seconds = []
-for _ in range(1 if peer == "ranx" else 2):
+for _ in range(int(sys.argv[5])):
     started = time.perf_counter()
     ndcg = {"rectools": rectools, "ranx": ranx, "replay": replay}[peer](*paths, cutoffs)
     seconds.append(time.perf_counter() - started)

@@ -184,7 +184,7 @@ def count_above(
     targets_indptr   (n + 1,) int64, target_scores (n_targets,) float32: the scores that row r asks about
     exclude_indptr, exclude_indices   columns of row r that do not count, ascending
     A target that is a column of its row, and not excluded, counts itself in `equal`. Counts over disjoint
-    blocks of columns add up. For an AUC exclude the targets with the rest, as `metrics.auc_from_counts` asks:
+    blocks of columns add up. For an AUC exclude the targets with the rest:
     then it does not matter that dense scores from `score_pairs` may be a rounding away from `scores`.
     """
     scores = frozen(scores, np.float32, "scores", 2)

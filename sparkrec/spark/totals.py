@@ -179,7 +179,7 @@ class Found:
         if self.squared[at]:
             value, low, high = (math.sqrt(max(each, 0.0)) for each in (value, low, high))
             error = error / (2.0 * value) if value else math.nan
-        return Estimate(float(value), error, float(low), float(high))
+        return Estimate(float(value), float(error), float(low), float(high))
 
     def p_value(self, run: str | None, segment: str, at: int) -> float:
         """Of a difference of 0, two-sided."""

@@ -20,7 +20,7 @@ def frames(spark, users=80, items=40, seed=0):
     ]  # fmt: skip
     both = spark.createDataFrame(rows, "user long, prediction array<double>, label array<double>")
     lists = both.select("user", F.col("prediction").cast("array<long>").alias("item"))
-    return both, lists, both.select("user", F.explode("label").cast("long").alias("item"))
+    return both, lists, both.select("user", F.explode(F.col("label").cast("array<long>")).alias("item"))
 
 
 def test_ranking_evaluator(spark):

@@ -95,18 +95,21 @@ def test_scikit_learn(planted, ours):
         truth[u, relevant[u]] = gains[u]
         scores[u, ranked[u]] = [score(place) for place in range(20)]
         scores[u][scores[u] == 0] = -np.arange(1, ITEMS - 19)  # behind the list, in some order
-    listed = np.take_along_axis(truth, np.argsort(-scores, axis=1), axis=1)
     each = [sklearn.ndcg_score(truth[u : u + 1], scores[u : u + 1], k=K) for u in range(USERS)]
     np.testing.assert_allclose(each, ours("ndcg_linear", K), rtol=1e-9)
 
     flat, clicked = scores.ravel(), truth.ravel() > 0
     assert clicks.auc(flat, clicked) == pytest.approx(sklearn.roc_auc_score(clicked, flat))
-    p = 1 / (1 + np.exp(-flat))
-    assert clicks.log_loss(flat, clicked) == pytest.approx(sklearn.log_loss(clicked, p))
+    p = 1 / (1 + np.exp(-flat / 4))
+    assert clicks.log_loss(flat / 4, clicked) == pytest.approx(sklearn.log_loss(clicked, p))
+    sure = np.array([1e-30, 0.5])  # theirs has probabilities, cut to 2e-16; ours has logits, of which none is too small
+    assert sklearn.log_loss([1, 0], sure) == pytest.approx((-np.log(2.0**-52) - np.log(0.5)) / 2)
+    assert clicks.log_loss(np.log(sure / (1 - sure)), np.array([True, False])) == pytest.approx(
+        (-np.log(1e-30) - np.log(0.5)) / 2
+    )
     whole = [sklearn.average_precision_score(truth[u] > 0, scores[u]) for u in range(USERS)]
     hits = find_hits(lists(*np.argsort(-scores, axis=1)), lists(*relevant))
     np.testing.assert_allclose(whole, accuracy(hits, "map_full", ITEMS), rtol=1e-9)
-    assert listed.shape == truth.shape
 
 
 def test_scikit_learn_averages_over_ties_where_we_draw():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,10 +16,9 @@ from sparkrec.kernels.metrics.measures import CORRECTED, LIFT, OF_LISTS, OF_SCOR
 from sparkrec.spark.buckets import buckets
 from sparkrec.spark.catalogue import catalogue_of
 from sparkrec.spark.judging import ALL, BEFORE, RECOMMENDED, RELEVANT, SEGMENT, Judge, Wanted
+from sparkrec.spark.session import small_rows
 from sparkrec.spark.sources import require_columns
 from sparkrec.spark.totals import SCHEMA, Found, together
-
-log = logging.getLogger(__name__)
 
 OF_ITEMS = ("coverage", "entropy", "gini", "personalisation")
 """At a cutoff: what all lists together are like."""
@@ -125,7 +124,9 @@ class Question:
     def answer(self, segments: DataFrame | None, replicates: int = 0, baseline: str | None = None) -> Found:
         """The one pass. Raises EvaluateError for what was wrong in it."""
         judged = self.rows(segments).mapInArrow(self.judge(replicates, baseline), SCHEMA)
-        rows = together(judged) if self.of_items else judged.collect()
+        lists = isinstance(self.recommendations.schema["item"].dataType, ArrayType)
+        with nullcontext() if lists else small_rows(judged.sparkSession):
+            rows = together(judged) if self.of_items else judged.collect()
         found = Found(rows, replicates, [metric.name == "rmse" for metric in self.wanted])
         for kind, message in PROBLEMS.items():
             if n := found.problem(kind):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import delta
 import pyspark
@@ -16,6 +18,7 @@ from sparkrec.errors import EnvironmentMismatch
 DELTA_FOR_SPARK = {"4.2": "4.4.0"}
 """Pairs of Spark and Delta that this version was tested with."""
 
+_ARROW = "spark.sql.execution.arrow"
 _EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 
 
@@ -47,11 +50,26 @@ def open_session(settings: SparkSettings = SparkSettings()) -> SparkSession:
     spark = SparkSession.getActiveSession() or _new_session(settings)
     require_delta(spark)
     # A block of factors is one row: a batch of 10,000 of them (Spark's default) would not fit in memory.
-    spark.conf.set("spark.sql.execution.arrow.maxBytesPerBatch", str(64 << 20))
+    spark.conf.set(f"{_ARROW}.maxBytesPerBatch", str(64 << 20))
     # Nor would 4096 rows of a Parquet file (Spark's default) that each hold a float for every item.
     spark.conf.set("spark.sql.parquet.columnarReaderBatchSize", "512")
     spark.conf.set("spark.sql.session.timeZone", "UTC")
     return spark
+
+
+@contextmanager
+def small_rows(spark: SparkSession) -> Iterator[None]:
+    """Arrow batches of so many rows, whatever their size, in what is planned meanwhile: to look at the size of a batch
+    after each row takes Spark 4.2 more time than to move it."""
+    settings = {"maxBytesPerBatch": str((1 << 31) - 1), "maxRecordsPerBatch": "4000"}
+    before = {name: spark.conf.get(f"{_ARROW}.{name}") or "" for name in settings}
+    try:
+        for name, value in settings.items():
+            spark.conf.set(f"{_ARROW}.{name}", value)
+        yield
+    finally:
+        for name, value in before.items():
+            spark.conf.set(f"{_ARROW}.{name}", value)
 
 
 def _new_session(settings: SparkSettings) -> SparkSession:

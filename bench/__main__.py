@@ -38,10 +38,11 @@ def topk_command(quick: bool, rank: int) -> None:
 
 
 @bench.command("metrics")
-@click.option("--quick", is_flag=True, help="20 thousand users: under two minutes.")
-def metrics_command(quick: bool) -> None:
+@click.option("--quick", is_flag=True, help="Fewer users, and each peer once.")
+@click.option("--scale", help="Instead: ours alone on so many users, as 100000,10000000.")
+def metrics_command(quick: bool, scale: str | None) -> None:
     """Six ranking metrics at five cutoffs: seconds. Ratios are theirs over ours."""
-    print(json.dumps(metrics.compare(quick)))
+    print(json.dumps(metrics.grow([int(each) for each in scale.split(",")]) if scale else metrics.compare(quick)))
 
 
 @bench.command("training")

@@ -67,6 +67,49 @@ def compare(quick: bool) -> dict[str, Any]:
     return {"runs": rows, "ratios": {name: round(ratio, 2) for name, ratio in ratios.items()}}
 
 
+def grow(sizes: list[int]) -> dict[str, Any]:
+    """Ours on 20 recommendations and 5 relevant items of more and more users: microseconds a user."""
+    rows: Rows = []
+    for users in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(_write, folder, users)
+            rows += measure(_grown, folder, users)
+            Console(stderr=True).print(rows[-1])
+    each = [row["microseconds_a_user"] for row in rows]
+    return {"runs": rows, "ratios": {"last/first": round(each[-1] / each[0], 2)}}
+
+
+def _write(folder: str, users: int) -> Rows:
+    """Tables by Spark, in no order of users."""
+    from pyspark.sql import functions as F
+
+    spark = session()
+    ids = spark.range(users, numPartitions=max(2, users // 500_000))
+    user = F.pmod(F.xxhash64("id"), F.lit(1 << 40)).alias("user")
+    first = F.pmod(F.xxhash64("id", F.lit(1)), F.lit(ITEMS))
+    lists = ids.select(user, first.alias("first"), F.explode(F.sequence(F.lit(1), F.lit(20))).alias("rank"))
+    item = F.pmod(F.col("first") + F.col("rank") * F.col("rank"), F.lit(ITEMS)).alias("item")
+    lists.select("user", item, "rank").sortWithinPartitions("rank").write.parquet(f"{folder}/lists")
+    relevant = ids.select(user, first.alias("first"), F.explode(F.sequence(F.lit(1), F.lit(5))).alias("n"))
+    item = F.pmod(F.col("first") + F.col("n") * F.pmod("user", F.lit(7)), F.lit(ITEMS)).alias("item")
+    relevant.select("user", item).sortWithinPartitions("item").write.parquet(f"{folder}/relevant")
+    return []
+
+
+def _grown(folder: str, users: int) -> Rows:
+    from sparkrec import evaluate
+
+    spark = session()
+    tables = [spark.read.parquet(f"{folder}/{name}") for name in ("lists", "relevant")]
+    seconds = []
+    for _ in range(3 if users < 1_000_000 else 1):
+        watch = Stopwatch()
+        found = evaluate(*tables, k=CUTOFFS).where("metric = 'ndcg' AND k = 10").collect()[0]
+        seconds.append(watch.seconds())
+    each = round(min(seconds) / users * 1e6, 2)
+    return [{"users": found["users"], "seconds": round(min(seconds), 2), "microseconds_a_user": each}]
+
+
 def _tables(folder: str, users: int) -> tuple[str, str]:
     """Lists of popular items, of which some are relevant, and relevant items; rows in random order."""
     Path(folder).mkdir(exist_ok=True)

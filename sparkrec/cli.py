@@ -44,6 +44,20 @@ for _name, _summary in {
     _add(_name, _summary)
 
 
+@sparkrec.command(short_help="A page about evaluations, the first of which others are compared with.")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option("--lake", default=".lake", show_default=True, help="Folder of the lake.")
+@click.option("--output", default="report.html", show_default=True, type=click.Path(dir_okay=False, writable=True))
+def report(runs: tuple[str, ...], lake: str, output: str) -> None:
+    """Write one HTML page about evaluations, by name or name@id: figures with intervals, differences to the first RUN,
+    curves, segments, training, examples."""
+    from sparkrec import storage
+    from sparkrec.stages.report import report as page
+
+    storage.write(output, page(lake, runs).encode())
+    click.echo(output)
+
+
 @sparkrec.command(short_help="Forecast what an ALS fit takes on a cluster.")
 @click.option("--users", type=click.IntRange(1), required=True)
 @click.option("--items", type=click.IntRange(1), required=True)

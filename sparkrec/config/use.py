@@ -89,6 +89,10 @@ class EvaluateSettings(StageSettings):
     and with sampled negatives of users with one held-out item what these say of full ranking."""
     bootstrap: int = Field(0, ge=0)
     """Samples of users from which intervals are taken; 0: they are 1.96 standard errors."""
+    keep_users: bool = False
+    """Also what each user contributes, in `users` of the run: `sparkrec report` tells by it whether runs differ."""
+    examples: int = Field(5, ge=0)
+    """Users whose lists are kept in metrics.json, under full ranking."""
     ratings: bool = False
     """Also RMSE and MAE of predicted ratings."""
     clicks: bool = False

@@ -160,7 +160,14 @@ def user_metrics(
     if of_all := [name for name in metrics if name in OF_ITEMS]:
         raise EvaluateError(f"metrics: found {', '.join(of_all)}, which no user has a value of, expected others")
     asked = Question(recommendations, relevant, tuple(metrics), tuple(k), by, before, items, sampled_from, seed)
-    judge, label = asked.judge(0, None), by or "by"
+    whose = relevant.select("user", number(relevant, "user").alias("n")).distinct()
+    names = [f"`{metric.title}`" for metric in asked.wanted]
+    return whose.join(user_values(asked), "n").select("user", *([by] if by else []), *names)
+
+
+def user_values(asked: Question) -> DataFrame:
+    """(n, `by`, a column for each metric): n is the number of a user, as `buckets.number` has it."""
+    judge, label = asked.judge(0, None), asked.by or "by"
     roots = [metric.name == "rmse" for metric in asked.wanted]
     names = [metric.title for metric in asked.wanted]
 
@@ -181,9 +188,7 @@ def user_metrics(
                     )
 
     schema = f"n long, `{label}` string, {', '.join(f'`{name}` double' for name in names)}"
-    found = asked.rows(None).mapInArrow(work, schema)
-    whose = relevant.select("user", number(relevant, "user").alias("n")).distinct()
-    return whose.join(found, "n").select("user", *([by] if by else []), *(f"`{name}`" for name in names))
+    return asked.rows(None).mapInArrow(work, schema)
 
 
 def _of_items(metric: Wanted, n: I64, lists: int, size: int) -> float:

@@ -100,6 +100,24 @@ class Run:
         return Run(self.stage, self.name, self.id, self.path, self.settings, self.inputs, manifest)
 
 
+def finished_run(root: str, stage: str, reference: str) -> Run:
+    """The finished run of a reference: `name@id`, or the latest of `name`. Needs no Spark."""
+    name, _, run_id = reference.partition("@")
+    folder = f"{root}/{FOLDERS[stage]}/{name}"
+    ids = [run_id] if run_id else storage.folders(folder)
+    manifests = [storage.read_json(f"{folder}/{each}/manifest.json") for each in ids]
+    found = [manifest for manifest in manifests if manifest is not None]
+    if not found:
+        others = [n for n in storage.folders(f"{root}/{FOLDERS[stage]}") if n != name]
+        hint = f" It has {', '.join(others)}." if others else ""
+        raise InputError(
+            f"there is no finished {stage} run {reference!r} in the lake {root}. Run `sparkrec {stage}` first.{hint}"
+        )
+    manifest = max(found, key=lambda each: each["finished"])
+    path = f"{folder}/{manifest['id']}"
+    return Run(stage, name, manifest["id"], path, manifest["settings"], manifest["inputs"], manifest)
+
+
 class Lake:
     """Tables and runs under one root folder."""
 
@@ -184,18 +202,4 @@ class Lake:
 
     def finished_run(self, stage: str, reference: str) -> Run:
         """The finished run of a reference: `name@id`, or the latest of `name`."""
-        name, _, run_id = reference.partition("@")
-        folder = self.path(FOLDERS[stage], name)
-        ids = [run_id] if run_id else storage.folders(folder)
-        manifests = [storage.read_json(f"{folder}/{each}/manifest.json") for each in ids]
-        found = [manifest for manifest in manifests if manifest is not None]
-        if not found:
-            others = [n for n in storage.folders(self.path(FOLDERS[stage])) if n != name]
-            hint = f" It has {', '.join(others)}." if others else ""
-            raise InputError(
-                f"there is no finished {stage} run {reference!r} in the lake {self.root}. "
-                f"Run `sparkrec {stage}` first.{hint}"
-            )
-        manifest = max(found, key=lambda each: each["finished"])
-        path = f"{folder}/{manifest['id']}"
-        return Run(stage, name, manifest["id"], path, manifest["settings"], manifest["inputs"], manifest)
+        return finished_run(self.root, stage, reference)

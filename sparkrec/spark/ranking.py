@@ -40,7 +40,7 @@ from sparkrec.spark.blocks import pack, unpack
 from sparkrec.spark.clicks import METRICS as CLICK_METRICS
 from sparkrec.spark.clicks import Clicks
 from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.evaluation import METRICS, measured
+from sparkrec.spark.evaluation import METRICS, measured, user_values
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import asked, bind, check_codes, field_head, score_events
 from sparkrec.spark.question import Question
@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 
 _CORRECTED = ("hit_rate", "ndcg", "mrr")
 """What sampled negatives say of full ranking, at each cutoff."""
+_EXAMPLE = 10
+"""Items of a list that serves as an example."""
 _CELLS = 4 << 20
 """Scores of candidates in one matrix."""
 
@@ -83,6 +85,8 @@ class Measured(NamedTuple):
     metrics: list[Metric]
     calibration: pa.Table | None
     """Of clicks: `Clicks.calibration`."""
+    examples: dict[int, list[int]]
+    """Lists of a few users."""
 
 
 def overall(metrics: Iterable[Metric]) -> dict[str, float]:
@@ -126,6 +130,8 @@ def metrics_of(
     *,
     metrics: Sequence[str] = METRICS,
     bootstrap: int = 0,
+    users_to: str | None = None,
+    examples: int = 0,
     segments: int = 1,
     auc: bool = True,
     ratings: bool = False,
@@ -139,6 +145,8 @@ def metrics_of(
     seen      (user, item, timestamp) what came before: histories, for models that see them, and what full ranking
               excludes; None: train came before, and nothing is excluded
     segments  number of groups of users, and of items; 1: `all` only
+    examples  users whose lists are given back
+    users_to  folder for what each user contributes: (user, a column for each metric, as `ndcg@10`)
     Raises EvaluateError when `truth` is empty, or the dataset has no candidates and the protocol needs them.
     """
     if isinstance(protocol, GivenCandidates) and dataset.candidates is None:
@@ -168,12 +176,24 @@ def metrics_of(
         if predicted is None and scored is not None:
             predicted = truth.join(scored, ["user", "item"])
         found: list[Metric] = []
+        lists: dict[int, list[int]] = {}
         calibration: pa.Table | None = None
         if protocol is not None:
             targets = scored if auc and full else None
             names = [*dict.fromkeys([*metrics, *(["auc"] if auc else [])])]
-            found += _ranking(
-                model, dataset, truth, targets, seen, protocol, names, sorted(set(cutoffs)), segments, bootstrap
+            found, lists = _ranking(
+                model,
+                dataset,
+                truth,
+                targets,
+                seen,
+                protocol,
+                names,
+                sorted(set(cutoffs)),
+                segments,
+                bootstrap,
+                users_to,
+                examples,
             )
         if ratings:
             assert predicted is not None
@@ -188,7 +208,7 @@ def metrics_of(
         truth.unpersist()
         if scored is not None:
             scored.unpersist()
-    return Measured(found, calibration)
+    return Measured(found, calibration, lists)
 
 
 def _histories(dataset: Dataset, seen: DataFrame | None) -> DataFrame:
@@ -255,8 +275,10 @@ def _ranking(
     cutoffs: list[int],
     segments: int,
     bootstrap: int,
-) -> list[Metric]:
-    items, sampled_from = _catalogue(dataset), None
+    users_to: str | None,
+    examples: int,
+) -> tuple[list[Metric], dict[int, list[int]]]:
+    items, sampled_from, full = _catalogue(dataset), None, isinstance(protocol, FullRanking)
     relevant = truth.select("user", "item", _label(segments, "item").alias("segment"))
     users = truth.select("user", _label(segments, "user").alias("segment")).distinct().where("segment IS NOT NULL")
     if isinstance(protocol, FullRanking):
@@ -286,7 +308,14 @@ def _ranking(
         question = Question(
             recommendations, relevant, tuple(metrics), tuple(cutoffs), items=items, sampled_from=sampled_from
         )
-        return [Metric(*each[1:]) for each in measured(question, question.answer(users, bootstrap))]
+        found = [Metric(*each[1:]) for each in measured(question, question.answer(users, bootstrap))]
+        if users_to is not None:
+            user_values(question).withColumnRenamed("n", "user").drop("by").write.mode("overwrite").parquet(users_to)
+        shown: dict[int, list[int]] = {}
+        if full and examples:  # which users: by their ids alone
+            few = lists.orderBy(F.xxhash64("user")).limit(examples)
+            shown = dict(few.select("user", F.slice("items", 1, _EXAMPLE)).collect())
+        return found, shown
     finally:
         lists.unpersist()
 

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from typing import Any
 
 import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from sparkrec import storage, tables
 from sparkrec.config import EvaluateSettings, GivenCandidates
@@ -20,6 +22,9 @@ from sparkrec.spark.model import Model
 from sparkrec.spark.ranking import metrics_of, overall
 
 log = logging.getLogger(__name__)
+
+_SHOWN = 10
+"""Items of a user in an example."""
 
 
 def inputs(settings: EvaluateSettings, lake: Lake) -> dict[str, Any]:
@@ -50,15 +55,18 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
         if isinstance(settings.protocol, GivenCandidates):
             raise EvaluateError("candidates come with test rows only. Use split test, or protocol full or sampled.")
     model, truth = Model.load(lake, trained), dataset.test if settings.split == "test" else dataset.validation
-    found, calibrated = metrics_of(
+    seen = dataset.observed(include_validation=settings.split == "test")
+    found, calibrated, lists = metrics_of(
         model,
         dataset,
         truth=truth,
-        seen=dataset.observed(include_validation=settings.split == "test"),
+        seen=seen,
         protocol=settings.protocol,
         cutoffs=settings.cutoffs,
         metrics=settings.metrics,
         bootstrap=settings.bootstrap,
+        examples=settings.examples,
+        users_to=f"{run.path}/users" if settings.keep_users else None,
         segments=settings.segments,
         ratings=settings.ratings,
         clip=settings.clip,
@@ -89,12 +97,38 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
         report["calibration"] = calibrated.to_pylist()
         if find_spec("matplotlib"):
             storage.write(f"{run.path}/calibration.png", _plot(calibrated))
+    if lists:
+        report["examples"] = _examples(lists, dataset, seen, truth)
     if settings.importance:
         report["importance"] = importance(model, dataset, truth)
     storage.write_json(f"{run.path}/metrics.json", {**about, **report})
     run = run.publish(metrics=overall(found), users=report["segments"]["all"]["users"])
     log.info("%s on %s: %s", trained.reference, settings.split, overall(found))
     return run
+
+
+def _examples(lists: dict[int, list[int]], dataset: Dataset, seen: DataFrame, truth: DataFrame) -> list[dict[str, Any]]:
+    """Of a few users: what they had, what is recommended, and what was held out, by the ids of the log."""
+    items = dataset.items.select("item", F.col("item_id").cast("string"))
+    users = dataset.users.select("user", F.col("user_id").cast("string")).where(F.col("user").isin([*lists])).collect()
+
+    def titles(rows: DataFrame) -> dict[int, list[str]]:
+        own = rows.where(F.col("user").isin([*lists])).select("user", "item").distinct().join(items, "item")
+        return dict(own.groupBy("user").agg(F.slice(F.array_sort(F.collect_list("item_id")), 1, _SHOWN)).collect())
+
+    had, held_out = titles(seen), titles(truth)
+    names: dict[int, str] = dict(
+        items.where(F.col("item").isin([item for own in lists.values() for item in own])).collect()
+    )
+    return [
+        {
+            "user": name,
+            "had": had.get(user, []),
+            "recommended": [names[item] for item in lists[user]],
+            "held_out": held_out.get(user, []),
+        }
+        for user, name in sorted(users)
+    ]
 
 
 def _plot(calibrated: pa.Table) -> bytes:

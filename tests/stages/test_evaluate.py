@@ -149,3 +149,37 @@ def test_what_cannot_be_measured_is_refused_with_what_to_do(house):
         house.run(model=empty.reference, split="validation")
     with pytest.raises(InputError, match="there is no finished train run 'nothing'"):
         house.run(model="nothing")
+
+
+def test_users_examples_and_intervals_are_kept_for_the_report(spark, tmp_path):
+    lake = Lake(spark, str(tmp_path / "lake"))
+    publish_model(lake, publish_dataset(lake, "kept"))
+    settings = EvaluateSettings(
+        lake=lake.root,
+        model="kept-best",
+        cutoffs=[1, 2],
+        segments=1,
+        keep_users=True,
+        bootstrap=50,
+        metrics=["ndcg", "f1"],
+    )
+    run = evaluate(settings, lake)
+    about = storage.read_json(f"{run.path}/metrics.json")
+    rows = {row.user: row for row in spark.read.parquet(f"{run.path}/users").collect()}
+    assert sorted(rows) == sorted(TEST)
+    for name in ("ndcg@1", "ndcg@2", "f1@2", "auc"):
+        mean = np.mean([row[name] for row in rows.values()])
+        assert about["segments"]["all"][name] == pytest.approx(mean)
+        low, high = about["intervals"]["all"][name]
+        assert low <= mean <= high
+    metrics = {row.metric: row for row in lake.table("metrics").where("k = 2 OR k IS NULL").collect()}
+    assert metrics["f1"].standard_error >= 0
+    assert metrics["coverage"].standard_error is None
+    examples = {each["user"]: each for each in about["examples"]}
+    assert set(examples) == {"user0", "user1", "user2"}
+    assert examples["user0"] == {
+        "user": "user0",
+        "had": ["item0", "item1"],
+        "recommended": ["item2", "item3"],
+        "held_out": ["item2"],
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from sparkrec.kernels.arrays import F64, I64
 from sparkrec.kernels.random import uniform
@@ -20,6 +20,13 @@ def poisson_weights(seed: int, users: I64, n: int) -> F64:
     chances = np.cumsum([math.exp(-1.0) / math.factorial(count) for count in range(_MOST)])
     drawn = uniform(seed ^ 0x5EED, (users[:, None] * np.int64(n) + np.arange(n)).ravel())
     return np.searchsorted(chances, drawn, side="right").reshape(len(users), n).astype(np.float64)
+
+
+def mean_test(differences: F64) -> tuple[float, float]:
+    """Mean of (n,) differences, n > 1, and the two-sided chance of one at least as far from 0 if it were 0: of a normal
+    distribution, to which the mean of many users comes near."""
+    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    return mean, float(2.0 * norm.sf(abs(mean) / error)) if error else 1.0 if mean == 0 else 0.0
 
 
 def sign_test(above: int, below: int) -> float:

@@ -168,3 +168,10 @@ def test_who_has_no_list_is_dropped_by_trec_eval_and_counted_by_us():
     found = pytrec_eval.RelevanceEvaluator(qrels, {"recall.5"}).evaluate({"0": {"1": 1.0}})
     assert list(found) == ["0"]  # whoever averages what came gets 1
     assert accuracy(find_hits(lists([1], []), lists([1], [1])), "recall", 5).mean() == 0.5
+
+
+def test_trec_eval_puts_the_later_id_first_among_equal_scores():
+    pytrec_eval = pytest.importorskip("pytrec_eval")
+    for relevant, found in (("a", 0.0), ("e", 1.0)):
+        evaluator = pytrec_eval.RelevanceEvaluator({"0": {relevant: 1}}, {"P.1"})
+        assert evaluator.evaluate({"0": dict.fromkeys("abcde", 0.5)})["0"]["P_1"] == found

@@ -186,7 +186,10 @@ def _sections(runs: list[_Evaluation], names: list[str]) -> list[dict[str, Any]]
     return [
         {"title": "By cutoff", "plots": [_curves(runs, metric, ks) for metric, ks in liked.items() if len(ks) > 1]},
         {"title": "By segment", "plots": [_bars(runs, name, segments) for name in largest] if segments else []},
-        {"title": "What is shown", "plots": [_curves(runs, metric, ks) for metric, ks in shown.items()]},
+        {
+            "title": "What is shown",
+            "plots": [_bars(runs, f"{metric}@{max(ks)}", ["all", *segments]) for metric, ks in shown.items()],
+        },
         {"title": "Training", "plots": [_training(runs, key) for key in ("loss", *measured)] if measured else []},
     ]
 
@@ -207,6 +210,8 @@ def _curves(runs: list[_Evaluation], metric: str, cutoffs: list[int]) -> str:
 
 
 def _bars(runs: list[_Evaluation], name: str, segments: list[str]) -> str:
+    segments = [segment for segment in segments if any(run.value(name, segment) is not None for run in runs)]
+
     def draw(axis: Axes) -> None:
         width = 0.8 / len(runs)
         for at, run in enumerate(runs):
@@ -237,8 +242,8 @@ def _svg(draw: Any, legend: bool) -> str:
     figure = Figure(figsize=(4.4, 3.2), layout="constrained")
     axis = figure.subplots()
     draw(axis)
-    if legend and axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize="x-small")
+    if legend:
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", fontsize="x-small")
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()

@@ -85,7 +85,7 @@ def _write(folder: str, users: int) -> Rows:
 
     spark = session()
     ids = spark.range(users, numPartitions=max(2, users // 500_000))
-    user = F.pmod(F.xxhash64("id"), F.lit(1 << 40)).alias("user")
+    user = F.pmod(F.col("id") * 0x9E3779B1, F.lit(1 << 40)).alias("user")  # an odd number: none comes twice
     first = F.pmod(F.xxhash64("id", F.lit(1)), F.lit(ITEMS))
     lists = ids.select(user, first.alias("first"), F.explode(F.sequence(F.lit(1), F.lit(20))).alias("rank"))
     item = F.pmod(F.col("first") + F.col("rank") * F.col("rank"), F.lit(ITEMS)).alias("item")

@@ -18,8 +18,9 @@ from sparkrec.errors import EvaluateError
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.explain import importance
 from sparkrec.spark.lake import Lake, Run
+from sparkrec.spark.measuring import metrics_of, overall
 from sparkrec.spark.model import Model
-from sparkrec.spark.ranking import metrics_of, overall
+from sparkrec.spark.ranking import Rankings
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def inputs(settings: EvaluateSettings, lake: Lake) -> dict[str, Any]:
 
 
 def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
-    """Every metric into the table `metrics` and a `metrics.json` beside the manifest; see `spark.ranking`.
+    """Every metric into the table `metrics` and a `metrics.json` beside the manifest; see `spark.measuring`.
 
     Full ranking leaves out what the user has in train and, when the test split is measured, in validation. Raises
     EvaluateError when the split is empty, the model was fitted to it, or the protocol lacks its candidates.
@@ -56,17 +57,22 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
             raise EvaluateError("candidates come with test rows only. Use split test, or protocol full or sampled.")
     model, truth = Model.load(lake, trained), dataset.test if settings.split == "test" else dataset.validation
     seen = dataset.observed(include_validation=settings.split == "test")
+    rankings = None
+    if settings.protocol is not None:
+        rankings = Rankings(
+            settings.protocol,
+            settings.cutoffs,
+            settings.metrics,
+            bootstrap=settings.bootstrap,
+            users_to=f"{run.path}/users" if settings.keep_users else None,
+            examples=settings.examples,
+        )
     found, calibrated, lists = metrics_of(
         model,
         dataset,
-        truth=truth,
-        seen=seen,
-        protocol=settings.protocol,
-        cutoffs=settings.cutoffs,
-        metrics=settings.metrics,
-        bootstrap=settings.bootstrap,
-        examples=settings.examples,
-        users_to=f"{run.path}/users" if settings.keep_users else None,
+        truth,
+        seen,
+        rankings,
         segments=settings.segments,
         ratings=settings.ratings,
         clip=settings.clip,

@@ -24,7 +24,7 @@ from sparkrec.errors import ConfigError, TrainError
 from sparkrec.progress import track
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake, Run
-from sparkrec.spark.ranking import measure
+from sparkrec.spark.measuring import measure
 from sparkrec.stages.registry import fit
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,11 @@ from sparkrec.config import FullRanking, GivenCandidates, SampledNegatives
 from sparkrec.errors import ConfigError, EvaluateError
 from sparkrec.kernels.random import uniform
 from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.measuring import measure, metrics_of, overall
 from sparkrec.spark.model import Model
-from sparkrec.spark.ranking import _bounds, measure, metrics_of, overall
+from sparkrec.spark.ranking import Rankings
 from sparkrec.spark.rows import dense
+from sparkrec.spark.segments import bounds_of
 
 pytestmark = pytest.mark.spark
 
@@ -131,8 +133,7 @@ def full(world):
         world.dataset,
         world.dataset.test,
         world.dataset.observed(include_validation=True),
-        FullRanking(),
-        CUTOFFS,
+        Rankings(FullRanking(), CUTOFFS),
         segments=3,
         ratings=True,
         clip=(0.0, 3.0),
@@ -187,9 +188,9 @@ def groups(counts, n):
 
 
 def test_groups_are_about_equal_and_equal_counts_stay_together():
-    assert _bounds([(1, 10), (2, 10), (3, 10)], 3) == [1, 2]
-    assert _bounds([(0, 98), (5, 1), (6, 1)], 3) == [-1, 0]
-    assert _bounds([(4, 50)], 2) == [-1]
+    assert bounds_of([(1, 10), (2, 10), (3, 10)], 3) == [1, 2]
+    assert bounds_of([(0, 98), (5, 1), (6, 1)], 3) == [-1, 0]
+    assert bounds_of([(4, 50)], 2) == [-1]
 
 
 def test_coverage_and_novelty_are_about_what_is_shown_to_anyone(world, full):
@@ -221,7 +222,9 @@ def test_given_candidates_are_ranked_with_the_held_out_items_and_nothing_is_excl
     candidates = rng.random(world.test.shape) < 0.4
     dataset = replace(world.dataset, candidates=world.cells(candidates).select("user", "item"))
     seen = world.dataset.observed(include_validation=True)
-    found = metrics_of(world.model, dataset, dataset.test, seen, GivenCandidates(), CUTOFFS, segments=2).metrics
+    found = metrics_of(
+        world.model, dataset, dataset.test, seen, Rankings(GivenCandidates(), CUTOFFS), segments=2
+    ).metrics
     metrics, _ = world.reference(candidates | world.test, world.test, CUTOFFS, drawn=True)
     expected = mean(list(metrics.values()))
     assert overall(found) == pytest.approx(expected)
@@ -232,7 +235,7 @@ def test_given_candidates_are_ranked_with_the_held_out_items_and_nothing_is_excl
 
 def test_sampled_negatives_are_all_others_when_more_are_asked_for_than_there_are(world):
     protocol = SampledNegatives(negatives=1000)
-    found = metrics_of(world.model, world.dataset, world.dataset.test, None, protocol, CUTOFFS).metrics
+    found = metrics_of(world.model, world.dataset, world.dataset.test, None, Rankings(protocol, CUTOFFS)).metrics
     metrics, _ = world.reference(~world.seen(), world.test, CUTOFFS, drawn=True)
     assert overall(found) == pytest.approx(mean(list(metrics.values())))
 
@@ -240,7 +243,9 @@ def test_sampled_negatives_are_all_others_when_more_are_asked_for_than_there_are
 def test_sampled_negatives_follow_their_seed(world):
     def run(seed):
         protocol = SampledNegatives(negatives=4, seed=seed)
-        return overall(metrics_of(world.model, world.dataset, world.dataset.test, None, protocol, [3]).metrics)
+        return overall(
+            metrics_of(world.model, world.dataset, world.dataset.test, None, Rankings(protocol, [3])).metrics
+        )
 
     first = run(1)
     assert first == run(1)
@@ -268,6 +273,28 @@ def test_a_metric_that_does_not_exist_is_refused(world):
 def test_what_cannot_be_measured_is_an_error(world):
     dataset = world.dataset
     with pytest.raises(EvaluateError, match="came without candidates"):
-        metrics_of(world.model, dataset, dataset.test, None, GivenCandidates(), [1])
+        metrics_of(world.model, dataset, dataset.test, None, Rankings(GivenCandidates(), [1]))
     with pytest.raises(EvaluateError, match="has no row in that split"):
-        metrics_of(world.model, dataset, dataset.test.limit(0), None, FullRanking(), [1], segments=3)
+        metrics_of(world.model, dataset, dataset.test.limit(0), None, Rankings(FullRanking(), [1]), segments=3)
+
+
+def test_samples_of_one_held_out_item_tell_of_full_ranking_and_large_cutoffs_warn(world, caplog):
+    one = world.dataset.test.groupBy("user").agg(F.min("item").alias("item"), F.first("value").alias("value"))
+    found = metrics_of(world.model, world.dataset, one, None, Rankings(SampledNegatives(negatives=4), [1, 3])).metrics
+    names = {each.name for each in found}
+    assert {"corrected_hit_rate@1", "corrected_ndcg@3", "corrected_mrr@3"} < names
+    assert "cutoff 3 of 4 negatives: chance has a hit rate of 0.60; sample more" in caplog.text
+    figures = overall(found)
+    assert figures["corrected_hit_rate@1"] < figures["hit_rate@1"]
+    several = metrics_of(
+        world.model, world.dataset, world.dataset.test, None, Rankings(SampledNegatives(negatives=4), [1])
+    )
+    assert not any(each.name.startswith("corrected") for each in several.metrics)
+
+
+def test_every_figure_has_an_interval_but_those_of_the_catalogue(world, full):
+    for each in full:
+        if each.segment == "all" and each.k is not None:
+            assert (each.low is None) == (each.metric == "coverage")
+            if each.low is not None:
+                assert each.low <= each.value <= each.high

@@ -25,7 +25,7 @@ from bench.spark import session
 from bench.training import PEERS
 from sparkrec.errors import ConfigError
 
-USERS, QUICK_USERS, ITEMS, LISTED, RELEVANT = 138_000, 100_000, 27_000, 100, 20
+USERS, QUICK_USERS, ITEMS, LISTED, RELEVANT = 138_000, 50_000, 27_000, 100, 20
 CUTOFFS = [1, 5, 10, 20, 50]
 REPEATS = 3
 FEWER = 8

@@ -16,7 +16,7 @@ from sparkrec.spark.buckets import number
 from sparkrec.spark.sources import require_columns
 
 _NONE = np.zeros(0, np.int64)
-NO_ITEMS = Catalogue(_NONE, np.zeros(0), np.zeros((0, 0), np.float32), (np.zeros(1, np.int64), _NONE))
+NO_ITEMS = Catalogue(_NONE, np.zeros(0), _NONE, np.zeros((0, 0), np.float32), (np.zeros(1, np.int64), _NONE))
 
 
 def catalogue_of(items: DataFrame | None, before: DataFrame | None) -> Catalogue:
@@ -50,7 +50,9 @@ def catalogue_of(items: DataFrame | None, before: DataFrame | None) -> Catalogue
         codes = column.flatten().dictionary_encode().indices.to_numpy().astype(np.int64)
         categories = Ragged.of_lengths(pc.list_value_length(column).fill_null(0).to_numpy(), codes).lists
     share = table["popularity"].to_numpy() if "popularity" in table.column_names else np.maximum(n, 1.0) / users
-    return Catalogue(ids, share, vectors, categories)
+    place = np.empty(len(ids), np.int64)
+    place[np.argsort(-share, kind="stable")] = np.arange(1, len(ids) + 1)
+    return Catalogue(ids, share, place, vectors, categories)
 
 
 def _vectors(table: pa.Table) -> F32:

@@ -94,9 +94,8 @@ class Judge:
         parts = {label: each for (side, label), each in of.items() if side == RELEVANT}
         relevant = {ALL: _relevant([*parts.values()], n, problem)}
         relevant |= {label: _relevant([each], n, problem) for label, each in parts.items() if label}
-        members = {
-            str(label): np.unique(own).astype(np.int64) for (side, label), (_, own) in of.items() if side == SEGMENT
-        }
+        groups = {label: own for (side, label), (_, own) in of.items() if side == SEGMENT and label is not None}
+        members = {label: np.unique(own).astype(np.int64) for label, own in groups.items()}
         if both := relevant.keys() & members.keys():
             problem("segments", len(both))
         had = [each for (side, _), each in of.items() if side == BEFORE]

@@ -110,7 +110,7 @@ def test_segments_are_of_users_who_may_be_in_several(spark):
     ranked, relevant = planted()
     recommended, truth = frames(spark, ranked, relevant)
     groups = {"even": range(0, 80, 2), "young": range(20), "nobody": [999]}
-    rows = [(user, name) for name, users in groups.items() for user in users]
+    rows = [(user, name) for name, users in groups.items() for user in users] + [(1, None)]
     tidy = evaluate(recommended, truth, NAMES, segments=spark.createDataFrame(rows, "user long, segment string"))
     assert {row.segment for row in tidy.collect()} == {"all", "even", "young"}
     for name in ("even", "young"):

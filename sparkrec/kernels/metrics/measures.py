@@ -29,17 +29,12 @@ class Catalogue(NamedTuple):
     ids: I64
     share: F64
     """(m,) of the users who had it before, above 0."""
+    place: I64
+    """(m,) of each item by popularity, the most popular 1; of equally popular ones the lower id first."""
     vectors: F32
     """(m, d)"""
     categories: Lists
     """(indptr (m + 1,), category numbers)"""
-
-    @property
-    def popularity_place(self) -> I64:
-        """(m,) of each item, the most popular 1; of equally popular ones the lower id first."""
-        place = np.empty(len(self.ids), np.int64)
-        place[np.argsort(-self.share, kind="stable")] = np.arange(1, len(self.ids) + 1)
-        return place
 
 
 class Relevant(NamedTuple):
@@ -77,7 +72,7 @@ Sums = tuple[F64, F64]
 OF_LISTS: dict[str, Callable[[Batch, Hits, Catalogue, int], F64]] = {
     "novelty": lambda batch, _, items, k: lists.novelty(batch.listed, items.share, k),
     "popularity": lambda batch, _, items, k: lists.popularity(batch.listed, items.share, k),
-    "serendipity": lambda batch, hits, items, k: lists.serendipity(batch.listed, hits, items.popularity_place, k),
+    "serendipity": lambda batch, hits, items, k: lists.serendipity(batch.listed, hits, items.place, k),
     "diversity": lambda batch, _, items, k: lists.diversity(batch.listed, items.vectors, k),
     "miscalibration": lambda batch, _, items, k: lists.miscalibration(batch.listed, batch.before, items.categories, k),
 }

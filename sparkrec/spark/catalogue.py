@@ -35,7 +35,9 @@ def catalogue_of(items: DataFrame | None, before: DataFrame | None) -> Catalogue
         rows = counted
     else:
         require_columns(items, ["item"], "items")
-        own = [name for name in ("popularity", "vector", "categories") if name in items.columns]
+        own = [F.col(name) for name in ("popularity", "vector") if name in items.columns]
+        if "categories" in items.columns:
+            own.append(F.array_compact(F.array_distinct("categories")).alias("categories"))
         rows = items.select(number(items, "item"), *own)
         rows = rows.withColumn("n", F.lit(1)) if counted is None else rows.join(counted, "item", "left")
     table = rows.toArrow().sort_by("item").combine_chunks()

@@ -48,9 +48,9 @@ def evaluate(
     segments         (user, segment), of which a user may have any number
     by               column of `recommendations` that tells runs apart, each of which is measured
     before           (user, item) that came before, for what has to do with popularity and with the taste of a user
-    items            (item) of the catalogue, with `vector` for diversity and `categories` for miscalibration, both
-                     arrays, and popularity, a share of users, instead of what `before` says of it; None: the items of
-                     `before`
+    items            (item) of the catalogue, with `vector` for diversity, `categories` for category_diversity and
+                     miscalibration, both arrays, and `popularity`, a share of users, instead of what `before` says of
+                     it; None: the items of `before`
     sampled_from     number of items that the candidates in `recommendations` were sampled from, for corrected metrics
     bootstrap        samples from which low and high are taken, between which the value is in 95 % of them; 0: they are
                      1.96 standard errors from it

@@ -162,7 +162,10 @@ class Question:
             ),
             "items or before, for the catalogue": (self.items is not None or self.before is not None, OF_ITEMS),
             "items with a column vector": ("vector" in columns, ("diversity",)),
-            "items with a column categories": ("categories" in columns, ("miscalibration",)),
+            "items with a column categories": (
+                "categories" in columns,
+                ("category_diversity", "miscalibration"),
+            ),
             "sampled_from, the size of the catalogue": (
                 self.sampled_from is not None,
                 tuple(name for name in self.metrics if name.startswith(CORRECTED)),

@@ -201,7 +201,7 @@ def catalogue(items=40, seed=3):
     """Vectors and categories of items."""
     rng = np.random.default_rng(seed)
     return rng.normal(size=(items, 4)).astype(np.float32), [
-        rng.choice(5, rng.integers(0, 3)).tolist() for _ in range(items)
+        rng.choice(5, rng.integers(0, 3), replace=False).tolist() for _ in range(items)
     ]
 
 
@@ -214,7 +214,8 @@ def test_lists_are_measured_by_what_came_before_and_what_items_are(spark):
     vectors, categories = catalogue()
     rows = [(item, vectors[item].tolist(), [f"c{each}" for each in categories[item]]) for item in range(40)]
     items = spark.createDataFrame(rows, "item long, vector array<float>, categories array<string>")
-    names = ["novelty", "popularity", "diversity", "serendipity", "popularity_lift", "miscalibration"]
+    names = ["novelty", "popularity", "diversity", "category_diversity", "serendipity", "popularity_lift"]
+    names.append("miscalibration")
     of_all = ["coverage", "entropy", "gini", "personalisation"]
     found = values(evaluate(recommended, truth, [*names, *of_all, "ndcg"], k=[3, 7], before=before, items=items))
 
@@ -231,6 +232,7 @@ def test_lists_are_measured_by_what_came_before_and_what_items_are(spark):
             "novelty": of_lists.novelty(of, share, k),
             "popularity": of_lists.popularity(of, share, k),
             "diversity": of_lists.diversity(of, vectors, k),
+            "category_diversity": of_lists.category_diversity(of, numbers, k),
             "serendipity": of_lists.serendipity(of, hits, place, k),
             "miscalibration": of_lists.miscalibration(of, past, numbers, k),
         }

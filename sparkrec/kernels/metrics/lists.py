@@ -6,9 +6,10 @@ i.
     novelty@k      1 / n_k sum_{r<=n_k} -log2 p_(i_r): self-information in bits (Zhou et al. 2010)
     popularity@k   1 / n_k sum_{r<=n_k} p_(i_r)
     diversity@k    1 - mean of cos(v_i, v_j) over pairs of different items among the first n_k (Ziegler et al. 2005)
+    category_diversity@k  the same with the share of the categories of two items that both have, |A & B| / |A | B|, in
+                   place of the cosine; items without any have nothing in common
     serendipity@k  1 / k sum_{r<=k} hit_r max(P_r - Q_(i_r), 0), with P_r = (m + 1 - r) / m of the place in the list and
                    Q_i the same of the place of item i in the list of the m items by popularity (Ge et al. 2010)
-
     miscalibration@k  sum_c p_c log2(p_c / q_c), in bits (Steck 2018): p_c is the share of category c in what the user
                    had before, of which each item divides 1 among its categories; q_c = .99 that in the first n_k items
                    + .01 p_c. 0: the list has the tastes of the user in proportion
@@ -53,6 +54,38 @@ def diversity(ranked: Lists, vectors: F32, k: int) -> F64:
     n = np.minimum(np.diff(start), k)
     found: F64 = 1.0 - ((sums**2).sum(axis=1) - itself) / np.maximum(n * (n - 1), 1)
     return np.where(n > 1, found, np.nan)
+
+
+def category_diversity(ranked: Lists, categories: Lists, k: int) -> F64:
+    """(u,) of lists (indptr, rows of `categories`), best first.
+
+    categories  (indptr, category numbers) of each item, in any order, none twice
+    """
+    found: F64 = _category_diversity(*ranked, *categories, int(categories[1].max(initial=-1)) + 1, k)
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _category_diversity(start: I64, items: I64, indptr: I64, categories: I64, n: int, k: int) -> F64:
+    found = np.full(len(start) - 1, np.nan)
+    has = np.zeros(n, np.bool_)
+    for u in range(len(start) - 1):
+        own = items[start[u] : min(start[u] + k, start[u + 1])]
+        common = 0.0
+        for a in range(len(own)):
+            first = categories[indptr[own[a]] : indptr[own[a] + 1]]
+            has[first] = True
+            for b in range(a):
+                second = categories[indptr[own[b]] : indptr[own[b] + 1]]
+                both = 0
+                for category in second:
+                    both += has[category]
+                if both:
+                    common += both / (len(first) + len(second) - both)
+            has[first] = False
+        if len(own) > 1:
+            found[u] = 1.0 - common / (len(own) * (len(own) - 1) / 2)
+    return found
 
 
 def serendipity(ranked: Lists, hits: Hits, popularity_place: I64, k: int) -> F64:

@@ -74,6 +74,7 @@ OF_LISTS: dict[str, Callable[[Batch, Hits, Catalogue, int], F64]] = {
     "popularity": lambda batch, _, items, k: lists.popularity(batch.listed, items.share, k),
     "serendipity": lambda batch, hits, items, k: lists.serendipity(batch.listed, hits, items.place, k),
     "diversity": lambda batch, _, items, k: lists.diversity(batch.listed, items.vectors, k),
+    "category_diversity": lambda batch, _, items, k: lists.category_diversity(batch.listed, items.categories, k),
     "miscalibration": lambda batch, _, items, k: lists.miscalibration(batch.listed, batch.before, items.categories, k),
 }
 """At a cutoff: what lists are like."""

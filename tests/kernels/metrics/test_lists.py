@@ -5,7 +5,14 @@ import pytest
 
 from sparkrec.kernels.metrics import counts
 from sparkrec.kernels.metrics.hits import find_hits
-from sparkrec.kernels.metrics.lists import diversity, miscalibration, novelty, popularity, serendipity
+from sparkrec.kernels.metrics.lists import (
+    category_diversity,
+    diversity,
+    miscalibration,
+    novelty,
+    popularity,
+    serendipity,
+)
 from tests.kernels.metrics.test_accuracy import lists
 
 
@@ -37,6 +44,18 @@ def test_diversity_is_one_less_the_mean_cosine_of_pairs():
             for j in first[:at]
         ]
         assert found[row] == pytest.approx(1 - np.mean(cosines), abs=1e-6)
+    assert np.isnan(found[3:]).all()
+
+
+def test_category_diversity_is_one_less_the_mean_overlap_of_pairs():
+    rng = np.random.default_rng(0)
+    categories = [rng.choice(6, rng.integers(0, 4), replace=False).tolist() for _ in range(20)]
+    ranked = [rng.permutation(20)[:n].tolist() for n in (12, 5, 2, 1, 0)]
+    found = category_diversity(lists(*ranked), lists(*categories), 5)
+    for row, own in enumerate(ranked[:3]):
+        pairs = [(set(categories[i]), set(categories[j])) for at, i in enumerate(own[:5]) for j in own[:5][:at]]
+        overlap = [len(a & b) / len(a | b) if a | b else 0.0 for a, b in pairs]
+        assert found[row] == pytest.approx(1 - np.mean(overlap))
     assert np.isnan(found[3:]).all()
 
 

@@ -182,6 +182,7 @@ def _sections(runs: list[_Evaluation], names: list[str]) -> list[dict[str, Any]]
     shown = {metric: ks for metric, ks in at_cutoff.items() if metric in _SPREAD}
     segments = [each for each in runs[0].about["segments"] if each != "all"]
     largest = [f"{metric}@{max(ks)}" for metric, ks in liked.items() if metric in ("ndcg", "recall")]
+    trained = any(run.training for run in runs)
     measured = [*dict.fromkeys(key for run in runs for each in run.training for key in each if "@" in key)]
     return [
         {"title": "By cutoff", "plots": [_curves(runs, metric, ks) for metric, ks in liked.items() if len(ks) > 1]},
@@ -190,7 +191,7 @@ def _sections(runs: list[_Evaluation], names: list[str]) -> list[dict[str, Any]]
             "title": "What is shown",
             "plots": [_bars(runs, f"{metric}@{max(ks)}", ["all", *segments]) for metric, ks in shown.items()],
         },
-        {"title": "Training", "plots": [_training(runs, key) for key in ("loss", *measured)] if measured else []},
+        {"title": "Training", "plots": [_training(runs, key) for key in ("loss", *measured)] if trained else []},
     ]
 
 

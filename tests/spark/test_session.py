@@ -1,9 +1,9 @@
-"""Versions that do not fit together are refused in a sentence."""
+"""Versions that do not fit together are refused in a sentence; settings of a moment are put back."""
 
 import pytest
 
 from sparkrec.errors import EnvironmentMismatch
-from sparkrec.spark.session import check_versions, delta_coordinate
+from sparkrec.spark.session import check_versions, delta_coordinate, small_rows
 
 
 def test_the_coordinate_of_delta_follows_the_version_of_spark():
@@ -35,3 +35,15 @@ def test_a_session_without_delta_is_told_how_to_get_it(spark):
 
     with pytest.raises(EnvironmentMismatch, match="has no Delta. Submit with --properties-file"):
         require_delta(Bare())
+
+
+@pytest.mark.spark
+def test_batches_of_small_rows_are_a_setting_of_the_moment(spark):
+    names = [f"spark.sql.execution.arrow.{each}" for each in ("maxBytesPerBatch", "maxRecordsPerBatch")]
+    before = [spark.conf.get(name) for name in names]
+    with small_rows(spark):
+        assert [spark.conf.get(name) for name in names] != before
+    assert [spark.conf.get(name) for name in names] == before
+    with pytest.raises(KeyError), small_rows(spark):
+        raise KeyError
+    assert [spark.conf.get(name) for name in names] == before

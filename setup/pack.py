@@ -13,6 +13,8 @@ import venv_pack
 SPARK = ["pyspark/jars", "pyspark/examples", "pyspark/data"]
 TOOLS = ["cmake*", "mypy*", "ruff*", "pip", "setuptools", "pytest*", "_pytest", "grimp*"]
 DISPENSABLE = ["matplotlib*", "mpl_toolkits", "fontTools", "fonttools*", "pillow*", "PIL", "implicit*"]
+PEERS = ["sklearn", "scikit_learn*", "ranx*", "torchmetrics*", "lightning_utilities*", "*pytrec_eval*", "hypothesis*"]
+PEERS += ["_hypothesis*", "fastparquet*", "cramjam*", "lxml*", "seaborn*", "ir_datasets*", "narwhals*", "joblib*"]
 TORCH = ["torch*", "nvidia*", "triton*", "horovod*", "functorch", "sympy*", "networkx*", "cuda*", "cu*_*"]
 
 
@@ -24,12 +26,16 @@ def main() -> None:
     environment = venv_pack.Env(".venv")
     site = next(Path(".venv/lib").glob("python3.*/site-packages")).relative_to(".venv")
     # The editable install points at this checkout, which executors do not have: its sources go in by themselves.
-    unwanted = ["__editable__*", *SPARK, *TOOLS, *DISPENSABLE, *([] if arguments.with_torch else TORCH)]
+    unwanted = ["__editable__*", *SPARK, *TOOLS, *DISPENSABLE, *PEERS, *([] if arguments.with_torch else TORCH)]
     for name in unwanted:
         environment = environment.exclude(f"{site}/{name}").exclude(f"{site}/{name}/*")
     environment = environment.exclude("bin/ruff").exclude(".*")
     # Compiled kernels too: executors take them as they are while the sources keep their times, else compile anew.
-    for source in [*Path("sparkrec").rglob("*.py"), *Path("sparkrec").rglob("__pycache__/*.nb[ci]")]:
+    for source in [
+        *Path("sparkrec").rglob("*.py"),
+        *Path("sparkrec").rglob("*.html"),
+        *Path("sparkrec").rglob("__pycache__/*.nb[ci]"),
+    ]:
         environment.files.append(venv_pack.core.File(str(source.resolve()), f"{site}/{source}"))
     Path(arguments.archive).parent.mkdir(parents=True, exist_ok=True)
     environment.pack(output=arguments.archive, force=True, compress_level=1)

@@ -128,7 +128,7 @@ def _differences(runs: list[_Evaluation]) -> tuple[dict[tuple[str, str], tuple[f
         both = first.join(table, "user", join_type="inner", right_suffix=" of other")
         for name in first.column_names:
             if name != "user" and name in table.column_names:
-                each = _column(both, f"{name} of other") - _column(both, name)
+                each = both[f"{name} of other"].to_numpy() - both[name].to_numpy()
                 each = each[~np.isnan(each)]
                 if len(each) > 1:
                     mean, p = mean_test(each)
@@ -147,10 +147,6 @@ def _users(run: _Evaluation) -> pa.Table | None:
     """What each user contributes, where that was kept."""
     parts = [*storage.read_parquet(f"{run.run.path}/users")]
     return pa.concat_tables(parts) if parts else None
-
-
-def _column(table: pa.Table, name: str) -> Any:
-    return table[name].to_numpy()
 
 
 def _examples(runs: list[_Evaluation]) -> list[dict[str, Any]]:

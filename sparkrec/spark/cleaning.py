@@ -8,7 +8,7 @@ from pyspark.sql import types as T
 
 from sparkrec.config import IngestSettings
 from sparkrec.errors import IngestError
-from sparkrec.spark.sources import require_columns
+from sparkrec.spark.sources import MALFORMED, require_columns
 
 _LONGS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
 _NUMBERS = (*_LONGS, T.FloatType, T.DoubleType, T.DecimalType)
@@ -17,8 +17,8 @@ _NUMBERS = (*_LONGS, T.FloatType, T.DoubleType, T.DecimalType)
 def clean(frame: DataFrame, settings: IngestSettings) -> DataFrame:
     """Columns of `tables.INTERACTIONS` without `batch`, then what is kept of the source row.
 
-    reason       null for a good row, else the first that holds of null_user, null_item, null_rating,
-                 rating_not_finite, rating_out_of_range, bad_timestamp and null_timestamp
+    reason       null for a good row, else the first that holds of malformed, bad_encoding, null_user, null_item,
+                 null_rating, rating_not_finite, rating_out_of_range, bad_timestamp and null_timestamp
     source_file  where the row came from
     row          the source row as JSON, of a rejected row only
     digest       64-bit hash of the source row
@@ -32,6 +32,7 @@ def clean(frame: DataFrame, settings: IngestSettings) -> DataFrame:
     timestamp, timestamp_given = _timestamp(frame, columns.timestamp, settings.timestamp_format)
     absurd = F.abs(rating) > settings.max_abs_rating
     reasons = [
+        *_of_text(frame, mapped),
         (user.isNull(), "null_user"),
         (item.isNull(), "null_item"),
         (rating.isNull(), "null_rating"),
@@ -63,6 +64,16 @@ def clean(frame: DataFrame, settings: IngestSettings) -> DataFrame:
         F.when(reason.isNotNull(), F.to_json(F.struct(*source))).alias("row"),
         F.xxhash64(*hashable).alias("digest"),
     )
+
+
+def _of_text(frame: DataFrame, mapped: list[str | None]) -> list[tuple[Column, str]]:
+    """What can be wrong with a row of a text file: it is malformed, or a column that is used has bytes that are no
+    characters, for which readers put U+FFFD."""
+    if MALFORMED not in frame.columns:
+        return []
+    texts = [_column(name) for name in mapped if name and isinstance(frame.schema[name].dataType, T.StringType)]
+    broken = [text.contains("\ufffd") for text in texts]
+    return [(_column(MALFORMED).isNotNull(), "malformed"), *((each, "bad_encoding") for each in broken)]
 
 
 def _column(name: str) -> Column:

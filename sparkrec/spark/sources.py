@@ -2,35 +2,83 @@
 
 from __future__ import annotations
 
-from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from sparkrec.config import IdSource, SourceSettings
 from sparkrec.errors import InputError
+from sparkrec.spark.failures import FAILURES, mended, reason
+
+MALFORMED = "_malformed"
+"""Column of `read_log`: the text of a row that is not read as it is meant, else null."""
+
+_CSV = {
+    "header": "true",
+    "enforceSchema": "false",  # each file has the same columns in the same order, or is refused
+    "columnPruning": "false",  # to see all of a header, and rows of another length
+    "escape": '"',  # a quote in a quoted text is doubled (RFC 4180)
+}
 
 
 def read_source(spark: SparkSession, source: SourceSettings) -> DataFrame:
     """The rows of a source, lazily.
 
-    CSV columns are strings unless `inferSchema` is among the options. Raises InputError when nothing is there.
+    CSV columns are strings unless `inferSchema` is among the options. Raises InputError when nothing is there, or it
+    cannot be read. Files with other columns than the first, and rows that are malformed, make the job fail that reads
+    them: within `failures.mendable`, with an InputError that names the file.
     """
-    reader = spark.read.format(source.format)
-    if source.format == "csv":
-        reader = reader.option("header", "true")
-    for key, value in source.options.items():
-        reader = reader.option(key, value)
+    return _load(_reader(spark, source, {"mode": "FAILFAST"}), source)
+
+
+def read_log(spark: SparkSession, source: SourceSettings) -> DataFrame:
+    """As `read_source`, with malformed rows of text files: their text is in a last column, MALFORMED.
+
+    Such are rows of CSV that are longer or shorter than the header, or hold a quoted text that ends too early, and
+    lines of JSON that are none.
+    """
+    if source.format not in ("csv", "json"):
+        return read_source(spark, source)
+    permissive = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": MALFORMED}
+    found = _load(_reader(spark, source, permissive), source).schema
+    kept = [field for field in found if field.name != MALFORMED]
+    schema = T.StructType([*kept, T.StructField(MALFORMED, T.StringType())])
+    frame = _load(_reader(spark, source, permissive).schema(schema), source)
+    if source.format == "csv" and not {"escape", "quote"}.intersection(source.options):
+        texts = [column(field.name) for field in kept if isinstance(field.dataType, T.StringType)]
+        unread = [F.when(text.rlike(r'^".*\\"'), text) for text in texts]  # quotes that backslashes escape
+        frame = frame.withColumn(MALFORMED, F.coalesce(MALFORMED, *unread))
+    return frame
+
+
+def _reader(spark: SparkSession, source: SourceSettings, options: dict[str, str]) -> DataFrameReader:
+    form = _CSV if source.format == "csv" else {}
+    return spark.read.format(source.format).options(**(form | options | source.options))
+
+
+def _load(reader: DataFrameReader, source: SourceSettings) -> DataFrame:
     try:
         frame = reader.load(source.path)
         _ = frame.schema  # Connect analyses lazily
-    except AnalysisException as error:
-        reason = {
+    except FAILURES as error:
+        if (known := mended(error)) is not None:
+            raise known from None
+        condition = error.getCondition() if isinstance(error, PySparkException) else None
+        why = {
             "PATH_NOT_FOUND": "there is no such file or folder",
             "UNABLE_TO_INFER_SCHEMA": "there is no data in it",
-        }.get(error.getCondition() or "", f"it is not readable as {source.format}")
+        }.get(condition or "", f"it is not readable as {source.format} ({reason(error)})")
         raise InputError(
-            f"cannot read {source.path}: {reason}. Correct source.path (a file, folder or glob) or source.format."
+            f"cannot read {source.path}: {why}. Correct source.path (a file, folder or glob), source.format or "
+            "source.options."
         ) from None
     return frame
+
+
+def column(name: str) -> Column:
+    """A column by its exact name, dots and all."""
+    return F.col("`" + name.replace("`", "``") + "`")
 
 
 def require_columns(frame: DataFrame, wanted: list[str], label: str) -> None:
@@ -46,4 +94,4 @@ def read_ids(spark: SparkSession, ids: IdSource) -> DataFrame:
     """The distinct, non-null ids of a list, in a column `id`."""
     frame = read_source(spark, ids.source)
     require_columns(frame, [ids.column], ids.source.path)
-    return frame.select(frame[ids.column].alias("id")).dropna().distinct()
+    return frame.select(column(ids.column).alias("id")).dropna().distinct()

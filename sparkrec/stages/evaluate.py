@@ -21,6 +21,7 @@ from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.measuring import metrics_of, overall
 from sparkrec.spark.model import Model
 from sparkrec.spark.ranking import Rankings
+from sparkrec.stages.running import stage
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def inputs(settings: EvaluateSettings, lake: Lake) -> dict[str, Any]:
     return {"model": run.reference, "dataset": run.inputs["dataset"]}
 
 
+@stage("evaluate")
 def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
     """Every metric into the table `metrics` and a `metrics.json` beside the manifest; see `spark.measuring`.
 

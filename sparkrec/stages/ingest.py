@@ -16,7 +16,8 @@ from sparkrec.config import IngestSettings
 from sparkrec.errors import IngestError
 from sparkrec.spark.cleaning import clean
 from sparkrec.spark.lake import Lake
-from sparkrec.spark.sources import read_source
+from sparkrec.spark.sources import MALFORMED, read_log
+from sparkrec.stages.running import stage
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +45,14 @@ def inputs(settings: IngestSettings, lake: Lake) -> dict[str, Any]:
     return {"table": settings.table, "version": lake.table_version(settings.table) if known else None}
 
 
+@stage("ingest")
 def ingest(settings: IngestSettings, lake: Lake) -> Batch:
     """Append a batch, once: the same batch again does nothing, its id with other content is an IngestError.
 
     The batch is announced with its content hash before the first row is written and closed after the last, and each
     write is one commit that Delta refuses to repeat. So a run killed anywhere is completed by running it again.
     """
-    source = read_source(lake.spark, settings.source)
+    source = read_log(lake.spark, settings.source)
     rows = clean(source, settings).persist()
     try:
         content, counts = _digest(rows, settings)
@@ -118,19 +120,30 @@ def _refuse_bad_batch(counts: dict[str | None, int], settings: IngestSettings) -
     if good == 0:
         raise IngestError(
             f"all {total:,} rows of {settings.source.path} are rejected ({reasons}). "
-            "Check `columns` and `timestamp_format` against the source."
+            f"Check `columns` and `timestamp_format` against the source.{_of_text(counts)}"
         )
     if total - good > settings.max_rejected * total:
         raise IngestError(
             f"{total - good:,} of {total:,} rows of {settings.source.path} are rejected ({reasons}): more than "
-            f"max_rejected = {settings.max_rejected:g} of them. Nothing was written. Mend the source, or raise it."
+            f"max_rejected = {settings.max_rejected:g} of them. Nothing was written. Mend the source, or "
+            f"raise it.{_of_text(counts)}"
         )
+
+
+def _of_text(counts: dict[str | None, int]) -> str:
+    """What helps where rows of a text file were not read as they are meant."""
+    hints = {
+        "malformed": " Malformed rows have other fields than the header: source.options has multiLine for line breaks "
+        "in quoted texts, escape for quotes after a backslash, sep for what divides fields.",
+        "bad_encoding": " Bytes that are not UTF-8: set source.options.encoding.",
+    }
+    return "".join(hint for kind, hint in hints.items() if counts.get(kind))
 
 
 def _check_drift(lake: Lake, settings: IngestSettings, source: DataFrame, good: DataFrame) -> None:
     """Note a column nobody mapped; refuse one that is missing or has another type than in the table."""
     columns = settings.columns
-    mapped = {columns.user, columns.item, columns.rating, columns.timestamp, columns.event, *columns.context}
+    mapped = {columns.user, columns.item, columns.rating, columns.timestamp, columns.event, *columns.context, MALFORMED}
     extra = [name for name in source.columns if name not in mapped]
     if extra:
         log.warning("columns of the source that are not kept: %s (name them in columns.context to keep them)", extra)

@@ -31,6 +31,7 @@ from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.sequences import sequences
 from sparkrec.spark.sources import require_columns
 from sparkrec.spark.splits import PARTS, check, needs_time, split
+from sparkrec.stages.running import stage
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ def pin(lake: Lake, table: str, version: int | None = None) -> dict[str, Any]:
     return {"table": table, "id": lake.table_id(table), "version": version}
 
 
+@stage("prepare")
 def prepare(settings: PrepareSettings, lake: Lake) -> Run:
     """Make one dataset and publish it; tables and columns as in `sparkrec.tables`.
 

@@ -26,6 +26,7 @@ from sparkrec.spark.rows import dense
 from sparkrec.spark.sources import read_ids
 from sparkrec.stages.asking import Asking
 from sparkrec.stages.prepare import interactions_of, pin
+from sparkrec.stages.running import stage
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ def inputs(settings: RecommendSettings, lake: Lake) -> dict[str, Any]:
     return pinned
 
 
+@stage("recommend")
 def recommend(settings: RecommendSettings, lake: Lake) -> Run:
     """Top k of each user into the table `recommendations`, in one commit that is made at most once.
 

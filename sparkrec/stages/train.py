@@ -11,6 +11,7 @@ from sparkrec.errors import InputError, TrainError
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.stages.registry import fit
+from sparkrec.stages.running import stage
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ def inputs(settings: TrainSettings, lake: Lake) -> dict[str, Any]:
     return pinned
 
 
+@stage()
 def train(settings: TrainSettings, lake: Lake) -> Run:
     """Fit, save, publish; a finished run is found again, an unfinished one resumes from its last snapshot."""
     pinned = inputs(settings, lake)

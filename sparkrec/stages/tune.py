@@ -26,6 +26,7 @@ from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.measuring import measure
 from sparkrec.stages.registry import fit
+from sparkrec.stages.running import stage
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ def inputs(settings: TuneSettings, lake: Lake) -> dict[str, Any]:
     return {"dataset": lake.finished_run("prepare", settings.dataset).reference}
 
 
+@stage()
 def tune(settings: TuneSettings, lake: Lake) -> Run:
     """Measure every trial, write them to `trials`, and the best one's train config to `settings.best`."""
     pinned = inputs(settings, lake)

@@ -1,0 +1,85 @@
+"""Failures of Spark that its user can mend, told in a sentence instead of stacks of Java and Python."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+
+from sparkrec.errors import EnvironmentMismatch, InputError, SparkrecError
+
+FAILURES = (PySparkException, Py4JJavaError)
+"""What Spark raises: the latter for what failed in a task."""
+
+_FILE = re.compile(r"\[FAILED_READ_FILE[.\w]*\] Encountered error while reading file (.+?)\.(?:\s|$)")
+_MALFORMED = re.compile(r"\[MALFORMED_RECORD_IN_PARSING[.\w]*\]")
+_NOT_CAST = re.compile(r"\[CAST_INVALID_INPUT\] (The value .+? because it is malformed)")
+_CAUSE = re.compile(
+    r"^Caused by: [\w.$]+(?:: (.*?))?(?=\n\s+at |\n\s*\.\.\. |\nCaused by: |\Z)", re.DOTALL | re.MULTILINE
+)
+_LABELS = re.compile(r"\[[A-Z_]+(?:\.[A-Z_]+)?\] |\s*SQLSTATE: \w+|\n?CSV file: \S+")
+_NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
+_OTHER_VERSION = re.compile(r"\[PYTHON_VERSION_MISMATCH\][^:\n]*: (\d+\.\d+)")
+_NO_PROGRAM = re.compile(r'Cannot run program "([^"]+)"')
+
+
+@contextmanager
+def mendable() -> Iterator[None]:
+    """Raise what Spark raises within as a SparkrecError, where it is one of what a user can mend."""
+    try:
+        yield
+    except FAILURES as error:
+        if (known := mended(error)) is None:
+            raise
+        raise known from None
+
+
+def mended(error: Exception) -> SparkrecError | None:
+    """The error that tells what to do about a failure of Spark; None where it may be anything.
+
+    EnvironmentMismatch where workers run another Python, InputError where a file cannot be read or a value is no number
+    or time.
+    """
+    text = str(error)
+    if workers := _workers(text):
+        return EnvironmentMismatch(
+            f"the workers {workers}, but the driver runs Python {_version()} of {sys.executable}. Set PYSPARK_PYTHON "
+            "to it before the session starts, or take that of `sparkrec.session()`; on a cluster send the environment "
+            "of the driver with the job, as `make pack` and spark-submit --archives do."
+        )
+    if file := _FILE.search(text):
+        return InputError(f"cannot read {file[1]}: {reason(error)}. Mend the file, or leave it out.")
+    if _MALFORMED.search(text):
+        return InputError(f"there is a malformed record: {reason(error)}. Mend the source.")
+    if value := _NOT_CAST.search(text):
+        return InputError(f"{value[1]}. Mend the source.")
+    return None
+
+
+def reason(error: Exception) -> str:
+    """What Spark says of a failure: the innermost cause that says anything, on one line."""
+    said = [cause for cause in _CAUSE.findall(str(error)) if cause.strip()]
+    text = said[-1] if said else str(error).split("\n\tat ")[0]
+    return " ".join(_LABELS.sub("", text).split()).rstrip(".")[:500]
+
+
+def _workers(text: str) -> str | None:
+    """What is wrong with the Python of the workers."""
+    if version := _OTHER_VERSION.search(text):
+        return f"run Python {version[1]}"
+    if (module := _NO_MODULE.search(text)) and find_spec(module[1].partition(".")[0]):  # here it is
+        ran = os.environ.get("PYSPARK_PYTHON", "python3")
+        return f"run {ran}, which has no module {module[1]!r}"
+    if program := _NO_PROGRAM.search(text):
+        return f"were to run {program[1]}, which cannot be started"
+    return None
+
+
+def _version() -> str:
+    return ".".join(map(str, sys.version_info[:2]))

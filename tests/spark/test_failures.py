@@ -1,0 +1,49 @@
+"""Failures of Spark are told in a sentence: what a worker lacks, which file, which value."""
+
+import sys
+
+import pytest
+from pyspark.errors import PySparkException
+
+from sparkrec.errors import EnvironmentMismatch, InputError
+from sparkrec.spark.failures import mendable, mended
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "ModuleNotFoundError: No module named 'numpy.linalg'\n\tat org",
+            "which has no module 'numpy.linalg', but the",
+        ),
+        (
+            "ModuleNotFoundError: No module named 'sparkrec'",
+            "which has no module 'sparkrec', but the driver runs Python",
+        ),
+        (
+            "[PYTHON_VERSION_MISMATCH] Python in worker has different version: 3.9 than that in driver: 3.11, PySpark",
+            "the workers run Python 3.9, but the driver runs Python 3",
+        ),
+        ('java.io.IOException: Cannot run program "python9": error=2', "were to run python9, which cannot be started"),
+    ],
+)
+def test_workers_of_another_python_are_told_what_to_set(text, message):
+    error = mended(PySparkException(text))
+    assert isinstance(error, EnvironmentMismatch)
+    assert message in str(error)
+    assert f"{sys.executable}. Set PYSPARK_PYTHON to it" in str(error)
+
+
+def test_what_may_be_anything_is_left_as_it_is():
+    assert mended(PySparkException("ModuleNotFoundError: No module named 'of_a_user_elsewhere'")) is None
+    error = PySparkException("Job aborted.")
+    with pytest.raises(PySparkException) as raised, mendable():
+        raise error
+    assert raised.value is error
+
+
+@pytest.mark.spark
+def test_a_text_that_is_no_number_is_told_with_the_text(spark):
+    texts = spark.createDataFrame([("4,5",)], "r string")
+    with pytest.raises(InputError, match=r"^The value '4,5' of the type .STRING. cannot be cast to"), mendable():
+        texts.selectExpr("cast(r AS float)").collect()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
+from contextlib import suppress
 from types import FrameType
 
 import click
@@ -14,7 +16,10 @@ from sparkrec import __version__
 from sparkrec.configfile import load
 from sparkrec.errors import SparkrecError
 
-_INTERRUPTED = "interrupted. What was finished is kept; run the same command to go on."
+_ENDED = {
+    signal.SIGINT: "interrupted. What was finished is kept; run the same command to go on.",
+    signal.SIGTERM: "terminated. What was finished is kept; run the same command to go on.",
+}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -109,20 +114,29 @@ def _run_stage(name: str, config: str | None, overrides: tuple[str, ...], dry_ru
 
 
 class _Interruption:
-    """Ctrl-C reaches the Python workers too, so what ends the run may be a failed job instead of KeyboardInterrupt.
+    """Ctrl-C reaches the Python workers too, so what ends the run may be a failed job instead of KeyboardInterrupt; and
+    so may SIGTERM.
 
     Where a finalizer runs, and Py4J's run all the time, Python prints what is raised and goes on: raise it again.
     """
 
-    came = False
+    came: signal.Signals | None = None
+    """The first one, SIGINT or SIGTERM."""
 
     def listen(self) -> None:
-        signal.signal(signal.SIGINT, self._came)
-        signal.signal(signal.SIGALRM, self._came)
+        self.listen_to(*_ENDED, signal.SIGALRM)
         sys.unraisablehook = self._swallowed
 
+    def listen_to(self, *numbers: signal.Signals) -> None:
+        for number in numbers:
+            signal.signal(number, self._came)
+
     def _came(self, number: int, frame: FrameType | None) -> None:
-        self.came = True
+        if self.came is None and number in _ENDED:
+            self.came = signal.Signals(number)
+            # What ends with the run is not logged. By a thread: Py4J's connection of this one may wait for an answer.
+            logging.getLogger("py4j").setLevel(logging.CRITICAL)
+            threading.Thread(target=_silence_spark, daemon=True).start()
         raise KeyboardInterrupt
 
     @staticmethod
@@ -139,23 +153,36 @@ _interruption = _Interruption()
 def main(stage: str | None = None) -> None:
     """Run the command line; `stage` is given by a job, whose arguments are those of its stage.
 
-    Exit codes: 0 done, 1 the input or the run is at fault, 2 the settings are, 130 interrupted.
+    Exit codes: 0 done, 1 the input or the run is at fault, 2 the settings are, 130 interrupted, 143 terminated.
     """
+    _interruption.listen_to(signal.SIGTERM)  # Spark sees to Ctrl-C until its session is there
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("py4j").setLevel(logging.ERROR)
     arguments = [stage, *sys.argv[1:]] if stage else sys.argv[1:]
     try:
         sparkrec.main(arguments, prog_name="sparkrec", standalone_mode=False)
-    except SparkrecError as error:
-        _leave(str(error), error.exit_code)
-    except click.ClickException as error:
-        _leave(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _leave(_INTERRUPTED, 130)
-    except Exception:
-        if not _interruption.came:
-            raise
-        _leave(_INTERRUPTED, 130)
+        _leave_on(_interruption.came or signal.SIGINT)
+    except Exception as error:
+        if _interruption.came is not None:
+            _leave_on(_interruption.came)
+        if isinstance(error, SparkrecError):
+            _leave(str(error), error.exit_code)
+        if isinstance(error, click.ClickException):
+            _leave(error.format_message(), error.exit_code)
+        raise
+
+
+def _silence_spark() -> None:
+    from pyspark import SparkContext
+
+    with suppress(Exception):  # it may be gone already
+        if context := SparkContext._active_spark_context:
+            context.setLogLevel("OFF")
+
+
+def _leave_on(number: signal.Signals) -> None:
+    _leave(_ENDED[number], 128 + number)
 
 
 def _leave(message: str, code: int) -> None:

@@ -106,3 +106,24 @@ except KeyboardInterrupt:
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (ended.stdout, ended.stderr) == ("interrupted\n", "")
+
+
+def test_sigterm_ends_a_command_with_one_sentence_and_exit_code_143():
+    program = """
+import os, signal, sys, time
+from sparkrec import cli
+
+@cli.sparkrec.command()
+def wait():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    except KeyboardInterrupt:
+        raise RuntimeError("Answer from Java side is empty") from None  # what a lost JVM may make of it
+
+sys.argv = ["sparkrec", "wait"]
+cli.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 143
+    assert ended.stderr == "error: terminated. What was finished is kept; run the same command to go on.\n"

@@ -9,6 +9,7 @@ from sparkrec.config.base import (
     StageSettings,
     TableName,
 )
+from sparkrec.config.data import DataFacts, ModelKind, chosen, values_of
 from sparkrec.config.features import (
     CategoricalField,
     DateField,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import Self
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 """A dataset, model or batch: letters, digits, `_`, `.` and `-`. It becomes part of a path."""
@@ -22,6 +23,10 @@ class Settings(BaseModel):
     """Base of all settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    def filled(self, **values: object) -> Self:
+        """A copy in which each of these settings that is None has this value."""
+        return self.model_copy(update={name: value for name, value in values.items() if getattr(self, name) is None})
 
 
 class SparkSettings(Settings):

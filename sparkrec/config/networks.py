@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
 
-from sparkrec.config.base import Reference, Settings
+from sparkrec.config.base import Reference
+from sparkrec.config.data import DataFacts, ModelKind, significant
 from sparkrec.config.training import TrainingSettings
 
+MOST_ITEMS = 50_000
+"""Of a softmax over all items, where nothing else is said."""
 
-class NetworkSettings(Settings):
+
+class NetworkSettings(ModelKind):
+    """What all models that torch trains have."""
+
     training: TrainingSettings = TrainingSettings()
+
+    def suited(self, data: DataFacts) -> Self:
+        return self.model_copy(update={"training": self.training.suited(data, self._usual(data))})
+
+    def _usual(self, data: DataFacts) -> dict[str, Any]:
+        """Settings of training that suit the kind: adagrad takes steps by how often a row was read, which holds from
+        thousands of rows to millions where a rate of adam does not."""
+        if data.values == "ratings":  # in deviations: a scale of 1 to 10 is no other than one of 1 to 5
+            scale = data.deviation or 1.0
+            root = scale**0.5
+            usual: dict[str, Any] = {"loss": "squared", "negatives": 0, "optimizer": "adagrad"}
+            usual |= {"learning_rate": 0.1 * root, "init_scale": 0.2 * root, "user_l2": 0.08 * scale}
+            usual |= {"item_l2": 0.08 * scale}
+        else:
+            loss = ("log_loss", 0) if data.values == "clicks" else ("bce", 8)
+            usual = {"loss": loss[0], "negatives": loss[1], "optimizer": "adagrad", "learning_rate": 0.08}
+            usual |= {"init_scale": 0.1, "user_l2": 0.05 * data.scarcity, "item_l2": 0.0125 * data.scarcity}
+        return {name: significant(value) if isinstance(value, float) else value for name, value in usual.items()}
 
 
 class MfSettings(NetworkSettings):
@@ -160,13 +185,23 @@ class SequenceNetworkSettings(NetworkSettings):
     dim: int = Field(64, ge=1)
     """Length of the vectors of items."""
 
+    def suited(self, data: DataFacts) -> Self:
+        training = self.training.suited(data, self._usual(data), sequences=True)
+        return self.model_copy(update={"training": training})
+
+    def _usual(self, data: DataFacts) -> dict[str, Any]:
+        whole = data.items <= MOST_ITEMS
+        usual: dict[str, Any] = {"loss": "full_softmax" if whole else "softmax", "negatives": 0 if whole else 128}
+        usual |= {"optimizer": "adagrad", "learning_rate": 0.05, "init_scale": 0.1, "user_l2": 0.0, "item_l2": 0.0}
+        return usual
+
 
 class Item2vecSettings(SequenceNetworkSettings):
     """Items by those around them (Barkan and Koenigstein 2016): word2vec (Mikolov et al. 2013) on histories. Who asks
     is the mean of the items of the history."""
 
     kind: Literal["item2vec"] = "item2vec"
-    training: TrainingSettings = TrainingSettings(negatives=5, popularity_power=0.75)
+    training: TrainingSettings = TrainingSettings(popularity_power=0.75)
     architecture: Literal["skip_gram", "cbow"] = "skip_gram"
     """skip_gram: each of those around an event predicts it; cbow: their mean does."""
     window: int = Field(5, ge=1)
@@ -176,13 +211,23 @@ class Item2vecSettings(SequenceNetworkSettings):
     shuffle: bool = False
     """Whether the order of a history is nothing: it is drawn anew in each epoch."""
 
+    def _usual(self, data: DataFacts) -> dict[str, Any]:
+        usual: dict[str, Any] = {
+            "loss": "bce",
+            "negatives": 5,
+            "optimizer": "adagrad",
+            "learning_rate": 0.05,
+            "init_scale": 0.1,
+        }
+        return usual | {"user_l2": 0.0, "item_l2": 0.0}
+
     @model_validator(mode="after")
     def _has_a_kernel(self) -> Item2vecSettings:
         training = self.training
         for name, expected in (("loss", "bce"), ("negative_sampling", "items"), ("device", "cpu"), ("accumulate", 1)):
-            if (found := getattr(training, name)) != expected:
+            if (found := getattr(training, name)) not in (None, expected):
                 raise ValueError(f"training.{name} of item2vec: found {found}, expected {expected}")
-        if not training.negatives:
+        if training.negatives == 0:
             raise ValueError("training.negatives of item2vec: found 0, expected 1 or more")
         return self
 
@@ -191,6 +236,9 @@ class FpmcSettings(SequenceNetworkSettings):
     """Factorized personalized Markov chain (Rendle et al. 2010): the user, and the last event."""
 
     kind: Literal["fpmc"] = "fpmc"
+
+    def _usual(self, data: DataFacts) -> dict[str, Any]:
+        return super()._usual(data) | {"learning_rate": 0.08, "user_l2": 0.05, "item_l2": 0.005}
 
 
 class _DropoutSettings(SequenceNetworkSettings):

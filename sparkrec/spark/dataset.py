@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from sparkrec import storage
-from sparkrec.config import SequenceSettings
+from sparkrec.config import DataFacts, SequenceSettings, values_of
 from sparkrec.errors import ConfigError, InputError
 from sparkrec.fields import Layout
 from sparkrec.spark.lake import Lake
@@ -91,6 +92,25 @@ class Dataset:
     def sequences(self) -> DataFrame:
         """Columns as `tables.SEQUENCES`."""
         return self.train.sparkSession.read.parquet(f"{self.folder}/sequences")
+
+    def facts(self, include_validation: bool = False) -> DataFacts:
+        """What settings are chosen by that are left to the data: one pass over train, one over validation."""
+        columns = F.count("*"), F.avg("confidence"), F.stddev("value"), F.min("value"), F.approx_count_distinct("value")
+        rows, confidence, deviation, lowest, different = self.observed(include_validation).agg(*columns).collect()[0]
+        held_out = None
+        if not include_validation:
+            n, least, several = self.validation.agg(F.count("*"), *columns[3:]).collect()[0]
+            held_out = values_of(self.explicit, several, least) if n else None
+        return DataFacts(
+            users=self.users.count(),
+            items=self.items.count(),
+            rows=rows,
+            explicit=self.explicit,
+            held_out=held_out,
+            confidence=confidence or 1.0,
+            deviation=deviation or 0.0,
+            values=values_of(self.explicit, different, lowest or 0.0),
+        )
 
     def observed(self, include_validation: bool) -> DataFrame:
         """What a model is fitted to."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from sparkrec import storage
 from sparkrec.config import TrainSettings
-from sparkrec.errors import InputError, TrainError
+from sparkrec.errors import InputError
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.stages.registry import fit
@@ -31,13 +31,11 @@ def train(settings: TrainSettings, lake: Lake) -> Run:
     if run.finished:
         log.info("model %s is there already", run.reference)
         return run
-    observed = dataset.observed(settings.include_validation)
-    if observed.isEmpty():
-        raise TrainError(f"dataset {dataset.reference} has no train rows to fit a model to. Prepare it again.")
     log.info("fitting %s to %s", settings.model.kind, dataset.reference)
     scratch = f"{run.path}/scratch"
     more = {"start": _start(pinned, lake)} if "start_from" in pinned else {}
-    run = fit(settings.model, dataset, observed, seed=settings.seed, scratch=scratch, **more).save(run)
+    fitted = fit(settings.model, dataset, settings.include_validation, seed=settings.seed, scratch=scratch, **more)
+    run = fitted.save(run)
     storage.delete(scratch)
     log.info("model %s is in %s", run.reference, run.path)
     return run

@@ -59,6 +59,10 @@ from sparkrec.training.whole_runs import train_run
 
 log = logging.getLogger(__name__)
 
+_HOPE = 5
+"""Times the patience with a network that ranks no better than popularity yet: before they learn who likes what, most
+learn nothing for a while."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -151,6 +155,14 @@ class Trainer:
                 if self._stops(state):
                     break
                 self._keep(state, self._epoch(epoch, prefetched))
+        if _only_popular(state) and self.collective.process_rank == 0:
+            log.warning(
+                "%s ranks no better than popularity on the validation split: %.4f, popularity %.4f. Take another kind "
+                "of model, or look at the data.",
+                self.job.settings.kind,
+                state["best"],
+                state["popularity"],
+            )
         return state
 
     def _keep(self, state: dict[str, Any], entry: dict[str, Any]) -> None:
@@ -160,6 +172,8 @@ class Trainer:
         if stopping and epoch % stopping.every == 0:
             value = self._validate(stopping)
             entry[stopping.title] = value
+            if state["popularity"] is None and stopping.metric not in VALUE_METRICS:
+                state["popularity"] = self._validate(stopping, by_popularity=True)
             self.collective.beat()
             better = -value if stopping.metric in ("log_loss", "rmse") else value
             if not state["best_epoch"] or better > state["best"]:
@@ -173,21 +187,25 @@ class Trainer:
         if last or epoch % self.settings.checkpoint_every == 0 or state["best_epoch"] == epoch:
             self._save(state)
 
-    def _validate(self, stopping: StoppingSettings) -> float:
+    def _validate(self, stopping: StoppingSettings, by_popularity: bool = False) -> float:
         folder = self.job.validation
         if folder is None:
             raise TrainError(
                 "training.stopping needs a validation split, and the dataset has none: prepare it with one"
             )
-        measure = validate_values if stopping.metric in VALUE_METRICS else validate_ranking
-        held_out = Shards.open(folder)
-        return measure(self.model, self.shards, held_out, self.batches, self.features, stopping, self.collective)
+        given = Shards.open(folder), self.batches, self.features, stopping, self.collective
+        if stopping.metric in VALUE_METRICS:
+            return validate_values(self.model, self.shards, *given)
+        return validate_ranking(None if by_popularity else self.model, self.shards, *given)
 
     def _stops(self, state: dict[str, Any]) -> bool:
         stopping = self.settings.stopping
         if stopping is None or not state["best_epoch"]:
             return False
-        return bool(state["epoch"] - state["best_epoch"] >= stopping.patience * stopping.every)
+        patience = stopping.patience * stopping.every
+        if _only_popular(state):
+            patience *= _HOPE
+        return bool(state["epoch"] - state["best_epoch"] >= patience)
 
     def _epoch(self, epoch: int, prefetched: Prefetched) -> dict[str, Any]:
         """One pass over the examples, and what it was like."""
@@ -387,7 +405,7 @@ class Trainer:
     def _resume(self) -> dict[str, Any]:
         last = self.checkpoints.last()
         if last is None:
-            return {"epoch": 0, "best": -1.0, "best_epoch": 0, "history": []}
+            return {"epoch": 0, "best": -1.0, "best_epoch": 0, "popularity": None, "history": []}
         log.info("resuming after epoch %s", last["epoch"])
         shared = self.checkpoints.shared(last["epoch"])
         users = _gathered(self.checkpoints.users(last["epoch"]), self.users)
@@ -400,6 +418,10 @@ class Trainer:
         self.user_optimizer.load(_under("optimizer.", users))
         self.dense.optimizer.load(_under("optimizer.", shared))
         return last
+
+
+def _only_popular(state: dict[str, Any]) -> bool:
+    return state["popularity"] is not None and state["best"] <= state["popularity"]
 
 
 def _device(settings: TrainingSettings, collective: Collective) -> torch.device:

@@ -11,11 +11,11 @@ from pyspark import cloudpickle
 pytest.importorskip("torch")
 
 from sparkrec import storage
-from sparkrec.config import MfSettings, TrainingSettings
+from sparkrec.config import MfSettings
 from sparkrec.errors import ConfigError, TrainError
 from sparkrec.launch import launch
 from sparkrec.training.loop import Job, train
-from tests.training.examples import planted, write_shards
+from tests.training.examples import plain, planted, write_shards
 
 pytestmark = [
     pytest.mark.spark,
@@ -34,7 +34,7 @@ def job(folder, name="run", **training):
     if not os.path.exists(shards):
         write_shards(shards, USERS, ITEMS, 80, of_group=2)
     given = {"threads": 1, "epochs": 2, "batch": 64, "learning_rate": 0.05, "init_scale": 0.1, "processes": 2}
-    settings = MfSettings(dim=6, training=TrainingSettings(**{**given, **training}))
+    settings = MfSettings(dim=6, training=plain(**{**given, **training}))
     return Job(settings, shards, None, str(folder / name), 0)
 
 

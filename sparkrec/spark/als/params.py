@@ -74,6 +74,7 @@ class AlsParams(_ALSParams):
             "regularization_scaling": "count" if scaling == "none" else scaling,
             "regularization_exponent": {"none": 0.0, "count": 1.0}.get(scaling, self.getOrDefault("regExponent")),
             "unobserved_weight": float(implicit) if weight is None else weight,
+            "propensity_exponent": 0.0,
             "init_scale": 0.1 if implicit else 1.0,  # what loss falls fastest from; MLlib: 1
             "solver": self.getOrDefault("solver"),
             "kernel": self.getOrDefault("kernel"),

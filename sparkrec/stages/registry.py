@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -39,4 +40,4 @@ def fit(settings: Any, dataset: Dataset, observed: DataFrame, *, seed: int, scra
     called again with the same folder, a fit resumes from there. `more` is what only some kinds know.
     """
     fitter = fit_network if isinstance(settings, NetworkSettings) else FITTERS[settings.kind]
-    return fitter(settings, dataset, observed, seed=seed, scratch=scratch, **more)
+    return replace(fitter(settings, dataset, observed, seed=seed, scratch=scratch, **more), settings=settings)

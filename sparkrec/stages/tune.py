@@ -158,6 +158,14 @@ def parts(settings: TuneSettings, dataset: Dataset) -> list[Dataset]:
 def _measure(settings: TuneSettings, model: dict[str, Any], part: Dataset, scratch: str) -> float:
     train = validate(TrainSettings, {"lake": settings.lake, "dataset": settings.dataset, "model": model}, "trial")
     fitted = fit(train.model, part, part.train, seed=settings.seed, scratch=scratch)
-    value = measure(fitted, part, truth=part.validation, seen=part.train, metric=settings.metric, clip=settings.clip)
+    value = measure(
+        fitted,
+        part,
+        truth=part.validation,
+        seen=part.train,
+        metric=settings.metric,
+        clip=settings.clip,
+        exclude_seen=settings.exclude_seen,
+    )
     storage.delete(scratch)
     return value

@@ -37,8 +37,8 @@ def validate_ranking(
     settings: StoppingSettings,
     collective: Collective,
 ) -> float:
-    """Mean of the metric over users with held-out examples; all items but those of training are ranked, in the context
-    of a user's first held-out example."""
+    """Mean of the metric over users with held-out examples; all items are ranked, those of training left out as the
+    settings say, in the context of a user's first held-out example."""
     model.eval()
     total, n = 0.0, 0
     most = -(-settings.users // collective.size)
@@ -57,8 +57,9 @@ def validate_ranking(
                 elif isinstance(model, SequenceModel):
                     given = Features(_histories(model, held_out, wanted, part).tensors(device), None)
                 scores = model.score(torch.from_numpy(rows + offset).to(device), everything, given).cpu()
-                start, seen = _lists(known, rows)
-                scores[np.repeat(np.arange(len(rows)), np.diff(start)), seen] = -torch.inf
+                if settings.exclude_seen:
+                    start, seen = _lists(known, rows)
+                    scores[np.repeat(np.arange(len(rows)), np.diff(start)), seen] = -torch.inf
                 ranked = scores.topk(min(settings.k, shards.n_items), dim=1).indices.numpy()
                 lists = np.arange(len(ranked) + 1) * ranked.shape[1], ranked.ravel()
                 found = accuracy(find_hits(lists, _lists(wanted, part)), settings.metric, settings.k)

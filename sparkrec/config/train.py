@@ -120,6 +120,8 @@ class TuneSettings(StageSettings):
     """Cross-validate on this many folds of train and validation. 0: fit train, measure on the validation split."""
     metric: str = "ndcg@10"
     """`rmse`, `mae` or a ranking metric with its cutoff; full ranking."""
+    exclude_seen: bool = True
+    """Whether full ranking leaves out what the user has in the part that is fitted."""
     clip: tuple[float, float] | None = None
     seed: int = 0
     name: Name | None = None

@@ -42,6 +42,8 @@ class StoppingSettings(Settings):
     """Measurements in a row without a better one that are borne."""
     users: int = Field(10_000, ge=1)
     """Measure on at most this many users."""
+    exclude_seen: bool = True
+    """Whether the items of training are left out of the ranking. False: for logs where people repeat."""
 
     @property
     def title(self) -> str:

@@ -36,7 +36,8 @@ class RecommendSettings(StageSettings):
     """Of all users, by context column: what `users` does not say of each."""
     fresh: bool = False
     """Ask after what users did up to now, as the interactions table has it, and not up to when the dataset was
-    prepared: lists of a model of sequences follow without training anew."""
+    prepared: without training anew, lists follow of a model of sequences, and of one whose rows of users are made of
+    their history or can be folded in. Users who have come since get theirs, too."""
     retrieve: RetrieveSettings | None = None
     """None: the model ranks all items itself."""
     candidates: IdSource | None = None
@@ -53,9 +54,11 @@ class RecommendSettings(StageSettings):
 
 
 class FullRanking(Settings):
-    """Rank every item that the user has not in train."""
+    """Rank every item."""
 
     kind: Literal["full"] = "full"
+    exclude_seen: bool = True
+    """Leave out what the user had before: held-out items among that are misses. False: for logs where people repeat."""
 
 
 class GivenCandidates(Settings):
@@ -65,10 +68,13 @@ class GivenCandidates(Settings):
 
 
 class SampledNegatives(Settings):
-    """Rank the held-out items among n that the user has in no split. Cheaper, and biased (Krichene and Rendle 2020)."""
+    """Rank the held-out items among n others. Cheaper, and biased (Krichene and Rendle 2020)."""
 
     kind: Literal["sampled"] = "sampled"
     negatives: int = Field(100, ge=1)
+    exclude_seen: bool = True
+    """Draw from items that the user has in no split. False: from all that are not held out here, for logs where people
+    repeat."""
     seed: int = 0
 
 

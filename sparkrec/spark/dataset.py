@@ -115,3 +115,8 @@ class Dataset:
     def observed(self, include_validation: bool) -> DataFrame:
         """What a model is fitted to."""
         return self.train.unionByName(self.validation) if include_validation else self.train
+
+    def fitted(self, side: str, include_validation: bool) -> DataFrame:
+        """(<side>) of the users or items that such a model has been fitted to a row of."""
+        ids = (self.users if side == "user" else self.items).where("train_count > 0").select(side)
+        return ids.unionByName(self.validation.select(side)).distinct() if include_validation else ids

@@ -20,7 +20,7 @@ from sparkrec.spark.explain import importance
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.measuring import metrics_of, overall
 from sparkrec.spark.model import Model
-from sparkrec.spark.ranking import Rankings
+from sparkrec.spark.ranking import Rankings, Unrankable
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,9 @@ def inputs(settings: EvaluateSettings, lake: Lake) -> dict[str, Any]:
 def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
     """Every metric into the table `metrics` and a `metrics.json` beside the manifest; see `spark.measuring`.
 
-    Full ranking leaves out what the user has in train and, when the test split is measured, in validation. Raises
-    EvaluateError when the split is empty, the model was fitted to it, or the protocol lacks its candidates.
+    Full ranking leaves out what the user has in train and, when the test split is measured, in validation, unless
+    `exclude_seen` is false. Held-out items that cannot be ranked are `unrankable` in the manifest and metrics.json.
+    Raises EvaluateError when the split is empty, the model was fitted to it, or the protocol lacks its candidates.
     """
     pinned = inputs(settings, lake)
     trained = lake.finished_run("train", pinned["model"])
@@ -67,12 +68,13 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
             users_to=f"{run.path}/users" if settings.keep_users else None,
             examples=settings.examples,
         )
-    found, calibrated, lists = metrics_of(
+    found, calibrated, lists, unrankable = metrics_of(
         model,
         dataset,
         truth,
         seen,
         rankings,
+        include_validation=bool(trained.settings["include_validation"]),
         segments=settings.segments,
         ratings=settings.ratings,
         clip=settings.clip,
@@ -105,12 +107,28 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
             storage.write(f"{run.path}/calibration.png", _plot(calibrated))
     if lists:
         report["examples"] = _examples(lists, dataset, seen, truth)
+    if unrankable is not None:
+        report["unrankable"] = unrankable._asdict()
+        _tell(unrankable)
     if settings.importance:
         report["importance"] = importance(model, dataset, truth)
     storage.write_json(f"{run.path}/metrics.json", {**about, **report})
-    run = run.publish(metrics=overall(found), users=report["segments"]["all"]["users"])
+    facts = {name: report[name] for name in ("unrankable",) if name in report}
+    run = run.publish(metrics=overall(found), users=report["segments"]["all"]["users"], **facts)
     log.info("%s on %s: %s", trained.reference, settings.split, overall(found))
     return run
+
+
+def _tell(unrankable: Unrankable) -> None:
+    pairs, no_list, unknown, seen = unrankable
+    reasons = {
+        f"{no_list:,} of users for whom the model has no list": no_list,
+        f"{unknown:,} that it does not know": unknown,
+        f"{seen:,} that the user had before (protocol.exclude_seen: false ranks them)": seen,
+    }
+    if misses := sum(reasons.values()):
+        told = ", ".join(reason for reason, n in reasons.items() if n)
+        log.warning("%s of %s held-out items cannot be ranked and are misses: %s", f"{misses:,}", f"{pairs:,}", told)
 
 
 def _examples(lists: dict[int, list[int]], dataset: Dataset, seen: DataFrame, truth: DataFrame) -> list[dict[str, Any]]:
@@ -156,4 +174,6 @@ def _title(settings: EvaluateSettings) -> str:
         return "none"
     protocol = settings.protocol.model_dump()
     kind = protocol.pop("kind")
+    if protocol.get("exclude_seen"):
+        del protocol["exclude_seen"]  # as ever
     return " ".join([kind, *(f"{key}={value}" for key, value in protocol.items())])

@@ -38,8 +38,8 @@ def validate_ranking(
     settings: StoppingSettings,
     collective: Collective,
 ) -> float:
-    """Mean of the metric over users with held-out examples; all items but those of training are ranked, in the context
-    of a user's first held-out example.
+    """Mean of the metric over users with held-out examples; all items are ranked, those of training left out as the
+    settings say, in the context of a user's first held-out example.
 
     model  None: ranked by their numbers of examples
     """
@@ -66,8 +66,9 @@ def validate_ranking(
                         given = Features(_histories(model, held_out, wanted, part).tensors(device), None)
                     everything = torch.arange(shards.n_items, device=device)[None]
                     scores = _all_scores(model, torch.from_numpy(rows + offset).to(device), everything, given).cpu()
-                start, seen = _lists(known, rows)
-                scores[np.repeat(np.arange(len(rows)), np.diff(start)), seen] = -torch.inf
+                if settings.exclude_seen:
+                    start, seen = _lists(known, rows)
+                    scores[np.repeat(np.arange(len(rows)), np.diff(start)), seen] = -torch.inf
                 ranked = scores.topk(min(settings.k, shards.n_items), dim=1).indices.numpy()
                 lists = np.arange(len(ranked) + 1) * ranked.shape[1], ranked.ravel()
                 found = accuracy(find_hits(lists, _lists(wanted, part)), settings.metric, settings.k)

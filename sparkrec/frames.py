@@ -62,7 +62,7 @@ def fit(
         users=_with_counts(users, train, "user"),
         items=_with_counts(items, train, "item"),
     )
-    return Recommender(fit_kind(model_settings, dataset, train, seed=seed, scratch=scratch), dataset, user, item)
+    return Recommender(fit_kind(model_settings, dataset, seed=seed, scratch=scratch), dataset, user, item)
 
 
 def _with_counts(ids: DataFrame, train: DataFrame, side: str) -> DataFrame:

@@ -40,7 +40,6 @@ def suited(settings: Any, dataset: Dataset, include_validation: bool = False) ->
 
     Raises ConfigError where the settings cannot be meant for the dataset, TrainError where it has no rows to fit.
     """
-<<<<<<< HEAD
     facts = dataset.facts(include_validation)
     if not facts.rows:
         raise TrainError(f"dataset {dataset.reference} has no train rows to fit a model to. Prepare it again.")
@@ -66,8 +65,4 @@ def fit(
     fitter = fit_network if isinstance(complete, NetworkSettings) else FITTERS[complete.kind]
     observed = dataset.observed(include_validation)
     model = fitter(complete, dataset, observed, seed=seed, scratch=scratch, **more)
-    return replace(model, facts=model.facts | {"chosen": of_data})
-=======
-    fitter = fit_network if isinstance(settings, NetworkSettings) else FITTERS[settings.kind]
-    return replace(fitter(settings, dataset, observed, seed=seed, scratch=scratch, **more), settings=settings)
->>>>>>> w-serving
+    return replace(model, settings=complete, facts=model.facts | {"chosen": of_data})

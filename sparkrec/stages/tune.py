@@ -157,11 +157,7 @@ def parts(settings: TuneSettings, dataset: Dataset) -> list[Dataset]:
 
 def _measure(settings: TuneSettings, model: dict[str, Any], part: Dataset, scratch: str) -> float:
     train = validate(TrainSettings, {"lake": settings.lake, "dataset": settings.dataset, "model": model}, "trial")
-<<<<<<< HEAD
     fitted = fit(train.model, part, seed=settings.seed, scratch=scratch)
-    value = measure(fitted, part, truth=part.validation, seen=part.train, metric=settings.metric, clip=settings.clip)
-=======
-    fitted = fit(train.model, part, part.train, seed=settings.seed, scratch=scratch)
     value = measure(
         fitted,
         part,
@@ -171,6 +167,5 @@ def _measure(settings: TuneSettings, model: dict[str, Any], part: Dataset, scrat
         clip=settings.clip,
         exclude_seen=settings.exclude_seen,
     )
->>>>>>> w-serving
     storage.delete(scratch)
     return value

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from sparkrec.config import IdSource, SourceSettings
 from sparkrec.errors import InputError
@@ -33,6 +34,11 @@ def read_source(spark: SparkSession, source: SourceSettings) -> DataFrame:
     return frame
 
 
+def column(name: str) -> Column:
+    """A column by its exact name, dots and all."""
+    return F.col("`" + name.replace("`", "``") + "`")
+
+
 def require_columns(frame: DataFrame, wanted: list[str], label: str) -> None:
     """Raise InputError naming the columns of `wanted` that `frame` lacks, and those it has."""
     missing = [name for name in wanted if name not in frame.columns]
@@ -46,4 +52,4 @@ def read_ids(spark: SparkSession, ids: IdSource) -> DataFrame:
     """The distinct, non-null ids of a list, in a column `id`."""
     frame = read_source(spark, ids.source)
     require_columns(frame, [ids.column], ids.source.path)
-    return frame.select(frame[ids.column].alias("id")).dropna().distinct()
+    return frame.select(column(ids.column).alias("id")).dropna().distinct()

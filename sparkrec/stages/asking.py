@@ -11,12 +11,12 @@ from pyspark.sql import functions as F
 from sparkrec.config import RecommendSettings, instant
 from sparkrec.errors import InputError
 from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.features import column, encode, load
+from sparkrec.spark.features import encode, load
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import bind, check_codes, field_head, in_context, known_users
 from sparkrec.spark.serving import Served, serve
-from sparkrec.spark.sources import read_source
+from sparkrec.spark.sources import column, read_source
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from sparkrec.errors import ConfigError
 from sparkrec.fields import FieldCodes
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.digests import content_digest
 from sparkrec.spark.features import load
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import by_place
@@ -141,13 +142,12 @@ def _fingerprint(settings: Any, observed: DataFrame, seed: int, about: str) -> s
 
     about  features or sequences that the examples come with
     """
-    how = {"processes", "threads", "launcher", "device", "checkpoint_every", "stall_seconds", "shards", "epochs"}
+    how = {"processes", "threads", "launcher", "device", "checkpoint_every", "stall_seconds", "shards"}
     same = settings.model_dump(mode="json", exclude={"training": how})
     more = [name for name in ("timestamp", "rows", "weights") if name in observed.columns]
     columns = ["user", "item", "value", "confidence", *(more if about else [])]
-    content = F.sum(F.xxhash64(*columns).cast("decimal(38,0)"))
-    counted = [str(each) for each in observed.agg(F.count("*"), content).collect()[0]]
-    return hashlib.sha256(json.dumps([same, seed, about, counted], sort_keys=True).encode()).hexdigest()[:16]
+    content = content_digest(observed, columns)
+    return hashlib.sha256(json.dumps([same, seed, about, content], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _write(path: str, key: str, ids: I64, rows: F32) -> None:

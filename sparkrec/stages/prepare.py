@@ -11,9 +11,10 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from sparkrec import tables
-from sparkrec.config import GivenSplit, PrepareSettings
+from sparkrec.config import GivenSplit, PrepareSettings, SideFeatures
 from sparkrec.errors import PrepareError
-from sparkrec.spark.features import column, encode, fit, joined, save, versions
+from sparkrec.spark.digests import content_digest
+from sparkrec.spark.features import columns_of, encode, fit, joined, save, versions
 from sparkrec.spark.ids import IdTable, assign
 from sparkrec.spark.interactions import (
     PAIR,
@@ -29,7 +30,7 @@ from sparkrec.spark.interactions import (
 )
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.sequences import sequences
-from sparkrec.spark.sources import require_columns
+from sparkrec.spark.sources import column, read_source, require_columns
 from sparkrec.spark.splits import PARTS, check, needs_time, split
 
 log = logging.getLogger(__name__)
@@ -38,12 +39,18 @@ _QUANTILES = {"min": 0.0, "5%": 0.05, "25%": 0.25, "50%": 0.5, "75%": 0.75, "95%
 
 
 def inputs(settings: PrepareSettings, lake: Lake) -> dict[str, Any]:
-    """The tables that prepare would read, each pinned to a version."""
+    """The tables that prepare would read, each pinned to a version, and digests of those of features."""
     pinned = {"interactions": pin(lake, settings.interactions, settings.version)}
     if isinstance(settings.split, GivenSplit):
         pinned["test"] = pin(lake, settings.split.test)
         if settings.split.validation_table:
             pinned["validation"] = pin(lake, settings.split.validation_table)
+    for side in ("users", "items"):
+        features: SideFeatures | None = getattr(settings.features, side, None)
+        if features is not None:
+            source, names = read_source(lake.spark, features.source), columns_of(features)
+            require_columns(source, names, f"features.{side}.source {features.source.path}")
+            pinned[f"features.{side}"] = content_digest(source, names)
     return pinned
 
 

@@ -17,13 +17,14 @@ from sparkrec.config import (
 )
 from sparkrec.errors import ConfigError, InputError
 from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.digests import content_digest
 from sparkrec.spark.ids import with_strangers
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.model import Model
 from sparkrec.spark.retrieval import best, topk
 from sparkrec.spark.rows import dense
 from sparkrec.spark.serving import ANSWERS, KINDS, follows_history
-from sparkrec.spark.sources import read_ids
+from sparkrec.spark.sources import read_ids, read_source
 from sparkrec.stages.asking import Asking
 from sparkrec.stages.prepare import interactions_of, pin
 
@@ -55,6 +56,8 @@ def inputs(settings: RecommendSettings, lake: Lake) -> dict[str, Any]:
         source: IdSource | None = getattr(settings, name)
         if source is not None:
             pinned[name] = _digest(lake, source)
+    if settings.users is not None:  # its further columns are contexts
+        pinned["users"]["columns"] = content_digest(read_source(lake.spark, settings.users.source))["digest"]
     return pinned
 
 
@@ -137,12 +140,10 @@ def _fresh(lake: Lake, trained: Run, dataset: Dataset, pinned: dict[str, Any]) -
 
 def _digest(lake: Lake, source: IdSource) -> dict[str, Any]:
     """Content of a list, whatever its order: another list is another run."""
-    ids = read_ids(lake.spark, source)
-    total = F.sum(F.xxhash64(F.col("id").cast("string")).cast("decimal(38,0)"))
-    rows, digest = ids.agg(F.count("*"), total).collect()[0]
-    if not rows:
+    found = content_digest(read_ids(lake.spark, source))
+    if not found["rows"]:
         raise InputError(f"{source.source.path} holds no id in column {source.column!r}. Check the list.")
-    return {"ids": rows, "digest": str(digest)}
+    return found
 
 
 def _matched(lake: Lake, source: IdSource, ids: DataFrame, side: str) -> DataFrame:

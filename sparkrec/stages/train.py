@@ -6,10 +6,12 @@ import logging
 from typing import Any
 
 from sparkrec import storage
-from sparkrec.config import TrainSettings
+from sparkrec.config import AttributeSettings, TrainSettings
 from sparkrec.errors import InputError
 from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.digests import content_digest
 from sparkrec.spark.lake import Lake, Run
+from sparkrec.spark.sources import read_source, require_columns
 from sparkrec.stages.registry import fit
 
 log = logging.getLogger(__name__)
@@ -20,7 +22,19 @@ def inputs(settings: TrainSettings, lake: Lake) -> dict[str, Any]:
     pinned: dict[str, Any] = {"dataset": lake.finished_run("prepare", settings.dataset).reference}
     if start := getattr(settings.model, "start_from", []):
         pinned["start_from"] = [lake.finished_run("train", reference).reference for reference in start]
-    return pinned
+    return pinned | attribute_digests(settings.model, lake)
+
+
+def attribute_digests(model: Any, lake: Lake) -> dict[str, Any]:
+    """Digests of the tables of attributes that a model (a ModelSettings) reads beside its dataset, by setting."""
+    digests = {}
+    for side in ("users", "items"):
+        attributes: AttributeSettings | None = getattr(model, side, None)
+        if attributes is not None:
+            source, names = read_source(lake.spark, attributes.source), [attributes.id, *attributes.columns]
+            require_columns(source, names, f"model.{side}.source {attributes.source.path}")
+            digests[f"model.{side}"] = content_digest(source, names)
+    return digests
 
 
 def train(settings: TrainSettings, lake: Lake) -> Run:

@@ -26,6 +26,7 @@ from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.measuring import measure
 from sparkrec.stages.registry import fit
+from sparkrec.stages.train import attribute_digests
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ LOWER_IS_BETTER = ("rmse", "mae")
 
 def inputs(settings: TuneSettings, lake: Lake) -> dict[str, Any]:
     """The dataset, pinned."""
-    return {"dataset": lake.finished_run("prepare", settings.dataset).reference}
+    dataset = lake.finished_run("prepare", settings.dataset).reference
+    return {"dataset": dataset, **attribute_digests(settings.model, lake)}
 
 
 def tune(settings: TuneSettings, lake: Lake) -> Run:

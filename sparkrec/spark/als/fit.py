@@ -194,7 +194,7 @@ class _Fit:
     ) -> tuple[DataFrame, DataFrame, list[dict[str, float]]]:
         settings = self.settings
         users, items = (SideSolver(side, other.n_ids, settings, self.seed) for side, other in (sides, sides[::-1]))
-        done, history, kept = snapshots.resume(self.ratings.sparkSession)
+        done, history, kept = snapshots.resume(self.ratings.sparkSession, settings.iterations)
         if done:
             log.info("als: resuming after iteration %s", done)
         item_state = items.start(kept.get("item", self.warm_start))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pyspark.errors import AnalysisException
 from pyspark.ml.base import Model as MlModel
 from pyspark.ml.recommendation import _ALSModelParams
 from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable, MLReader, MLWritable, MLWriter
@@ -16,6 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.functions import pandas_udf
 
+from sparkrec import storage
 from sparkrec.config import AlsSettings
 from sparkrec.errors import InputError
 from sparkrec.spark.als.fold import contributions, fold_in
@@ -40,6 +43,8 @@ class Fitted:
     history: list[dict[str, float]]
     params: AlsParams
     """Of the fit."""
+    folder: str = ""
+    """Name of the one that it was loaded from, in that of the model."""
 
     @property
     def settings(self) -> AlsSettings:
@@ -56,19 +61,44 @@ class _AlsModelWriter(MLWriter):
         super().__init__()
         self._model = model
 
-    def saveImpl(self, path: str) -> None:
-        fitted = self._model.fitted
+    def save(self, path: str) -> None:
+        """Keep the model in a folder, beside what that has: it counts once its metadata is there, which comes last and
+        at once, so that whoever is killed before leaves the old model as it was.
+
+        Raises InputError, before anything is written, where the folder is there and `overwrite` was not called.
+        """
+        older = storage.folders(path)
+        if not self.shouldOverwrite and (storage.exists(path) or self._has_metadata(path)):
+            raise InputError(f"{path} is there already. Choose another folder, or save by model.write().overwrite().")
+        fitted, tables = self._model.fitted, f"tables-{uuid.uuid4().hex}"
         extra = {
             "fit": fitted.params.values(),
-            "users": fitted.user_ids.save(f"{path}/userIds"),
-            "items": fitted.item_ids.save(f"{path}/itemIds"),
+            "tables": tables,
+            "users": fitted.user_ids.save(f"{path}/{tables}/userIds"),
+            "items": fitted.item_ids.save(f"{path}/{tables}/itemIds"),
             "mean": fitted.mean,
             "history": fitted.history,
         }
-        fitted.users.write.mode("overwrite").parquet(f"{path}/userFactors")
-        fitted.items.write.mode("overwrite").parquet(f"{path}/itemFactors")
-        # The metadata last: what has none is not a model.
-        DefaultParamsWriter.saveMetadata(self._model, path, self.sparkSession, extraMetadata=extra)
+        fitted.users.write.parquet(f"{path}/{tables}/userFactors")
+        fitted.items.write.parquet(f"{path}/{tables}/itemFactors")
+        metadata = DefaultParamsWriter._get_metadata_to_save(self._model, self.sparkSession, extra)
+        if storage.exists(f"{path}/{tables}/userFactors"):
+            storage.write(f"{path}/metadata/part-00000", metadata.encode())
+        else:  # a path without a scheme, on the cluster's own file system, which Spark alone knows
+            text = self.sparkSession.createDataFrame([(metadata,)], "value string").coalesce(1)
+            text.write.mode("overwrite").text(f"{path}/metadata")
+        for name in older:
+            if name not in ("metadata", fitted.folder):
+                storage.delete(f"{path}/{name}")
+
+    saveImpl = save
+
+    def _has_metadata(self, path: str) -> bool:
+        try:
+            _ = self.sparkSession.read.text(f"{path}/metadata").schema
+        except AnalysisException:
+            return False
+        return True
 
 
 class _AlsModelReader(MLReader["ALSModel"]):
@@ -76,15 +106,17 @@ class _AlsModelReader(MLReader["ALSModel"]):
         spark = self.sparkSession
         metadata = DefaultParamsReader.loadMetadata(path, spark)
         params = AlsParams()._set(**metadata["fit"])
+        tables = f"{path}/{metadata['tables']}"
         model = ALSModel(
             Fitted(
-                users=spark.read.parquet(f"{path}/userFactors"),
-                items=spark.read.parquet(f"{path}/itemFactors"),
-                user_ids=IdColumn.load(spark, f"{path}/userIds", metadata["users"]),
-                item_ids=IdColumn.load(spark, f"{path}/itemIds", metadata["items"]),
+                users=spark.read.parquet(f"{tables}/userFactors"),
+                items=spark.read.parquet(f"{tables}/itemFactors"),
+                user_ids=IdColumn.load(spark, f"{tables}/userIds", metadata["users"]),
+                item_ids=IdColumn.load(spark, f"{tables}/itemIds", metadata["items"]),
                 mean=metadata["mean"],
                 history=metadata["history"],
                 params=params,
+                folder=metadata["tables"],
             )
         )
         model._resetUid(metadata["uid"])

@@ -74,12 +74,15 @@ class TrainSettings(StageSettings):
     """Fit one model to one dataset."""
 
     dataset: Reference
+    """What to fit it to."""
     model: ModelSettings
+    """Which model, by its `kind`, and its settings."""
     name: Name | None = None
     """What to call it. None: `<dataset>-<kind>`."""
     include_validation: bool = False
     """Fit train and validation together: for the last fit, after tuning."""
     seed: int = 0
+    """Of all that is drawn: initial values, negatives, the order of examples."""
 
     @model_validator(mode="after")
     def _stopping_measures_what_is_not_fitted(self) -> TrainSettings:
@@ -100,20 +103,26 @@ class Range(Settings):
     """Values to draw from at random."""
 
     low: float
+    """Smallest value."""
     high: float
+    """Largest value."""
     log: bool = False
+    """Whether the logarithm is drawn uniformly, for values of several magnitudes."""
     integer: bool = False
+    """Whether to round to whole numbers."""
 
 
 class TuneSettings(StageSettings):
     """Try settings of one model and keep the best."""
 
     dataset: Reference
+    """What to fit the trials to."""
     model: ModelSettings
     """Where a trial starts; `space` replaces keys of it."""
     space: dict[str, list[int | float | str | bool] | Range]
     """Dotted key of the model's settings to the values to try."""
     search: Literal["grid", "random"] = "grid"
+    """grid: every combination of the lists in `space`. random: draws from its lists and ranges."""
     trials: int = Field(20, ge=1)
     """Number of random draws."""
     folds: int = Field(0, ge=0)
@@ -121,7 +130,9 @@ class TuneSettings(StageSettings):
     metric: str = "ndcg@10"
     """`rmse`, `mae` or a ranking metric with its cutoff; full ranking."""
     clip: tuple[float, float] | None = None
+    """Clip predicted ratings to this range first."""
     seed: int = 0
+    """Of the draws, of the folds and of each fit."""
     name: Name | None = None
     """What to call the run. None: `<dataset>-<kind>`."""
     best: str | None = None

@@ -28,6 +28,7 @@ class StoppingSettings(Settings):
     every: int = Field(1, ge=1)
     """Epochs between measurements on the validation split."""
     patience: int = Field(3, ge=1)
+    """Measurements without a better one before the training stops."""
     users: int = Field(10_000, ge=1)
     """Measure on at most this many users."""
 
@@ -73,17 +74,21 @@ class TrainingSettings(Settings):
     unseen_negatives: bool = True
     """Whether items without a train interaction are drawn. False where they are new, not unwanted."""
     negative_weight: float = Field(1.0, gt=0)
+    """Weight of each negative beside a positive."""
     calibration: float = Field(0.75, ge=0, le=1)
     """t of gbce: 0 is bce, 1 as if all items were drawn."""
     score_l2: float = Field(1.0, ge=0)
     """L2 on the scores of negatives in bpr_max."""
     epochs: int = Field(20, ge=1)
+    """Passes over the train examples; the most, with `stopping`."""
     batch: int = Field(2048, ge=1)
     """Positives in a step, all processes together."""
     accumulate: int = Field(1, ge=1)
     """Parts in which a process computes its batch, one after the other, to save memory."""
     optimizer: Literal["sgd", "adagrad", "rmsprop", "adam", "adamw"] = "adam"
+    """How a gradient becomes a step."""
     learning_rate: float = Field(1e-3, gt=0)
+    """Size of a step, before the schedule."""
     momentum: float = Field(0.0, ge=0, lt=1)
     """Of sgd."""
     weight_decay: float = Field(0.0, ge=0)
@@ -98,11 +103,13 @@ class TrainingSettings(Settings):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Of the learning rate, down to 0 at the last step."""
     warmup_steps: int = Field(0, ge=0)
+    """Steps in which the learning rate grows from 0."""
     clip_norm: float | None = Field(None, gt=0)
     """Of the gradient of the dense layers."""
     init_scale: float = Field(0.01, gt=0)
     """Deviation of the embeddings at the start."""
     processes: int = Field(1, ge=1)
+    """Number of processes that train together."""
     threads: int | None = Field(None, ge=1)
     """Of each process. None: the cores of the machine, shared among its processes."""
     launcher: Literal["local", "horovod", "torch"] | None = None
@@ -116,7 +123,9 @@ class TrainingSettings(Settings):
     stall_seconds: int = Field(300, ge=1)
     """A run in which a process makes no step for so long is ended."""
     shards: ShardSettings = ShardSettings()
+    """How the examples are cut."""
     stopping: StoppingSettings | None = None
+    """When to stop early. None: after `epochs`."""
 
     @property
     def compares(self) -> bool:

@@ -14,13 +14,16 @@ class IdSource(Settings):
     """A list of ids as the interaction log has them."""
 
     source: SourceSettings
+    """Where it is."""
     column: str
+    """Column of ids."""
 
 
 class RetrieveSettings(Settings):
     """The first of two stages: a model that is quick to ask, of the same dataset."""
 
     model: Reference
+    """The first model."""
     n: int = Field(200, ge=1)
     """Its best items of each user, of which the other model ranks the first k."""
 
@@ -29,7 +32,9 @@ class RecommendSettings(StageSettings):
     """Write the best k items of every user."""
 
     model: Reference
+    """The model that ranks."""
     k: int = Field(10, ge=1)
+    """Items in each list."""
     users: IdSource | None = None
     """None: all users of the dataset. Its further columns are the context of each, for a model that sees one."""
     context: dict[str, str | int | float | bool | None] = {}
@@ -44,6 +49,7 @@ class RecommendSettings(StageSettings):
     deny: IdSource | None = None
     """Never recommend these items."""
     exclude_seen: bool = True
+    """Whether items that the user has had are left out."""
 
     @model_validator(mode="after")
     def _enough_is_retrieved(self) -> RecommendSettings:
@@ -69,7 +75,9 @@ class SampledNegatives(Settings):
 
     kind: Literal["sampled"] = "sampled"
     negatives: int = Field(100, ge=1)
+    """Items drawn for each user."""
     seed: int = 0
+    """Of the draw."""
 
 
 Protocol: TypeAlias = Annotated[FullRanking | GivenCandidates | SampledNegatives, Field(discriminator="kind")]
@@ -79,7 +87,9 @@ class EvaluateSettings(StageSettings):
     """Measure a model on a held-out split."""
 
     model: Reference
+    """The model to measure."""
     split: Literal["test", "validation"] = "test"
+    """Which held-out split of its dataset to measure on."""
     protocol: Protocol | None = FullRanking()
     """None: rankings are not measured."""
     cutoffs: list[Annotated[int, Field(ge=1)]] = Field([10], min_length=1)
@@ -115,8 +125,12 @@ class PipelineSettings(StageSettings):
     """All stages in order; each entry is a stage's settings without `lake` and `spark`, or a YAML file of them."""
 
     ingest: list[dict[str, object] | str] = []
+    """Batches to take in, in order."""
     prepare: dict[str, object] | str
+    """The dataset to make."""
     train: list[dict[str, object] | str] = Field(min_length=1)
+    """Models to fit to it."""
     evaluate: list[dict[str, object] | str] | None = None
     """One entry is enough: it is done for every model."""
     recommend: dict[str, object] | str | None = None
+    """None: nothing is recommended. Without `model`: the first one of `train`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +22,8 @@ class Settings(BaseModel):
     """Base of all settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    validated_later: ClassVar[frozenset[str]] = frozenset()
+    """Keys whose values are settings of other classes, and are left as they are until those take them."""
 
 
 class SparkSettings(Settings):

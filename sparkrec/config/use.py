@@ -124,6 +124,8 @@ class EvaluateSettings(StageSettings):
 class PipelineSettings(StageSettings):
     """All stages in order; each entry is a stage's settings without `lake` and `spark`, or a YAML file of them."""
 
+    validated_later = frozenset({"ingest", "prepare", "train", "evaluate", "recommend"})
+
     ingest: list[dict[str, object] | str] = []
     """Batches to take in, in order."""
     prepare: dict[str, object] | str

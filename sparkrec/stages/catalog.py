@@ -20,12 +20,13 @@ class Stage:
     inputs: Callable[[Any, Lake], dict[str, Any]]
 
 
-STAGES = {
-    "ingest": Stage(config.IngestSettings, ingest.ingest, ingest.inputs),
-    "prepare": Stage(config.PrepareSettings, prepare.prepare, prepare.inputs),
-    "train": Stage(config.TrainSettings, train.train, train.inputs),
-    "tune": Stage(config.TuneSettings, tune.tune, tune.inputs),
-    "evaluate": Stage(config.EvaluateSettings, evaluate.evaluate, evaluate.inputs),
-    "recommend": Stage(config.RecommendSettings, recommend.recommend, recommend.inputs),
-    "run": Stage(config.PipelineSettings, pipeline.run, pipeline.inputs),
+_FUNCTIONS: dict[str, tuple[Callable[[Any, Lake], Any], Callable[[Any, Lake], dict[str, Any]]]] = {
+    "ingest": (ingest.ingest, ingest.inputs),
+    "prepare": (prepare.prepare, prepare.inputs),
+    "train": (train.train, train.inputs),
+    "tune": (tune.tune, tune.inputs),
+    "evaluate": (evaluate.evaluate, evaluate.inputs),
+    "recommend": (recommend.recommend, recommend.inputs),
+    "run": (pipeline.run, pipeline.inputs),
 }
+STAGES = {name: Stage(settings, *_FUNCTIONS[name]) for name, settings in config.STAGES.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sparkrec import config
-from sparkrec.configfile import read_yaml, validate
+from sparkrec.configfile import read_yaml, validate, with_environment
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.stages.evaluate import evaluate
 from sparkrec.stages.ingest import Batch, ingest
@@ -79,7 +79,7 @@ class Plan:
     def _stage(
         self, kind: type[S], given: Mapping[str, object] | str, label: str, filled: Mapping[str, object] = {}
     ) -> S:
-        raw = dict(read_yaml(given) if isinstance(given, str) else given)
+        raw = dict(read_yaml(with_environment(given, label)) if isinstance(given, str) else given)
         label = given if isinstance(given, str) else label
         for key, value in filled.items():
             raw.setdefault(key, value)

@@ -47,7 +47,7 @@ _HOW_TO_SET = (
 def _add(name: str, summary: str) -> None:
     @sparkrec.command(name, cls=_StageCommand, help=summary, short_help=summary)
     @click.option("--config", type=click.Path(), help="YAML file of settings.")
-    @click.option("--dry-run", is_flag=True, help="Print the resolved settings and input versions, and do nothing.")
+    @click.option("--dry-run", is_flag=True, help="Print all settings, what would be read and written, and do nothing.")
     @click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
     def command(config: str | None, dry_run: bool, overrides: tuple[str, ...]) -> None:
         _run_stage(name, config, overrides, dry_run)
@@ -135,10 +135,11 @@ def _run_stage(name: str, config: str | None, overrides: tuple[str, ...], dry_ru
 
     stage = STAGES[name]
     settings = load(stage.settings, config, overrides)  # before Spark starts: a typo costs no minute
+    stage.check(settings)
     lake = Lake(open_session(settings.spark), settings.lake)
     _interruption.listen()  # after the session, which has a handler of its own
     if dry_run:
-        resolved = {"settings": settings.model_dump(mode="json"), "inputs": stage.inputs(settings, lake)}
+        resolved = {"settings": settings.model_dump(mode="json"), **stage.plan(settings, lake).report()}
         click.echo(yaml.safe_dump(resolved, sort_keys=False).rstrip())
         return
     click.echo(yaml.safe_dump(stage.run(settings, lake).report(), sort_keys=False).rstrip())

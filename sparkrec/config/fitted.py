@@ -52,6 +52,12 @@ class LinearSettings(Settings):
     regularization: float = Field(1.0, ge=0)
     """L2 on the coefficients."""
 
+    @model_validator(mode="after")
+    def _has_attributes(self) -> LinearSettings:
+        if self.users is None and self.items is None:
+            raise ValueError("linear has no attributes to work with: set model.users, model.items or both")
+        return self
+
 
 class _KnnSettings(Settings):
     neighbors: int = Field(100, ge=1)

@@ -111,6 +111,13 @@ class Range(Settings):
     integer: bool = False
     """Whether to round to whole numbers."""
 
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Range:
+        if self.low > self.high or (self.log and self.low <= 0):
+            least = " above 0, of which there are logarithms, and" if self.log else ""
+            raise ValueError(f"found low {self.low:g} and high {self.high:g}, expected low{least} to be high at most")
+        return self
+
 
 class TuneSettings(StageSettings):
     """Try settings of one model and keep the best."""
@@ -119,7 +126,7 @@ class TuneSettings(StageSettings):
     """What to fit the trials to."""
     model: ModelSettings
     """Where a trial starts; `space` replaces keys of it."""
-    space: dict[str, list[int | float | str | bool] | Range]
+    space: dict[str, Annotated[list[int | float | str | bool], Field(min_length=1)] | Range]
     """Dotted key of the model's settings to the values to try."""
     search: Literal["grid", "random"] = "grid"
     """grid: every combination of the lists in `space`. random: draws from its lists and ranges."""
@@ -137,3 +144,12 @@ class TuneSettings(StageSettings):
     """What to call the run. None: `<dataset>-<kind>`."""
     best: str | None = None
     """Where to write the train config of the best trial (YAML)."""
+
+    @model_validator(mode="after")
+    def _can_be_searched(self) -> TuneSettings:
+        if self.folds == 1:
+            raise ValueError("folds: 1 fold leaves nothing to fit; use 0 (the validation split) or at least 2")
+        ranges = [key for key, values in self.space.items() if isinstance(values, Range)]
+        if self.search == "grid" and ranges:
+            raise ValueError(f"space.{ranges[0]}: a grid needs a list of values; a range is for search: random")
+        return self

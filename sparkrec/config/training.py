@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sparkrec.config.base import Settings
 
@@ -126,6 +126,12 @@ class TrainingSettings(Settings):
     """How the examples are cut."""
     stopping: StoppingSettings | None = None
     """When to stop early. None: after `epochs`."""
+
+    @model_validator(mode="after")
+    def _launcher_can(self) -> TrainingSettings:
+        if self.launcher == "local" and self.processes != 1:
+            raise ValueError(f"launcher local runs 1 process, found {self.processes}: use horovod or torch")
+        return self
 
     @property
     def compares(self) -> bool:

@@ -118,6 +118,8 @@ class EvaluateSettings(StageSettings):
     def _something_is_measured(self) -> EvaluateSettings:
         if self.protocol is None and not (self.ratings or self.clicks):
             raise ValueError("nothing to measure: set protocol, ratings or clicks")
+        if self.split == "validation" and isinstance(self.protocol, GivenCandidates):
+            raise ValueError("candidates come with test rows only: use split test, or protocol full or sampled")
         return self
 
 

@@ -25,6 +25,7 @@ from sparkrec.spark.retrieval import best, topk
 from sparkrec.spark.rows import dense
 from sparkrec.spark.sources import read_ids
 from sparkrec.stages.asking import Asking
+from sparkrec.stages.planned import Planned
 from sparkrec.stages.prepare import interactions_of, pin
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,12 @@ def inputs(settings: RecommendSettings, lake: Lake) -> dict[str, Any]:
             )
         pinned["retrieve"] = first.reference
     if settings.fresh:
+        model = model_settings(run.settings["model"])
+        if not isinstance(model, SequenceNetworkSettings | MarkovSettings):
+            raise ConfigError(
+                f"fresh: model {run.reference} is a {model.kind}, which knows what it was trained on and no more. Use "
+                "a model of sequences, or train it again."
+            )
         prepared = lake.finished_run("prepare", pinned["dataset"])
         pinned["interactions"] = pin(lake, prepared.inputs["interactions"]["table"])
     for name in ("users", "candidates", "deny"):
@@ -55,21 +62,32 @@ def inputs(settings: RecommendSettings, lake: Lake) -> dict[str, Any]:
     return pinned
 
 
+def open_run(settings: RecommendSettings, lake: Lake) -> Run:
+    """The run of these settings."""
+    pinned = inputs(settings, lake)
+    return lake.open_run("recommend", pinned["model"].partition("@")[0], settings, pinned)
+
+
+def plan(settings: RecommendSettings, lake: Lake) -> Planned:
+    """What it would read and write."""
+    return Planned.of(open_run(settings, lake), lake, [], [tables.RECOMMENDATIONS.name])
+
+
 def recommend(settings: RecommendSettings, lake: Lake) -> Run:
     """Top k of each user into the table `recommendations`, in one commit that is made at most once.
 
     Users whom the dataset does not know, or without an interaction that the model was fitted to, get the most popular
     items, marked `fallback`. InputError when k is larger than the catalogue, or no id of a list is known.
     """
-    pinned = inputs(settings, lake)
+    run = open_run(settings, lake)
+    pinned = run.inputs
     trained = lake.finished_run("train", pinned["model"])
-    run = lake.open_run("recommend", trained.name, settings, pinned)
     if run.finished:
         log.info("recommendations of run %s are there already", run.reference)
         return run
     dataset = Dataset.open(lake, pinned["dataset"])
     items = _items(settings, lake, dataset)
-    events = _fresh(lake, trained, dataset, pinned["interactions"]) if settings.fresh else dataset.observed(True)
+    events = _fresh(lake, dataset, pinned["interactions"]) if settings.fresh else dataset.observed(True)
     seen = events.select("user", "item") if settings.exclude_seen else None
     fitted = dataset.observed(bool(trained.settings["include_validation"])).select("user").distinct()
     users = _users(settings, lake, dataset).join(fitted.withColumn("fitted", F.lit(True)), "user", "left").persist()
@@ -109,13 +127,8 @@ def recommend(settings: RecommendSettings, lake: Lake) -> Run:
     return run
 
 
-def _fresh(lake: Lake, trained: Run, dataset: Dataset, pinned: dict[str, Any]) -> DataFrame:
+def _fresh(lake: Lake, dataset: Dataset, pinned: dict[str, Any]) -> DataFrame:
     """(user, item, timestamp): the interactions as they are now, of the users and items that the dataset knows."""
-    if not isinstance(model_settings(trained.settings["model"]), SequenceNetworkSettings | MarkovSettings):
-        raise ConfigError(
-            f"fresh: model {trained.reference} is a {trained.settings['model']['kind']}, which knows what it was "
-            "trained on and no more. Use a model of sequences, or train it again."
-        )
     prepared = PrepareSettings.model_validate({**dataset.manifest["settings"], "lake": lake.root})
     events = interactions_of(prepared, lake, pinned)
     ids = dataset.users.select("user", "user_id"), dataset.items.select("item", "item_id")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 """A dataset, model or batch: letters, digits, `_`, `.` and `-`. It becomes part of a path."""
@@ -16,6 +16,16 @@ Reference: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]
 """A finished run by name (its latest) or pinned, `name@id`."""
 
 Fraction: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _ascending(span: tuple[float, float]) -> tuple[float, float]:
+    if not span[0] < span[1]:
+        raise ValueError(f"found {span[0]:g} and {span[1]:g}, expected the lower bound first")
+    return span
+
+
+Span: TypeAlias = Annotated[tuple[float, float], AfterValidator(_ascending)]
+"""A lower and an upper bound."""
 
 
 class Settings(BaseModel):

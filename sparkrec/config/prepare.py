@@ -85,6 +85,12 @@ class RatioSplit(Settings):
     seed: int = 0
     """Of the draw."""
 
+    @model_validator(mode="after")
+    def _something_is_left(self) -> RatioSplit:
+        if self.test + self.validation >= 1:
+            raise ValueError(f"test {self.test:g} and validation {self.validation:g} leave nothing to train on")
+        return self
+
 
 class FoldSplit(Settings):
     """One fold of k over all interactions is the test split."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from sparkrec.config.base import Name, Reference, Settings, StageSettings
+from sparkrec.config.base import Name, Reference, Settings, Span, StageSettings
 from sparkrec.config.fitted import (
     AlsSettings,
     BiasSettings,
@@ -136,7 +136,7 @@ class TuneSettings(StageSettings):
     """Cross-validate on this many folds of train and validation. 0: fit train, measure on the validation split."""
     metric: str = "ndcg@10"
     """`rmse`, `mae` or a ranking metric with its cutoff; full ranking."""
-    clip: tuple[float, float] | None = None
+    clip: Span | None = None
     """Clip predicted ratings to this range first."""
     seed: int = 0
     """Of the draws, of the folds and of each fit."""

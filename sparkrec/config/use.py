@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from sparkrec.config.base import Reference, Settings, StageSettings
+from sparkrec.config.base import Reference, Settings, Span, StageSettings
 from sparkrec.config.ingest import SourceSettings
 
 
@@ -109,7 +109,7 @@ class EvaluateSettings(StageSettings):
     """Also AUC, grouped AUC, log loss and calibration of predicted clicks: rows whose value is above 0."""
     importance: bool = False
     """Also how much the AUC of clicks owes to each field, for a model of features: `importance` in metrics.json."""
-    clip: tuple[float, float] | None = None
+    clip: Span | None = None
     """Clip predicted ratings to this range first."""
     segments: int = Field(3, ge=1, le=10)
     """Groups of users by activity and of items by popularity, of about equal size."""

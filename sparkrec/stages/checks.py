@@ -6,16 +6,20 @@ from typing import Any
 
 from sparkrec.config import (
     EvaluateSettings,
+    FeatureSettings,
     FieldNetworkSettings,
     GivenCandidates,
     GivenSplit,
     LeaveLastOut,
     MarkovSettings,
+    MultiField,
     NetworkSettings,
+    NumericField,
     PrepareSettings,
     RatioSplit,
     SequenceNetworkSettings,
     TimeSplit,
+    WideDeepSettings,
 )
 from sparkrec.errors import ConfigError, EvaluateError, TrainError
 from sparkrec.spark.dataset import check_sequences
@@ -42,9 +46,19 @@ def check_fit(model: Any, prepared: PrepareSettings, dataset: str) -> None:
     """Whether a model (a ModelSettings) can be fitted to a dataset of these settings.
 
     dataset  what to call it in the error
-    Raises ConfigError where it has not the sequences that the model needs, TrainError where it has no validation split
-    to stop by.
+    Raises ConfigError where it has not the sequences or the fields that the model needs, TrainError where it has no
+    validation split to stop by, or the loss shares items among examples that see other features of them.
     """
+    if isinstance(model, WideDeepSettings):
+        _check_crosses(model, prepared.features or FeatureSettings())
+    if isinstance(model, FieldNetworkSettings) and prepared.features and prepared.features.items:
+        training = model.training
+        shared = training.loss in ("full_softmax", "all_squared") or training.negative_sampling == "batch"
+        if shared and prepared.features.items.timestamp:
+            raise TrainError(
+                "a loss over all items, or the items of a batch, does not fit item features with a timestamp: each "
+                "example sees other values. Choose a loss with drawn negatives."
+            )
     if isinstance(model, SequenceNetworkSettings | MarkovSettings):
         check_sequences(model, prepared.sequences, dataset)
     if isinstance(model, NetworkSettings) and model.training.stopping is not None and not has_validation(prepared):
@@ -52,6 +66,21 @@ def check_fit(model: Any, prepared: PrepareSettings, dataset: str) -> None:
             f"training.stopping needs a validation split, and dataset {dataset} has none: prepare it with one, or set "
             "training.stopping to null."
         )
+
+
+def _check_crosses(model: WideDeepSettings, features: FeatureSettings) -> None:
+    """Raise ConfigError where a cross is of a field that may have several values, or that the dataset has not."""
+    sides = [side.fields for side in (features.users, features.items) if side]
+    fields = [field for listed in (features.context, *sides) for field in listed]
+    crossed = {name for cross in model.crosses for name in cross}
+    several = {field.title for field in fields if isinstance(field, MultiField)}
+    plain = {field.title for field in fields if isinstance(field, NumericField) and field.scale != "buckets"}
+    for wrong, why in ((several, "have several values a row"), (plain, "are numbers: give them scale buckets")):
+        if found := sorted(crossed & wrong):
+            raise ConfigError(f"crosses: {', '.join(found)} {why}; expected fields of one category a row")
+    names = ["user", "item", *(field.title for field in fields)]
+    if unknown := sorted(crossed.difference(names)):
+        raise ConfigError(f"crosses: found no field {', '.join(unknown)} in the dataset, which has {', '.join(names)}")
 
 
 def check_measurement(

@@ -15,10 +15,8 @@ from pyspark.sql import functions as F
 from sparkrec import storage
 from sparkrec.config import FieldNetworkSettings, SequenceNetworkSettings
 from sparkrec.errors import ConfigError
-from sparkrec.fields import FieldCodes
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.spark.dataset import Dataset, check_sequences
-from sparkrec.spark.features import load
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import by_place
 from sparkrec.spark.rows import dense_vectors
@@ -55,7 +53,6 @@ def fit_network(
     if isinstance(settings, FieldNetworkSettings) and dataset.layout is not None:
         known = Known(dataset.layout, by_place(dataset.features("item").toArrow(), items))
         codes = dataset.manifest["fields"]["digest"]
-        check_crosses(settings, load(dataset.folder))
     cut = None
     if isinstance(settings, SequenceNetworkSettings):
         cut = check_sequences(settings, dataset.sequence_settings, dataset.reference)
@@ -119,19 +116,6 @@ def check_packages(settings: Any) -> None:
             "training.launcher horovod needs Horovod, which is not installed: `make setup` builds it where there is a "
             "C++ compiler. Or set training.launcher to torch."
         )
-
-
-def check_crosses(settings: Any, codes: FieldCodes) -> None:
-    """Raise ConfigError where a cross is of a field that may have several values, or that the dataset has not."""
-    crossed = {name for cross in getattr(settings, "crosses", []) for name in cross}
-    several = {each.name for each in codes.fields if each.kind == "multi"}
-    plain = {each.name for each in codes.fields if each.kind == "numeric" and each.weighs}
-    for wrong, why in ((several, "have several values a row"), (plain, "are numbers: give them scale buckets")):
-        if found := sorted(crossed & wrong):
-            raise ConfigError(f"crosses: {', '.join(found)} {why}; expected fields of one category a row")
-    names = codes.layout.names
-    if unknown := sorted(crossed.difference(names)):
-        raise ConfigError(f"crosses: found no field {', '.join(unknown)} in the dataset, which has {', '.join(names)}")
 
 
 def _fingerprint(settings: Any, observed: DataFrame, seed: int, about: str) -> str:

@@ -18,7 +18,7 @@ import yaml
 from pyspark.sql import functions as F
 
 from sparkrec import storage, tables
-from sparkrec.config import NetworkSettings, Range, TrainSettings, TuneSettings
+from sparkrec.config import NetworkSettings, Range, TrainSettings, TuneSettings, model_settings
 from sparkrec.configfile import set_key, validate
 from sparkrec.errors import TrainError
 from sparkrec.progress import track
@@ -39,9 +39,9 @@ def check(settings: TuneSettings) -> None:
     """What the settings alone tell. Raises ConfigError for a metric that is none, a trial that no model takes, or a
     package that is missing."""
     check_metric(settings.metric)
-    trials(settings)
-    if isinstance(settings.model, NetworkSettings):
-        check_packages(settings.model)
+    for model in map(model_settings, trials(settings)):
+        if isinstance(model, NetworkSettings):
+            check_packages(model)
 
 
 def inputs(settings: TuneSettings, lake: Lake) -> dict[str, Any]:
@@ -49,7 +49,8 @@ def inputs(settings: TuneSettings, lake: Lake) -> dict[str, Any]:
     check(settings)
     dataset = lake.finished_run("prepare", settings.dataset).reference
     prepared = prepared_as(lake, dataset)
-    check_fit(settings.model, prepared, dataset)
+    for model in map(model_settings, trials(settings)):
+        check_fit(model, prepared, dataset)
     if not settings.folds and not has_validation(prepared):
         raise TrainError(
             f"dataset {dataset} has no validation split to tune on. Set `folds` to cross-validate, or prepare it with "

@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check pack bench-peers format lock clean prerequisites
+.PHONY: help setup demo test check pack bench-peers format settings lock clean prerequisites
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
@@ -32,6 +32,9 @@ bench-peers: .venv-peers/.installed ## .venv-peers, with what bench training is 
 format: .venv/.package ## rewrite the code in its one format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+settings: .venv/.package ## docs/settings.md, from the classes of settings
+	$(BIN)/sparkrec settings > docs/settings.md
 
 lock: ## requirements.lock from pyproject.toml, keeping its pins where they still hold (needs uv)
 	uv pip compile pyproject.toml --output-file requirements.lock --all-extras --generate-hashes \

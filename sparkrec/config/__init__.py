@@ -96,3 +96,14 @@ from sparkrec.config.use import (
     RetrieveSettings,
     SampledNegatives,
 )
+
+STAGES: dict[str, type[StageSettings]] = {
+    "ingest": IngestSettings,
+    "prepare": PrepareSettings,
+    "train": TrainSettings,
+    "tune": TuneSettings,
+    "evaluate": EvaluateSettings,
+    "recommend": RecommendSettings,
+    "run": PipelineSettings,
+}
+"""Settings of each stage."""

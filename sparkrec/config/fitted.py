@@ -31,6 +31,7 @@ class BiasSettings(ModelKind):
     user_regularization: float = Field(5.0, ge=0)
     """Shrinks a user's bias as that many ratings at the mean would."""
     item_regularization: float = Field(5.0, ge=0)
+    """Shrinks an item's bias as that many ratings at the mean would."""
     iterations: int = Field(10, ge=1)
     """Alternating sweeps over items and users."""
 
@@ -39,8 +40,11 @@ class AttributeSettings(Settings):
     """Attributes of users or items: numbers are standardised, strings one-hot, arrays of strings multi-hot."""
 
     source: SourceSettings
+    """The table of attributes."""
     id: str
+    """Column of ids, as the interaction log has them."""
     columns: list[str] = Field(min_length=1)
+    """Columns that are attributes."""
     min_count: int = Field(1, ge=1)
     """Categories that fewer users or items have share one column."""
 
@@ -50,12 +54,22 @@ class LinearSettings(ModelKind):
 
     kind: Literal["linear"] = "linear"
     users: AttributeSettings | None = None
+    """Attributes of users. None: none."""
     items: AttributeSettings | None = None
+    """Attributes of items. None: none."""
     regularization: float = Field(1.0, ge=0)
+    """L2 on the coefficients."""
+
+    @model_validator(mode="after")
+    def _has_attributes(self) -> LinearSettings:
+        if self.users is None and self.items is None:
+            raise ValueError("linear has no attributes to work with: set model.users, model.items or both")
+        return self
 
 
 class _KnnSettings(ModelKind):
     neighbors: int = Field(100, ge=1)
+    """The most similar that are kept of each."""
     shrinkage: float = Field(10.0, ge=0)
     """Added to the cosine's denominator: pulls similarities that rest on few interactions toward 0."""
     asymmetry: float = Field(0.5, ge=0, le=1)
@@ -85,6 +99,7 @@ class EaseSettings(ModelKind):
 
     kind: Literal["ease"] = "ease"
     regularization: float = Field(200.0, gt=0)
+    """L2 on the item-item weights."""
     max_memory_gb: float = Field(12.0, gt=0)
     """Refuse a catalogue whose matrices would take more on the driver."""
 
@@ -98,8 +113,9 @@ class AlsSettings(ModelKind):
     iterations: int = Field(15, ge=1)
     """Each updates all users, then all items."""
     regularization: FromData[float] = Field(LEFT, ge=0)
-    """None: from the data. For implicit feedback a share of what the observed cells of a row of mean length weigh, .2
-    in a log of 100,000 rows and less in a larger one; for ratings 1.2 deviations."""
+    """L2 on the factors, scaled for each row as `regularization_scaling` says. None: from the data. For implicit
+    feedback a share of what the observed cells of a row of mean length weigh, .2 in a log of 100,000 rows and less in a
+    larger one; for ratings 1.2 deviations."""
     regularization_scaling: Literal["count", "ials"] = "ials"
     """What reg_u grows with: count, n_u (as ALS-WR and MLlib); ials, n_u + unobserved_weight N (Rendle et al. 2022)."""
     regularization_exponent: FromData[float] = Field(LEFT, ge=0, le=1)
@@ -116,6 +132,7 @@ class AlsSettings(ModelKind):
     """cholesky: exact. cg: a few conjugate gradient steps from the last factors, cheaper. ials++: one sweep over blocks
     of coordinates (Rendle et al. 2021), cheaper from rank 128 on."""
     cg_steps: int = Field(3, ge=1)
+    """Steps of solver `cg` for each row."""
     coordinates: int = Field(32, ge=1)
     """Size of the blocks of ials++."""
     kernel: Literal["numba", "torch"] = "numba"
@@ -126,9 +143,11 @@ class AlsSettings(ModelKind):
     """Fit mean, user and item biases first and factorise the residuals. None: for explicit feedback, unless factors are
     nonnegative or unobserved cells have a weight."""
     bias: BiasSettings = BiasSettings()
+    """How the biases of `biases` are fitted."""
     user_blocks: int | None = Field(None, ge=1)
     """Number of user blocks. None: from the data."""
     item_blocks: int | None = Field(None, ge=1)
+    """Number of item blocks. None: from the data."""
     init_scale: float = Field(0.1, gt=0)
     """Item factors start from a normal distribution of this deviation over sqrt(rank)."""
     storage_level: Literal["MEMORY_AND_DISK", "MEMORY_ONLY", "DISK_ONLY"] = "MEMORY_AND_DISK"

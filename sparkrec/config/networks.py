@@ -19,6 +19,7 @@ class NetworkSettings(ModelKind):
     """What all models that torch trains have."""
 
     training: TrainingSettings = TrainingSettings()
+    """How it is trained."""
 
     def suited(self, data: DataFacts) -> Self:
         return self.model_copy(update={"training": self.training.suited(data, self._usual(data))})
@@ -44,6 +45,7 @@ class MfSettings(NetworkSettings):
 
     kind: Literal["mf"] = "mf"
     dim: int = Field(64, ge=1)
+    """Length of the vectors of users and items."""
 
 
 class GmfSettings(NetworkSettings):
@@ -51,12 +53,14 @@ class GmfSettings(NetworkSettings):
 
     kind: Literal["gmf"] = "gmf"
     dim: int = Field(64, ge=1)
+    """Length of the vectors of users and items."""
 
 
 class _Layers(NetworkSettings):
     layers: list[int] = Field([64, 32, 16, 8], min_length=2)
     """Sizes, from the concatenation of user and item on."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the units that a step leaves out."""
 
     @field_validator("layers")
     @classmethod
@@ -118,6 +122,7 @@ class FwfmSettings(FieldNetworkSettings):
 
     kind: Literal["fwfm"] = "fwfm"
     dim: int = Field(10, ge=1)
+    """Length of the vectors."""
 
 
 class NfmSettings(FieldNetworkSettings):
@@ -125,14 +130,18 @@ class NfmSettings(FieldNetworkSettings):
 
     kind: Literal["nfm"] = "nfm"
     dim: int = Field(10, ge=1)
+    """Length of the vectors."""
     layers: list[Annotated[int, Field(ge=1)]] = [64]
+    """Sizes of the hidden layers."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """After bi-interaction pooling and after each layer."""
     batch_norm: bool = True
+    """After bi-interaction pooling."""
 
 
 class _DeepSettings(FieldNetworkSettings):
     dim: int = Field(10, ge=1)
+    """Length of the vectors."""
     layers: list[Annotated[int, Field(ge=1)]] = Field([128, 128, 128], min_length=1)
     """Sizes of the hidden layers."""
     batch_norm: bool = False
@@ -166,6 +175,7 @@ class DcnSettings(_DeepSettings):
 
     kind: Literal["dcn"] = "dcn"
     cross_layers: int = Field(3, ge=1)
+    """Layers of the cross network."""
 
 
 class AfmSettings(FieldNetworkSettings):
@@ -173,9 +183,11 @@ class AfmSettings(FieldNetworkSettings):
 
     kind: Literal["afm"] = "afm"
     dim: int = Field(10, ge=1)
+    """Length of the vectors."""
     attention: int = Field(16, ge=1)
     """Size of the attention layer."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """After attention pooling."""
 
 
 class SequenceNetworkSettings(NetworkSettings):
@@ -202,6 +214,7 @@ class Item2vecSettings(SequenceNetworkSettings):
 
     kind: Literal["item2vec"] = "item2vec"
     training: TrainingSettings = TrainingSettings(popularity_power=0.75)
+    """How it is trained."""
     architecture: Literal["skip_gram", "cbow"] = "skip_gram"
     """skip_gram: each of those around an event predicts it; cbow: their mean does."""
     window: int = Field(5, ge=1)
@@ -243,6 +256,7 @@ class FpmcSettings(SequenceNetworkSettings):
 
 class _DropoutSettings(SequenceNetworkSettings):
     dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of the units that a step leaves out."""
 
 
 class Gru4recSettings(_DropoutSettings):
@@ -252,6 +266,7 @@ class Gru4recSettings(_DropoutSettings):
     hidden: int = Field(64, ge=1)
     """Of the recurrent state."""
     layers: int = Field(1, ge=1)
+    """Recurrent layers."""
 
 
 class CaserSettings(_DropoutSettings):
@@ -261,11 +276,14 @@ class CaserSettings(_DropoutSettings):
     horizontal: int = Field(16, ge=1)
     """Filters of each height."""
     vertical: int = Field(4, ge=1)
+    """Vertical filters."""
 
 
 class _AttentionSettings(_DropoutSettings):
     blocks: int = Field(2, ge=1)
+    """Blocks of attention and a layer on each event."""
     heads: int = Field(1, ge=1)
+    """Heads of attention, each with an equal part of `dim`."""
 
     @model_validator(mode="after")
     def _heads_share(self) -> _AttentionSettings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sparkrec.config.base import Settings
 from sparkrec.config.data import LEFT, DataFacts, FromData
@@ -39,7 +39,7 @@ class StoppingSettings(Settings):
     every: int = Field(1, ge=1)
     """Epochs between measurements on the validation split."""
     patience: int = Field(3, ge=1)
-    """Measurements in a row without a better one that are borne."""
+    """Measurements without a better one before the training stops."""
     users: int = Field(10_000, ge=1)
     """Measure on at most this many users."""
     exclude_seen: bool = True
@@ -90,22 +90,23 @@ class TrainingSettings(Settings):
     unseen_negatives: bool = True
     """Whether items without a train interaction are drawn. False where they are new, not unwanted."""
     negative_weight: float = Field(1.0, gt=0)
+    """Weight of each negative beside a positive."""
     calibration: float = Field(0.75, ge=0, le=1)
     """t of gbce: 0 is bce, 1 as if all items were drawn."""
     score_l2: float = Field(1.0, ge=0)
     """L2 on the scores of negatives in bpr_max."""
     epochs: FromData[int] = Field(LEFT, ge=1)
-    """None: until it stops early, at most 100; 15 where nothing is held out to measure on, more for a log so small that
-    they are less than 500 steps."""
+    """Passes over the train examples; the most, with `stopping`. None: until it stops early, at most 100; 15 where
+    nothing is held out to measure on, more for a log so small that they are less than 500 steps."""
     batch: FromData[int] = Field(LEFT, ge=1)
     """Positives in a step, or sequences of a model that sees them, all processes together. None: from 256 to 8,192, a
     512th of the rows; from 32 to 256, a 64th of the sequences."""
     accumulate: int = Field(1, ge=1)
     """Parts in which a process computes its batch, one after the other, to save memory."""
     optimizer: FromData[Literal["sgd", "adagrad", "rmsprop", "adam", "adamw"]] = LEFT
-    """None: as suits the kind, or adam where a learning_rate is set."""
+    """How a gradient becomes a step. None: as suits the kind, or adam where a learning_rate is set."""
     learning_rate: FromData[float] = Field(LEFT, gt=0)
-    """None: as suits the kind, or the optimizer."""
+    """Size of a step, before the schedule. None: as suits the kind, or the optimizer."""
     momentum: float = Field(0.0, ge=0, lt=1)
     """Of sgd."""
     weight_decay: float = Field(0.0, ge=0)
@@ -121,11 +122,13 @@ class TrainingSettings(Settings):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Of the learning rate, down to 0 at the last step."""
     warmup_steps: int = Field(0, ge=0)
+    """Steps in which the learning rate grows from 0."""
     clip_norm: float | None = Field(None, gt=0)
     """Of the gradient of the dense layers."""
     init_scale: FromData[float] = Field(LEFT, gt=0)
     """Deviation of the embeddings at the start. None: as suits the kind."""
     processes: int = Field(1, ge=1)
+    """Number of processes that train together."""
     threads: int | None = Field(None, ge=1)
     """Of each process. None: the cores of the machine, shared among its processes."""
     launcher: Literal["local", "horovod", "torch"] | None = None
@@ -139,9 +142,16 @@ class TrainingSettings(Settings):
     stall_seconds: int = Field(300, ge=1)
     """A run in which a process makes no step for so long is ended."""
     shards: ShardSettings = ShardSettings()
+    """How the examples are cut."""
     stopping: StoppingSettings | None = None
-    """None: where `epochs` is None too and the dataset has a validation split, by ndcg@10, or rmse for ratings, or auc
-    for clicks; else training goes on to the last epoch."""
+    """When to stop early. None: where `epochs` is None too and the dataset has a validation split, by ndcg@10, or rmse
+    for ratings, or auc for clicks; else training goes on to the last epoch."""
+
+    @model_validator(mode="after")
+    def _launcher_can(self) -> TrainingSettings:
+        if self.launcher == "local" and self.processes != 1:
+            raise ValueError(f"launcher local runs 1 process, found {self.processes}: use horovod or torch")
+        return self
 
     def suited(self, data: DataFacts, usual: dict[str, Any], sequences: bool = False) -> TrainingSettings:
         """These settings with a value for each that was left to the data.

@@ -74,20 +74,6 @@ class Dataset:
         said = self.manifest["settings"].get("sequences")
         return None if said is None else SequenceSettings.model_validate(said)
 
-    def cut_for(self, kind: str) -> SequenceSettings:
-        """The same, for a model that needs them. Raises ConfigError where there are none."""
-        if (found := self.sequence_settings) is None:
-            raise ConfigError(
-                f"model {kind} sees the order of events, and dataset {self.reference} has no sequences: prepare it "
-                "with `sequences: {length: 50}`"
-            )
-        if kind != "item2vec" and not found.ordered:
-            raise ConfigError(
-                f"model {kind} sees the order of events, and the sequences of dataset {self.reference} have none "
-                "(`ordered: false`): prepare it from events with timestamps"
-            )
-        return found
-
     @property
     def sequences(self) -> DataFrame:
         """Columns as `tables.SEQUENCES`."""
@@ -120,3 +106,31 @@ class Dataset:
         """(<side>) of the users or items that such a model has been fitted to a row of."""
         ids = (self.users if side == "user" else self.items).where("train_count > 0").select(side)
         return ids.unionByName(self.validation.select(side)).distinct() if include_validation else ids
+
+
+def check_sequences(model: Any, cut: SequenceSettings | None, dataset: str) -> SequenceSettings:
+    """How the sequences of a dataset were cut, for a model (a ModelSettings) that sees the order of events.
+
+    dataset  what to call it in the error
+    Raises ConfigError where it has not the sequences that the model needs.
+    """
+    kind = model.kind
+    if cut is None:
+        raise ConfigError(
+            f"model {kind} sees the order of events, and dataset {dataset} has no sequences: prepare it "
+            "with `sequences: {length: 50}`"
+        )
+    if kind != "item2vec" and not cut.ordered:
+        raise ConfigError(
+            f"model {kind} sees the order of events, and the sequences of dataset {dataset} have none "
+            "(`ordered: false`): prepare it from events with timestamps"
+        )
+    if kind == "item2vec" and not (cut.ordered or model.shuffle):
+        raise ConfigError(
+            f"the sequences of dataset {dataset} have no order (`ordered: false`): set model.shuffle to true"
+        )
+    if kind != "markov" and (kind == "caser") != (cut.targets is not None):
+        needs = "windows, as of `sequences: {length: 5, targets: 3}`" if kind == "caser" else "whole histories"
+        has = "whole histories" if cut.targets is None else f"windows with {cut.targets} targets"
+        raise ConfigError(f"model {kind} is trained on {needs}; dataset {dataset} has {has}. Prepare another one.")
+    return cut

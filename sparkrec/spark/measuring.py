@@ -82,6 +82,18 @@ def overall(metrics: Iterable[Metric]) -> dict[str, float]:
     return {each.name: each.value for each in metrics if each.segment == "all"}
 
 
+def check_metric(metric: str) -> None:
+    """Raise ConfigError where `measure` knows no such metric."""
+    name, _, cutoff = metric.partition("@")
+    whole = ("rmse", "mae", "auc", *CLICK_METRICS, "grouped_click_auc")
+    at_cutoff = (*AT_CUTOFF, "coverage", "novelty")
+    if metric not in whole and not (name in at_cutoff and cutoff.isdecimal() and int(cutoff) > 0):
+        raise ConfigError(
+            f"metric {metric!r} does not exist. Choose {', '.join(whole)}, or one with a cutoff, as ndcg@10, of "
+            f"{', '.join(at_cutoff)}."
+        )
+
+
 def measure(
     model: Model,
     dataset: Dataset,
@@ -92,6 +104,7 @@ def measure(
     exclude_seen: bool = True,
 ) -> float:
     """One metric under full ranking, by its name: `rmse`, `mae`, `auc`, or another with its cutoff as in `ndcg@10`."""
+    check_metric(metric)
     name, _, cutoff = metric.partition("@")
     full = FullRanking(exclude_seen=exclude_seen)
     if metric in ("rmse", "mae"):
@@ -100,13 +113,8 @@ def measure(
         found = metrics_of(model, dataset, truth, seen, None, clicks=True)
     elif metric == "auc":
         found = metrics_of(model, dataset, truth, seen, Rankings(full, [1], []))
-    elif name in (*AT_CUTOFF, "coverage", "novelty") and cutoff.isdecimal() and int(cutoff) > 0:
-        found = metrics_of(model, dataset, truth, seen, Rankings(full, [int(cutoff)], [name], auc=False))
     else:
-        raise ConfigError(
-            f"metric {metric!r} does not exist. Choose rmse, mae, auc, {', '.join(CLICK_METRICS)}, or one with a "
-            f"cutoff, as ndcg@10, of {', '.join((*AT_CUTOFF, 'coverage', 'novelty'))}."
-        )
+        found = metrics_of(model, dataset, truth, seen, Rankings(full, [int(cutoff)], [name], auc=False))
     return overall(found.metrics)[metric]
 
 

@@ -20,7 +20,7 @@ from sparkrec.spark.blocks import pack, unpack
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.evaluation import METRICS, measured, user_values
 from sparkrec.spark.model import Model
-from sparkrec.spark.question import Question
+from sparkrec.spark.question import Question, check_names, check_needs
 from sparkrec.spark.retrieval import rank, score_lists
 from sparkrec.spark.segments import label
 
@@ -77,6 +77,17 @@ class Rankings:
     @property
     def full(self) -> bool:
         return isinstance(self.protocol, FullRanking)
+
+
+def check_metrics(protocol: Protocol, metrics: Sequence[str]) -> None:
+    """Raise EvaluateError for a metric that does not exist, or that `judged_rankings` cannot have by this protocol."""
+    check_names(metrics)
+    known = {"popularity", "catalogue"}
+    if not isinstance(protocol, FullRanking):
+        known.add("score")
+    if isinstance(protocol, SampledNegatives):
+        known.add("sampled_from")
+    check_needs(metrics, known)
 
 
 def judged_rankings(

@@ -13,14 +13,15 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec import storage, tables
-from sparkrec.config import EvaluateSettings, GivenCandidates
-from sparkrec.errors import EvaluateError
+from sparkrec.config import EvaluateSettings, model_settings
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.explain import importance
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.measuring import metrics_of, overall
 from sparkrec.spark.model import Model
-from sparkrec.spark.ranking import Rankings, Unrankable
+from sparkrec.spark.ranking import Rankings, Unrankable, check_metrics
+from sparkrec.stages.checks import check_measurement, prepared_as
+from sparkrec.stages.planned import Planned
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,33 @@ _SHOWN = 10
 """Items of a user in an example."""
 
 
+def check(settings: EvaluateSettings) -> None:
+    """What the settings alone tell. Raises EvaluateError for a metric that the protocol cannot have."""
+    if settings.protocol is not None:
+        check_metrics(settings.protocol, settings.metrics)
+
+
 def inputs(settings: EvaluateSettings, lake: Lake) -> dict[str, Any]:
     """The model and its dataset, pinned."""
+    check(settings)
     run = lake.finished_run("train", settings.model)
+    dataset = run.inputs["dataset"]
+    model = model_settings(run.settings["model"])
+    with_validation = bool(run.settings["include_validation"])
+    check_measurement(settings, model, with_validation, prepared_as(lake, dataset), run.reference, dataset)
     return {"model": run.reference, "dataset": run.inputs["dataset"]}
+
+
+def open_run(settings: EvaluateSettings, lake: Lake) -> Run:
+    """The run of these settings."""
+    pinned = inputs(settings, lake)
+    return lake.open_run("evaluate", pinned["model"].partition("@")[0], settings, pinned)
+
+
+def plan(settings: EvaluateSettings, lake: Lake) -> Planned:
+    """What it would read and write."""
+    users = ["users"] if settings.keep_users and settings.protocol is not None else []
+    return Planned.of(open_run(settings, lake), lake, ["metrics.json", *users], [tables.METRICS.name])
 
 
 def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
@@ -41,21 +65,13 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
     `exclude_seen` is false. Held-out items that cannot be ranked are `unrankable` in the manifest and metrics.json.
     Raises EvaluateError when the split is empty, the model was fitted to it, or the protocol lacks its candidates.
     """
-    pinned = inputs(settings, lake)
+    run = open_run(settings, lake)
+    pinned = run.inputs
     trained = lake.finished_run("train", pinned["model"])
-    run = lake.open_run("evaluate", trained.name, settings, pinned)
     if run.finished:
         log.info("evaluation %s is there already", run.reference)
         return run
     dataset = Dataset.open(lake, pinned["dataset"])
-    if settings.split == "validation":
-        if trained.settings["include_validation"]:
-            raise EvaluateError(
-                f"model {trained.reference} was fitted to train and validation together: measured on validation it "
-                "would look better than it is. Use split test, or train with include_validation: false."
-            )
-        if isinstance(settings.protocol, GivenCandidates):
-            raise EvaluateError("candidates come with test rows only. Use split test, or protocol full or sampled.")
     model, truth = Model.load(lake, trained), dataset.test if settings.split == "test" else dataset.validation
     seen = dataset.observed(include_validation=settings.split == "test")
     rankings = None

@@ -17,6 +17,7 @@ from sparkrec.errors import IngestError
 from sparkrec.spark.cleaning import AMBIGUOUS, clean
 from sparkrec.spark.lake import Lake
 from sparkrec.spark.sources import read_source
+from sparkrec.stages.planned import Planned
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,15 @@ def inputs(settings: IngestSettings, lake: Lake) -> dict[str, Any]:
     """Version of the target before the batch."""
     known = lake.has_table(settings.table)
     return {"table": settings.table, "version": lake.table_version(settings.table) if known else None}
+
+
+def plan(settings: IngestSettings, lake: Lake) -> Planned:
+    """What it would read and write. A batch without an id has one once it is read."""
+    names = [settings.table, *(tables.named(each, settings.table) for each in (tables.REJECTED, tables.BATCHES))]
+    known = _known(lake, settings, settings.batch) if settings.batch else None
+    finished = None if settings.batch is None else known is not None and known["state"] == "closed"
+    batch = settings.batch or "made from its content"
+    return Planned(inputs(settings, lake), f"batch {batch}", [lake.path(name) for name in names], finished)
 
 
 def ingest(settings: IngestSettings, lake: Lake) -> Batch:

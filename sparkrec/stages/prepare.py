@@ -32,6 +32,7 @@ from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.sequences import sequences
 from sparkrec.spark.sources import column, read_source, require_columns
 from sparkrec.spark.splits import PARTS, check, needs_time, split
+from sparkrec.stages.planned import Planned
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,25 @@ def pin(lake: Lake, table: str, version: int | None = None) -> dict[str, Any]:
     return {"table": table, "id": lake.table_id(table), "version": version}
 
 
+def plan(settings: PrepareSettings, lake: Lake) -> Planned:
+    """What it would read and write."""
+    run = lake.open_run("prepare", settings.dataset, settings, inputs(settings, lake))
+    files = [*PARTS, "users", "items"]
+    if isinstance(settings.split, GivenSplit) and settings.split.candidates:
+        files.append(tables.CANDIDATES.name)
+    if settings.sequences is not None:
+        files.append(tables.SEQUENCES.name)
+    if settings.features is not None:
+        features = (tables.FIELDS, tables.VOCABULARY, tables.USER_FEATURES, tables.ITEM_FEATURES)
+        files += [each.name for each in features]
+    return Planned.of(run, lake, files, id_tables(settings.interactions))
+
+
+def id_tables(interactions: str) -> list[str]:
+    """The Delta tables of the integer ids of a table of interactions."""
+    return [tables.named(table, interactions) for table in (tables.USERS, tables.ITEMS)]
+
+
 def prepare(settings: PrepareSettings, lake: Lake) -> Run:
     """Make one dataset and publish it; tables and columns as in `sparkrec.tables`.
 
@@ -87,7 +107,7 @@ def prepare(settings: PrepareSettings, lake: Lake) -> Run:
         raw_users, raw_items = parts.select("user_id"), parts.select("item_id")
         if to_rank is not None:
             raw_items = raw_items.union(to_rank.select("item_id"))
-        names = [tables.named(table, settings.interactions) for table in (tables.USERS, tables.ITEMS)]
+        names = id_tables(settings.interactions)
         with ThreadPoolExecutor() as pool:  # each waits for Delta most of the time
             users, items = pool.map(assign, (lake, lake), names, (raw_users, raw_items), ("user", "item"))
 

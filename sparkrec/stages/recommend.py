@@ -26,6 +26,7 @@ from sparkrec.spark.rows import dense
 from sparkrec.spark.serving import ANSWERS, KINDS, follows_history
 from sparkrec.spark.sources import read_ids, read_source
 from sparkrec.stages.asking import Asking
+from sparkrec.stages.planned import Planned
 from sparkrec.stages.prepare import interactions_of, pin
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,11 @@ def inputs(settings: RecommendSettings, lake: Lake) -> dict[str, Any]:
             )
         pinned["retrieve"] = first.reference
     if settings.fresh:
+        if not follows_history(Model.load(lake, run)):
+            raise ConfigError(
+                f"fresh: model {run.reference} is a {run.settings['model']['kind']}, which knows what it was "
+                f"trained on and no more. Use {KINDS}, or train it again."
+            )
         prepared = lake.finished_run("prepare", pinned["dataset"])
         pinned["interactions"] = pin(lake, prepared.inputs["interactions"]["table"])
     for name in ("users", "candidates", "deny"):
@@ -61,6 +67,17 @@ def inputs(settings: RecommendSettings, lake: Lake) -> dict[str, Any]:
     return pinned
 
 
+def open_run(settings: RecommendSettings, lake: Lake) -> Run:
+    """The run of these settings."""
+    pinned = inputs(settings, lake)
+    return lake.open_run("recommend", pinned["model"].partition("@")[0], settings, pinned)
+
+
+def plan(settings: RecommendSettings, lake: Lake) -> Planned:
+    """What it would read and write."""
+    return Planned.of(open_run(settings, lake), lake, [], [tables.RECOMMENDATIONS.name])
+
+
 def recommend(settings: RecommendSettings, lake: Lake) -> Run:
     """Top k of each user into the table `recommendations`, in one commit that is made at most once.
 
@@ -69,9 +86,9 @@ def recommend(settings: RecommendSettings, lake: Lake) -> Run:
     row that was folded in, and by popularity. InputError when k is larger than the catalogue, or no id of a list is
     known.
     """
-    pinned = inputs(settings, lake)
+    run = open_run(settings, lake)
+    pinned = run.inputs
     trained = lake.finished_run("train", pinned["model"])
-    run = lake.open_run("recommend", trained.name, settings, pinned)
     if run.finished:
         log.info("recommendations of run %s are there already", run.reference)
         return run
@@ -79,7 +96,7 @@ def recommend(settings: RecommendSettings, lake: Lake) -> Run:
     items = _items(settings, lake, dataset)
     people, events = dataset.users.select("user", "user_id"), dataset.observed(True)
     if settings.fresh:
-        people, events = _fresh(lake, trained, dataset, pinned["interactions"])
+        people, events = _fresh(lake, dataset, pinned["interactions"])
     seen = events.select("user", "item") if settings.exclude_seen else None
     with ExitStack() as held:
 
@@ -123,14 +140,9 @@ def recommend(settings: RecommendSettings, lake: Lake) -> Run:
     return run
 
 
-def _fresh(lake: Lake, trained: Run, dataset: Dataset, pinned: dict[str, Any]) -> tuple[DataFrame, DataFrame]:
+def _fresh(lake: Lake, dataset: Dataset, pinned: dict[str, Any]) -> tuple[DataFrame, DataFrame]:
     """The interactions as they are now, of items that the dataset knows: (user, user_id) of its users and of those who
     have come since, and (user, item, value, confidence, timestamp) what they did."""
-    if not follows_history(Model.load(lake, trained)):
-        raise ConfigError(
-            f"fresh: model {trained.reference} is a {trained.settings['model']['kind']}, which knows what it was "
-            f"trained on and no more. Use {KINDS}, or train it again."
-        )
     prepared = PrepareSettings.model_validate({**dataset.manifest["settings"], "lake": lake.root})
     events = interactions_of(prepared, lake, pinned).join(dataset.items.select("item", "item_id"), "item_id")
     people = with_strangers(dataset.users, events)

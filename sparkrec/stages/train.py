@@ -6,20 +6,31 @@ import logging
 from typing import Any
 
 from sparkrec import storage
-from sparkrec.config import AttributeSettings, TrainSettings
+from sparkrec.config import AttributeSettings, NetworkSettings, TrainSettings
 from sparkrec.errors import InputError
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.digests import content_digest
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.sources import read_source, require_columns
+from sparkrec.stages.checks import check_fit, prepared_as
+from sparkrec.stages.networks import check_packages
+from sparkrec.stages.planned import Planned
 from sparkrec.stages.registry import fit
 
 log = logging.getLogger(__name__)
 
 
+def check(settings: TrainSettings) -> None:
+    """What the settings alone tell. Raises ConfigError where a package is missing."""
+    if isinstance(settings.model, NetworkSettings):
+        check_packages(settings.model)
+
+
 def inputs(settings: TrainSettings, lake: Lake) -> dict[str, Any]:
     """The dataset and what to start from, pinned."""
+    check(settings)
     pinned: dict[str, Any] = {"dataset": lake.finished_run("prepare", settings.dataset).reference}
+    check_fit(settings.model, prepared_as(lake, pinned["dataset"]), pinned["dataset"])
     if start := getattr(settings.model, "start_from", []):
         pinned["start_from"] = [lake.finished_run("train", reference).reference for reference in start]
     return pinned | attribute_digests(settings.model, lake)
@@ -37,11 +48,23 @@ def attribute_digests(model: Any, lake: Lake) -> dict[str, Any]:
     return digests
 
 
+def open_run(settings: TrainSettings, lake: Lake) -> Run:
+    """The run of these settings."""
+    pinned = inputs(settings, lake)
+    name = settings.name or f"{pinned['dataset'].partition('@')[0]}-{settings.model.kind}"
+    return lake.open_run("train", name, settings, pinned)
+
+
+def plan(settings: TrainSettings, lake: Lake) -> Planned:
+    """What it would read and write."""
+    return Planned.of(open_run(settings, lake), lake, ["users", "items"])
+
+
 def train(settings: TrainSettings, lake: Lake) -> Run:
     """Fit, save, publish; a finished run is found again, an unfinished one resumes from its last snapshot."""
-    pinned = inputs(settings, lake)
+    run = open_run(settings, lake)
+    pinned = run.inputs
     dataset = Dataset.open(lake, pinned["dataset"])
-    run = lake.open_run("train", settings.name or f"{dataset.name}-{settings.model.kind}", settings, pinned)
     if run.finished:
         log.info("model %s is there already", run.reference)
         return run

@@ -18,13 +18,16 @@ import yaml
 from pyspark.sql import functions as F
 
 from sparkrec import storage, tables
-from sparkrec.config import Range, TrainSettings, TuneSettings
+from sparkrec.config import NetworkSettings, Range, TrainSettings, TuneSettings, model_settings
 from sparkrec.configfile import set_key, validate
-from sparkrec.errors import ConfigError, TrainError
+from sparkrec.errors import TrainError
 from sparkrec.progress import track
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake, Run
-from sparkrec.spark.measuring import measure
+from sparkrec.spark.measuring import check_metric, measure
+from sparkrec.stages.checks import check_fit, has_validation, prepared_as
+from sparkrec.stages.networks import check_packages
+from sparkrec.stages.planned import Planned
 from sparkrec.stages.registry import fit
 from sparkrec.stages.train import attribute_digests
 
@@ -33,17 +36,47 @@ log = logging.getLogger(__name__)
 LOWER_IS_BETTER = ("rmse", "mae")
 
 
+def check(settings: TuneSettings) -> None:
+    """What the settings alone tell. Raises ConfigError for a metric that is none, a trial that no model takes, or a
+    package that is missing."""
+    check_metric(settings.metric)
+    for model in map(model_settings, trials(settings)):
+        if isinstance(model, NetworkSettings):
+            check_packages(model)
+
+
 def inputs(settings: TuneSettings, lake: Lake) -> dict[str, Any]:
     """The dataset, pinned."""
+    check(settings)
     dataset = lake.finished_run("prepare", settings.dataset).reference
+    prepared = prepared_as(lake, dataset)
+    for model in map(model_settings, trials(settings)):
+        check_fit(model, prepared, dataset)
+    if not settings.folds and not has_validation(prepared):
+        raise TrainError(
+            f"dataset {dataset} has no validation split to tune on. Set `folds` to cross-validate, or prepare it with "
+            "one."
+        )
     return {"dataset": dataset, **attribute_digests(settings.model, lake)}
+
+
+def open_run(settings: TuneSettings, lake: Lake) -> Run:
+    """The run of these settings."""
+    pinned = inputs(settings, lake)
+    name = settings.name or f"{pinned['dataset'].partition('@')[0]}-{settings.model.kind}"
+    return lake.open_run("tune", name, settings, pinned)
+
+
+def plan(settings: TuneSettings, lake: Lake) -> Planned:
+    """What it would read and write."""
+    planned = Planned.of(open_run(settings, lake), lake, [], [tables.TRIALS.name])
+    return replace(planned, writes=[*planned.writes, settings.best]) if settings.best else planned
 
 
 def tune(settings: TuneSettings, lake: Lake) -> Run:
     """Measure every trial, write them to `trials`, and the best one's train config to `settings.best`."""
-    pinned = inputs(settings, lake)
-    dataset = Dataset.open(lake, pinned["dataset"])
-    run = lake.open_run("tune", settings.name or f"{dataset.name}-{settings.model.kind}", settings, pinned)
+    run = open_run(settings, lake)
+    dataset = Dataset.open(lake, run.inputs["dataset"])
     if not run.finished:
         run = _search(settings, lake, dataset, run)
     if settings.best:
@@ -104,10 +137,8 @@ def trials(settings: TuneSettings) -> list[dict[str, Any]]:
     """Model settings of each trial, validated, the same for a seed."""
     points: Iterator[tuple[Any, ...]] | list[tuple[Any, ...]]
     if settings.search == "grid":
-        for key, values in settings.space.items():
-            if isinstance(values, Range):
-                raise ConfigError(f"space.{key}: a grid needs a list of values; a range is for search: random.")
-        points = itertools.product(*settings.space.values())
+        lists = [values for values in settings.space.values() if isinstance(values, list)]
+        points = itertools.product(*lists)
     else:
         rng = np.random.default_rng(settings.seed)
         points = [tuple(_draw(rng, each) for each in settings.space.values()) for _ in range(settings.trials)]
@@ -147,8 +178,6 @@ def parts(settings: TuneSettings, dataset: Dataset) -> list[Dataset]:
                 "Set `folds` to cross-validate, or prepare it with a validation split."
             )
         return [dataset]
-    if settings.folds == 1:
-        raise ConfigError("folds: 1 fold leaves nothing to fit; use 0 (the validation split) or at least 2.")
     rows = dataset.observed(include_validation=True)
     fold = F.pmod(F.xxhash64(F.lit(settings.seed), "user", "item", "timestamp"), F.lit(settings.folds))
     return [

@@ -102,5 +102,3 @@ def test_a_process_that_stalls_ends_the_run(spark, tmp_path):
 def test_what_cannot_be_started_is_refused_at_once(spark, tmp_path):
     with pytest.raises(ConfigError, match=r"processes is 9, and the session at local\[2\] runs 2 tasks at once"):
         run(train, job(tmp_path, processes=9, launcher="torch"))
-    with pytest.raises(ConfigError, match="training.launcher local runs 1 process, found 2"):
-        run(train, job(tmp_path, launcher="local"))

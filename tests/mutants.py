@@ -192,7 +192,7 @@ def _file(module: str) -> Path | None:
 def covering(file: str) -> list[str]:
     """The test files nearest to a module: the one of its name, then by how many imports lie between."""
     module = ROOT / file
-    folders = ["spark", "stages"] if needs_session(file) else ["kernels", "training", "contracts", "launch"]
+    folders = ["spark", "stages"] if needs_session(file) else ["kernels", "models", "training", "contracts", "launch"]
     near: dict[Path, tuple[int, str]] = {}
     for test in sorted(path for folder in folders for path in (ROOT / "tests" / folder).rglob("test_*.py")):
         if test.name == f"test_{module.stem}.py" and test.parent.name == module.parent.name:

@@ -289,3 +289,12 @@ def test_grams_of_blocks_add_up_to_the_gram():
     exact = src.astype(np.float64).T @ src.astype(np.float64)
     np.testing.assert_allclose(als.gram(src), exact, rtol=1e-12)
     np.testing.assert_allclose(als.gram(src[:123]) + als.gram(src[123:]), exact, rtol=1e-12)
+
+
+@pytest.mark.parametrize("half_step", HALF_STEPS)
+def test_rows_without_ratings_cost_nothing_and_are_zero(half_step):
+    targets, src, rng = problem(4, lengths=[0, 0, 0])
+    confidence, *rest = arguments("implicit", targets, src, rng)
+    dst, loss = half_step(targets, confidence, src, *rest)
+    assert loss == 0.0
+    np.testing.assert_array_equal(dst, np.zeros((3, 4)))

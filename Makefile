@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check pack bench-peers format settings lock clean prerequisites
+.PHONY: help setup demo test check mutants pack bench-peers format settings lock clean prerequisites
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
@@ -23,6 +23,9 @@ test: setup ## lint, types, import rules, every test
 check: .venv/.package ## lint, types, import rules, the tests that need neither Spark nor Horovod
 	$(static_checks)
 	$(BIN)/pytest $(side_by_side) -m "not spark and not horovod and not slow"
+
+mutants: setup ## do the tests catch: 200 changes of one line, each against the tests that cover it; hours, resumable
+	$(BIN)/python -m tests.mutants
 
 pack: setup ## dist/sparkrec.tar.gz, the environment that spark-submit ships to a cluster
 	$(BIN)/python setup/pack.py dist/sparkrec.tar.gz

@@ -107,3 +107,9 @@ def test_places_name_the_rows_that_are_read(tmp_path):
 def test_what_has_no_kernel_is_refused(training, message):
     with pytest.raises(ValueError, match=message):
         Item2vecSettings(training=plain(**training))
+
+
+def test_chances_to_stay_are_those_of_word2vec_by_hand():
+    root = np.sqrt(0.01 / 0.9) + 0.01 / 0.9
+    np.testing.assert_allclose(chances(np.array([900, 96, 4]), 0.01), [root, np.sqrt(0.01 / 0.096) + 0.01 / 0.096, 1.0])
+    np.testing.assert_array_equal(chances(np.array([1, 0]), 2.0), [1.0, 1.0])

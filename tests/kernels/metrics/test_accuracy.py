@@ -149,3 +149,10 @@ def test_read_only_lists_are_welcome():
     ranked = np.frombuffer(np.array([1, 2], np.int32).tobytes(), np.int32)
     hits = find_hits((np.array([0, 2]), ranked), lists([2]))
     assert accuracy(hits, "mrr", 2).item() == 0.5
+
+
+@pytest.mark.parametrize("start", [[0, 3], [1, 2], [0, 2, 1, 2]])
+def test_lists_that_do_not_end_where_their_items_do_are_refused(start):
+    relevant = lists(*([1] for _ in start[1:]))
+    with pytest.raises(ValueError, match="ranked: "):
+        find_hits((np.array(start), np.array([1, 2])), relevant)

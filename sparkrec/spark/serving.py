@@ -75,8 +75,7 @@ def serve(
     users               (user) who asks; they need not be in the dataset
     events              (user, item, value, confidence, timestamp) what they did, items of the dataset
     include_validation  whether the model was fitted to train and validation together
-    anew                (user) whose rows are made from `events`, even where the model was fitted to them; None:
-                        nobody's
+    anew                (user) whose rows are made from `events`, even if the model was fitted to them; None: nobody's
     """
     users = users.select("user").distinct()
     fitted = dataset.fitted("user", include_validation)

@@ -428,3 +428,25 @@ def test_what_cannot_be_compared_says_why(spark):
         compare(recommended, relevant, "model", "best")
     with pytest.raises(EvaluateError, match="found -1, expected a number of samples"):
         compare(recommended, relevant, "model", "good", bootstrap=-1)
+
+
+def test_columns_of_ids_may_have_any_name(spark):
+    recommended, truth = frames(spark, *planted())
+    before = truth.select("user", "item").unionByName(recommended.select("user", "item"))
+    groups = (
+        truth.select("user").distinct().withColumn("segment", F.when(F.col("user") > 20, "late").otherwise("early"))
+    )
+
+    def named(frame):
+        return frame.withColumnsRenamed({"user": "the customer", "item": "sku"}).withColumn("user", F.lit(7.5))
+
+    given = {"metrics": ["ndcg", "novelty"], "k": [1, 3], "before": before, "segments": groups}
+    own = {**given, "before": named(before), "segments": named(groups), "user": "the customer", "item": "sku"}
+    found = evaluate(named(recommended), named(truth), **own)
+    assert found.collect() == evaluate(recommended, truth, **given).collect()
+    each = user_metrics(named(recommended), named(truth), ["ndcg"], user="the customer", item="sku")
+    assert each.columns == ["the customer", "ndcg@10"]
+    runs = recommended.withColumn("run", F.lit("a")).unionByName(recommended.withColumn("run", F.lit("b")))
+    settings = {"by": "run", "baseline": "a", "metrics": ["ndcg"], "bootstrap": 10}
+    same = compare(named(runs), named(truth), **settings, user="the customer", item="sku")
+    assert same.collect() == compare(runs, truth, **settings).collect()

@@ -313,6 +313,16 @@ def test_training_stops_when_it_no_longer_gets_better_and_the_best_is_kept(tmp_p
     assert [json.loads(line) for line in lines] == state["history"]
 
 
+def test_what_people_come_back_to_counts_where_it_may_be_ranked(shards, tmp_path):
+    def measured(exclude_seen):
+        chosen = settings(epochs=10, stopping=StoppingSettings(patience=9, k=5, exclude_seen=exclude_seen))
+        job = Job(chosen, shards, shards, f"{tmp_path}/{exclude_seen}", 0)  # held out is what is trained on
+        return [entry["ndcg@5"] for entry in train(job, Alone())["history"]]
+
+    assert set(measured(True)) == {0.0}
+    assert max(measured(False)) > 0.2
+
+
 def test_the_learning_rate_warms_up_and_falls_to_nothing():
     given = plain(learning_rate=2.0, schedule="linear", warmup_steps=4)
     rates = [rate_at(given, step, 12) for step in range(13)]

@@ -47,12 +47,6 @@ def inputs(settings: RecommendSettings, lake: Lake) -> dict[str, Any]:
             )
         pinned["retrieve"] = first.reference
     if settings.fresh:
-        model = model_settings(run.settings["model"])
-        if not isinstance(model, SequenceNetworkSettings | MarkovSettings):
-            raise ConfigError(
-                f"fresh: model {run.reference} is a {model.kind}, which knows what it was trained on and no more. Use "
-                "a model of sequences, or train it again."
-            )
         prepared = lake.finished_run("prepare", pinned["dataset"])
         pinned["interactions"] = pin(lake, prepared.inputs["interactions"]["table"])
     for name in ("users", "candidates", "deny"):
@@ -87,7 +81,7 @@ def recommend(settings: RecommendSettings, lake: Lake) -> Run:
         return run
     dataset = Dataset.open(lake, pinned["dataset"])
     items = _items(settings, lake, dataset)
-    events = _fresh(lake, dataset, pinned["interactions"]) if settings.fresh else dataset.observed(True)
+    events = _fresh(lake, trained, dataset, pinned["interactions"]) if settings.fresh else dataset.observed(True)
     seen = events.select("user", "item") if settings.exclude_seen else None
     fitted = dataset.observed(bool(trained.settings["include_validation"])).select("user").distinct()
     users = _users(settings, lake, dataset).join(fitted.withColumn("fitted", F.lit(True)), "user", "left").persist()
@@ -127,8 +121,13 @@ def recommend(settings: RecommendSettings, lake: Lake) -> Run:
     return run
 
 
-def _fresh(lake: Lake, dataset: Dataset, pinned: dict[str, Any]) -> DataFrame:
+def _fresh(lake: Lake, trained: Run, dataset: Dataset, pinned: dict[str, Any]) -> DataFrame:
     """(user, item, timestamp): the interactions as they are now, of the users and items that the dataset knows."""
+    if not isinstance(model_settings(trained.settings["model"]), SequenceNetworkSettings | MarkovSettings):
+        raise ConfigError(
+            f"fresh: model {trained.reference} is a {trained.settings['model']['kind']}, which knows what it was "
+            "trained on and no more. Use a model of sequences, or train it again."
+        )
     prepared = PrepareSettings.model_validate({**dataset.manifest["settings"], "lake": lake.root})
     events = interactions_of(prepared, lake, pinned)
     ids = dataset.users.select("user", "user_id"), dataset.items.select("item", "item_id")

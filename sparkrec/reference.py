@@ -221,12 +221,13 @@ def _replace_free_mappings(node: Any, entry: Node) -> None:
 
 
 def _let_variables(node: Node) -> None:
-    """Let `${NAME}` stand for every value of a class that is no mapping."""
+    """Let `${NAME}` stand for every value that is no mapping, and require the kind where there are several."""
     for name, each in node.get("properties", {}).items():
-        if "const" in each or "$ref" in each or each.get("type") == "object":
-            continue
-        if "discriminator" in each:
-            each["required"] = ["kind"]
+        variants = [variant for variant in (each, *each.get("anyOf", ()), each.get("items", {})) if variant]
+        for variant in variants:
+            if "discriminator" in variant:
+                variant["required"] = ["kind"]
+        if {"const", "$ref", "discriminator"} & each.keys() or each.get("type") == "object":
             continue
         about = {key: each.pop(key) for key in ("title", "description", "default") if key in each}
         node["properties"][name] = {**about, "anyOf": [*each.get("anyOf", [each]), {"$ref": "#/$defs/Variable"}]}

@@ -128,6 +128,9 @@ def test_the_schema_marks_what_the_stage_refuses(change, at):
     train = {"lake": "x", "dataset": "plays", "model": {"kind": "als", "rank": "${RANK:-8}"}}
     assert faults_of("train", train) == []
     assert at in str(faults_of("train", {**train, "model": change}))
+    evaluate = {"lake": "x", "model": "plays-als", "protocol": {"kind": "sampled", "negatives": 5}}
+    assert faults_of("evaluate", evaluate) == []
+    assert "kind" in str(faults_of("evaluate", {**evaluate, "protocol": {"negatives": 5}}))
     run = {"lake": "x", "prepare": "a.yaml", "train": [{"model": {"kind": "als"}}]}
     assert faults_of("run", run) == []
     assert at in str(faults_of("run", {**run, "train": [{"model": change}]}))

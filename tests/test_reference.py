@@ -42,7 +42,7 @@ def test_a_setting_is_told_with_its_key_type_default_and_meaning():
 
 def test_the_settings_of_a_network_come_with_those_of_its_training_and_its_own_defaults():
     page = reference.page("item2vec")
-    assert "`training` (mapping, default {negatives: 5, popularity_power: 0.75})" in page
+    assert "`training` (mapping, default {popularity_power: 0.75})" in page
     assert "- `learning_rate` (number above 0" in page
 
 

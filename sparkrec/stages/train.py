@@ -15,7 +15,7 @@ from sparkrec.spark.sources import read_source, require_columns
 from sparkrec.stages.checks import check_fit, prepared_as
 from sparkrec.stages.networks import check_packages
 from sparkrec.stages.planned import Planned
-from sparkrec.stages.registry import fit
+from sparkrec.stages.registry import fit, suited
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,11 @@ def open_run(settings: TrainSettings, lake: Lake) -> Run:
 
 
 def plan(settings: TrainSettings, lake: Lake) -> Planned:
-    """What it would read and write."""
-    return Planned.of(open_run(settings, lake), lake, ["users", "items"])
+    """What it would read, choose by the data, and write."""
+    run = open_run(settings, lake)
+    dataset = Dataset.open(lake, run.inputs["dataset"])
+    _, of_data = suited(settings.model, dataset, settings.include_validation)
+    return Planned.of(run, lake, ["users", "items"], chosen=of_data)
 
 
 def train(settings: TrainSettings, lake: Lake) -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from sparkrec.config import IdSource, SourceSettings
 from sparkrec.errors import InputError
@@ -37,6 +38,18 @@ def read_source(spark: SparkSession, source: SourceSettings) -> DataFrame:
 def column(name: str) -> Column:
     """A column by its exact name, dots and all."""
     return F.col("`" + name.replace("`", "``") + "`")
+
+
+def numbers(frame: DataFrame, name: str) -> Column:
+    """A column of numbers, as float. Raises InputError, with some of its values, where it has another type."""
+    kind = frame.schema[name].dataType
+    if not isinstance(kind, T.NumericType | T.BooleanType):
+        some = frame.select(column(name).cast("string")).dropna().distinct().limit(3).collect()
+        raise InputError(
+            f"column {name!r} is {kind.simpleString()}, such as {', '.join(repr(row[0]) for row in some) or 'null'}: "
+            "expected numbers. Cast it, as by try_cast after replacing a decimal comma."
+        )
+    return column(name).cast("float")
 
 
 def require_columns(frame: DataFrame, wanted: list[str], label: str) -> None:

@@ -317,6 +317,12 @@ def test_what_the_user_had_may_be_ranked(world):
     assert {name: told[name] for name in expected} == pytest.approx(expected)
 
 
+def test_a_single_metric_ranks_what_the_user_had_where_it_is_told_to(world):
+    train, name = world.dataset.train, f"recall@{world.n_items}"
+    assert measure(world.model, world.dataset, train, train, name) == 0.0
+    assert measure(world.model, world.dataset, train, train, name, exclude_seen=False) > 0.5
+
+
 def test_held_out_items_that_cannot_be_ranked_are_counted(world):
     held_out = world.test | world.train
     with_list = held_out & world.known_users[:, None]

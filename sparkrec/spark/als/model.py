@@ -21,12 +21,13 @@ from pyspark.sql.pandas.functions import pandas_udf
 from sparkrec import storage
 from sparkrec.config import AlsSettings
 from sparkrec.errors import InputError
-from sparkrec.spark.als.fold import contributions, fold_in
+from sparkrec.spark.als.fold import explain, fold_in
 from sparkrec.spark.als.params import AlsParams, setter
 from sparkrec.spark.id_column import IdColumn
 from sparkrec.spark.model import Model
 from sparkrec.spark.retrieval import rank
 from sparkrec.spark.rows import dense_vectors
+from sparkrec.spark.similar import similar
 from sparkrec.spark.sources import require_columns
 
 
@@ -223,13 +224,10 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
 
         `rating` is the cosine of the factors, biases left aside.
         """
-        own = F.slice("value", 1, self.rank)
-        norm = F.sqrt(F.aggregate(own, F.lit(0.0), lambda total, x: total + x * x))
-        unit = F.transform(own, lambda x: (x / F.when(norm > 0, norm).otherwise(1.0)).cast("float"))
-        vectors = self.fitted.items.select("id", unit.alias("value"))
-        itself = vectors.select(F.col("id").alias("user"), F.col("id").alias("item"))
+        own = F.slice("value", 1, self.rank).alias("value")
+        vectors = self.fitted.items.select("id", F.lit(None).cast("array<int>").alias("index"), own)
         ids = self.fitted.item_ids
-        best = rank(_dense(vectors, vectors, self.rank), k, exclude=itself)
+        best = similar(vectors, self.rank, "dense", k)
         return self._lists(best, ids, self.getItemCol(), ids, self.getItemCol(), "similar")
 
     def foldIn(self, ratings: DataFrame, side: str = "user") -> ALSModel:
@@ -281,25 +279,14 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
         ratings = self.ratings if ratings is None else ratings
         if ratings is None:
             raise InputError("explain: this model was loaded without its ratings: pass them as ratings=")
-        d, item_col, settings = self.rank, self.getItemCol(), self.fitted.settings
+        item_col, settings = self.getItemCol(), self.fitted.settings
         own, target = self._row(self.userFactors, "user", user), self._row(self.itemFactors, "item", item)
         rated = self._rated(ratings.where(F.col(self.getUserCol()) == user)).drop(self.getUserCol())
-        rows = rated.join(self.itemFactors.toDF(item_col, "row"), item_col).toPandas()
-        y, p = np.array(rows["row"].tolist()), rows["value"].to_numpy(np.float64)
-        confidence = rows["confidence"].to_numpy(np.float64) if "confidence" in rows else np.ones(len(p))
-        preference = self.fitted.params.preference()
-        if preference is not None:
-            p, implied = preference.of(p)
-            confidence = confidence if "confidence" in rows else implied
-        if settings.biases:
-            p = p - y[:, -1] - own[-2]
-        terms = contributions(y[:, :d], p, confidence, target[:d], self.fitted.items, settings)
-        explained = [*zip(rows[item_col].tolist(), terms.tolist(), strict=True)]
-        if settings.biases:
-            explained.append((None, float(target[-1] + own[-2])))
+        rows = rated.join(self.itemFactors.toDF(item_col, "row"), item_col).withColumnRenamed(item_col, "item")
+        explained = explain(rows, own, target, self.fitted.items, settings, self.fitted.params.preference())
         kind = self.fitted.item_ids.kind
         schema = T.StructType().add(item_col, kind).add("contribution", T.DoubleType())
-        return self._spark.createDataFrame(sorted(explained, key=lambda each: -each[1]), schema)
+        return self._spark.createDataFrame(explained, schema)
 
     def write(self) -> MLWriter:
         """Parquet and JSON."""

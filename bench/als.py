@@ -106,17 +106,17 @@ def _implicit(size: Size, rank: int, explicit: bool, iterations: int, objective:
 
     def fit(n: int) -> None:
         counts = scipy.sparse.csr_matrix((confidence, pairs), shape=(size.users, size.items))
-        model = AlternatingLeastSquares(
-            factors=rank,
-            regularization=REGULARIZATION,
-            alpha=ALPHA,
-            use_native=True,
-            use_cg=objective["solver"] == "cg",
-            iterations=n,
-            num_threads=given.threads,
-            random_state=0,
-        )
         with threadpool_limits(1, "blas"):  # its own advice: its threads are over rows
+            model = AlternatingLeastSquares(
+                factors=rank,
+                regularization=REGULARIZATION,
+                alpha=ALPHA,
+                use_native=True,
+                use_cg=objective["solver"] == "cg",
+                iterations=n,
+                num_threads=given.threads,
+                random_state=0,
+            )
             model.fit(counts, show_progress=False)
         models[:] = [model]
 

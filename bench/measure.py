@@ -121,6 +121,8 @@ def measure(work: Callable[..., Row], *arguments: Any) -> Row:
                 raise RuntimeError(f"{work.__name__} ended with exit code {process.exitcode}")
             peak = max(peak, _memory(process.pid))
         row = receiver.recv()
+        if isinstance(row, Exception):
+            raise row
     except EOFError:
         raise RuntimeError(f"{work.__name__} ended without a word") from None
     except KeyboardInterrupt:
@@ -144,7 +146,10 @@ def _threads(n: int) -> Iterator[None]:
 
 
 def _send(sender: Any, work: Callable[..., Row], arguments: tuple[Any, ...]) -> None:
-    sender.send(work(*arguments))
+    try:
+        sender.send(work(*arguments))
+    except Exception as error:
+        sender.send(error)
     sender.close()
 
 

@@ -66,8 +66,8 @@ def _implicit(size: Size, rank: int, given: Given) -> Row:
     table = pq.read_table(ratings_folder(size))
     cells = table["rating"].to_numpy(), (table["user"].to_numpy(), table["item"].to_numpy())
     seen = scipy.sparse.csr_matrix(cells, shape=(size.users, size.items))
-    model = AlternatingLeastSquares(factors=rank, iterations=1, num_threads=given.threads, random_state=0)
     with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(factors=rank, iterations=1, num_threads=given.threads, random_state=0)
         model.fit(seen, show_progress=False)
     everyone = np.arange(size.users)
     return {

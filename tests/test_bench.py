@@ -38,3 +38,12 @@ def test_what_warms_up_does_not_count_and_the_median_of_the_rest_does(monkeypatc
 
     monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
     assert Given(warm_up=1, runs=3, threads=1).seconds(run) == 2.0
+
+
+def refusing(given):
+    raise ValueError("no such library: install it")
+
+
+def test_what_a_contestant_lacks_is_said_by_whoever_measures_it():
+    with pytest.raises(ValueError, match="no such library: install it"):
+        best(Treatment(threads=(1,)), [(refusing,)])

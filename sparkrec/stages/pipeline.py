@@ -145,7 +145,8 @@ class Plan:
         trained = {self.name_of(each): each for each in self.train}
         for evaluation in self.evaluations([(name, name) for name in trained]):
             stages.evaluate.check(evaluation)
-            if each := trained.get(evaluation.model):
+            if evaluation.model in trained:
+                each = trained[evaluation.model]
                 check_measurement(
                     evaluation, each.model, each.include_validation, self.prepare, evaluation.model, dataset
                 )

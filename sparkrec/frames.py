@@ -49,9 +49,9 @@ def fit(
                 an event (item2vec with `shuffle` does without)
     settings    those of the kind, as in `sparkrec.config`: rank=64, regularization=0.01, ...
 
-    Settings that are left out suit the data: what was chosen is logged, and in `model.facts["chosen"]` of the result. For
-    a network that stops early, which is how it knows when it has learned enough, the last row of up to 10,000 users who
-    have five or more is kept back and not trained on.
+    Settings that are left out suit the data: what was chosen is logged, and in `model.facts["chosen"]` of the result.
+    For a network that stops early, which is how it knows when it has learned enough, the last row of up to 10,000 users
+    who have five or more is kept back and not trained on.
 
     Rows with a null id are left out; of several rows of a pair the highest rating counts.
     Raises ConfigError for settings that do not fit, InputError for a column that is not there or holds no numbers, and

@@ -15,7 +15,7 @@ from sparkrec.errors import InputError
 from sparkrec.spark import explain as of_features
 from sparkrec.spark.als.fold import explain as explain_als
 from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.features import column
+from sparkrec.spark.sources import column
 from sparkrec.spark.ids import with_strangers
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import bind, field_head, known_users

@@ -143,7 +143,7 @@ def _type(node: Node, defs: Node) -> str:
         return _either(rest) + null
     if "enum" in node:
         return _either(node["enum"])
-    kind = node.get("type", "anything")
+    kind: str = node.get("type", "anything")
     if kind == "array":
         n = f"{node['maxItems']} " if node.get("maxItems") == node.get("minItems", -1) else ""
         first, *rest = _type(node.get("items") or node["prefixItems"][0], defs).split(" ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import re
 import time
@@ -30,6 +31,7 @@ FOLDERS = {
 """Folder of a stage's runs: `<lake>/<folder>/<name>/<run id>`."""
 
 _COMMIT = re.compile(r"\d{20}\.(json|checkpoint)")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _ATTEMPTS = 8
 _PLACES = ("lake", "spark")  # where a run happens does not change what it computes
 
@@ -125,7 +127,8 @@ class Lake:
         if "`" in root:
             raise InputError(f"the lake's path {root!r} holds a backtick. Choose another folder.")
         self.spark = spark
-        self.root = root.rstrip("/")
+        # Delta's SQL takes whole paths alone, and the folder in which a JVM was started need not be this one.
+        self.root = root.rstrip("/") if _SCHEME.match(root) else os.path.abspath(root)
 
     def path(self, *parts: str) -> str:
         return "/".join((self.root, *parts))

@@ -89,6 +89,7 @@ from sparkrec.config.use import (
     FullRanking,
     GivenCandidates,
     IdSource,
+    ItemTitles,
     PipelineSettings,
     Protocol,
     RecommendSettings,

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec import storage, tables
-from sparkrec.config import EvaluateSettings, GivenCandidates
+from sparkrec.config import EvaluateSettings, GivenCandidates, ItemTitles
 from sparkrec.errors import EvaluateError
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.explain import importance
@@ -21,17 +21,24 @@ from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.measuring import metrics_of, overall
 from sparkrec.spark.model import Model
 from sparkrec.spark.ranking import Rankings
+from sparkrec.spark.sources import read_source, require_columns
 
 log = logging.getLogger(__name__)
 
+_LISTS = ("had", "recommended", "held_out")
+"""Of an example."""
 _SHOWN = 10
 """Items of a user in an example."""
 
 
 def inputs(settings: EvaluateSettings, lake: Lake) -> dict[str, Any]:
-    """The model and its dataset, pinned."""
+    """The model and its dataset, pinned, and a digest of the titles."""
     run = lake.finished_run("train", settings.model)
-    return {"model": run.reference, "dataset": run.inputs["dataset"]}
+    pinned = {"model": run.reference, "dataset": run.inputs["dataset"]}
+    if settings.titles is not None:
+        digest = F.sum(F.xxhash64("item_id", "title").cast("decimal(38,0)")).cast("string")
+        pinned["titles"] = _titles(settings.titles, lake).agg(digest).collect()[0][0]
+    return pinned
 
 
 def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
@@ -105,6 +112,10 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
             storage.write(f"{run.path}/calibration.png", _plot(calibrated))
     if lists:
         report["examples"] = _examples(lists, dataset, seen, truth)
+        if settings.titles is not None:
+            named = {item for each in report["examples"] for key in _LISTS for item in each[key]}
+            titles = _titles(settings.titles, lake).where(F.col("item_id").isin([*named]))
+            report["titles"] = dict(titles.groupBy("item_id").agg(F.min("title")).collect())
     if settings.importance:
         report["importance"] = importance(model, dataset, truth)
     storage.write_json(f"{run.path}/metrics.json", {**about, **report})
@@ -135,6 +146,14 @@ def _examples(lists: dict[int, list[int]], dataset: Dataset, seen: DataFrame, tr
         }
         for user, name in sorted(users)
     ]
+
+
+def _titles(settings: ItemTitles, lake: Lake) -> DataFrame:
+    """(item_id, title), both text and neither null."""
+    source = read_source(lake.spark, settings.source)
+    require_columns(source, [settings.id, settings.title], settings.source.path)
+    pairs = [source[settings.id].cast("string").alias("item_id"), source[settings.title].cast("string").alias("title")]
+    return source.select(*pairs).dropna()
 
 
 def _plot(calibrated: pa.Table) -> bytes:

@@ -22,6 +22,7 @@ from sparkrec.config import Range, TrainSettings, TuneSettings
 from sparkrec.configfile import set_key, validate
 from sparkrec.errors import ConfigError, TrainError
 from sparkrec.progress import track
+from sparkrec.secrets import masked
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.measuring import measure
@@ -63,7 +64,7 @@ def _search(settings: TuneSettings, lake: Lake, dataset: Dataset, run: Run) -> R
         values = [_measure(settings, model, part, f"{run.path}/scratch") for part in held_out]
         row = {
             "trial": number,
-            "settings": json.dumps(model),
+            "settings": json.dumps(masked(model)),
             "value": float(np.mean(values)),
             "spread": float(np.std(values)),
             "seconds": time.perf_counter() - started,

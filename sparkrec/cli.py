@@ -14,6 +14,7 @@ import yaml
 from sparkrec import __version__
 from sparkrec.configfile import load
 from sparkrec.errors import SparkrecError
+from sparkrec.secrets import MaskingFormatter, masked
 
 _INTERRUPTED = "interrupted. What was finished is kept; run the same command to go on."
 
@@ -140,9 +141,9 @@ def _run_stage(name: str, config: str | None, overrides: tuple[str, ...], dry_ru
     _interruption.listen()  # after the session, which has a handler of its own
     if dry_run:
         resolved = {"settings": settings.model_dump(mode="json"), **stage.plan(settings, lake).report()}
-        click.echo(yaml.safe_dump(resolved, sort_keys=False).rstrip())
+        click.echo(yaml.safe_dump(masked(resolved), sort_keys=False).rstrip())
         return
-    click.echo(yaml.safe_dump(stage.run(settings, lake).report(), sort_keys=False).rstrip())
+    click.echo(yaml.safe_dump(masked(stage.run(settings, lake).report()), sort_keys=False).rstrip())
 
 
 class _Interruption:
@@ -178,7 +179,9 @@ def main(stage: str | None = None) -> None:
 
     Exit codes: 0 done, 1 the input or the run is at fault, 2 the settings are, 130 interrupted.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(MaskingFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("py4j").setLevel(logging.ERROR)
     arguments = [stage, *sys.argv[1:]] if stage else sys.argv[1:]
     try:
@@ -196,5 +199,5 @@ def main(stage: str | None = None) -> None:
 
 
 def _leave(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {masked(message)}", file=sys.stderr)
     sys.exit(code)

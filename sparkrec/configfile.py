@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from sparkrec.config import Settings
 from sparkrec.errors import ConfigError
+from sparkrec.secrets import MASK, is_secret, masked
 
 S = TypeVar("S", bound=Settings)
 Place: TypeAlias = tuple[str | int, ...]
@@ -35,6 +36,11 @@ def parse_yaml(text: str, label: str) -> Any:
     """The value of a YAML text; `label` names it in the error."""
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        # Without the line itself, which may hold a secret.
+        mark = error.problem_mark
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{label} is not valid YAML: {error.problem}{where}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{label} is not valid YAML: {error}") from None
 
@@ -118,14 +124,14 @@ def set_key(raw: dict[str, Any], dotted: str, value: Any) -> None:
     elif isinstance(node, dict):
         node[last] = value
     else:
-        raise ConfigError(f"{dotted}: {'.'.join(parents)} holds {node!r}, which has no keys.")
+        raise ConfigError(f"{dotted}: {'.'.join(parents)} holds {_shown(dotted, node)}, which has no keys.")
 
 
 def _child(node: Any, part: str, dotted: str) -> Any:
     if isinstance(node, list):
         return node[_index(node, part, dotted)]
     if not isinstance(node, dict):
-        raise ConfigError(f"{dotted}: there is no key {part!r} in {node!r}.")
+        raise ConfigError(f"{dotted}: there is no key {part!r} in {_shown(dotted, node)}.")
     if node.get(part) is None:
         node[part] = {}
     return node[part]
@@ -142,6 +148,10 @@ def validate(settings_class: type[S], raw: Mapping[str, Any], label: str) -> S:
 
     Raises ConfigError with a line for each key that is unknown, of the wrong type or out of range.
     """
+    if MASK in json.dumps(raw, default=str):
+        raise ConfigError(
+            f"{label} holds {MASK} in place of a secret, as sparkrec writes it: set it, or name a variable, ${{NAME}}."
+        )
     texts: dict[Place, str] = {}
     values = {
         key: each if key in settings_class.validated_later else _filled(each, label, texts, (key,))
@@ -201,7 +211,12 @@ def _explain(detail: Any, raw: Any) -> str:
         return f"{key}: unknown key. Remove it or correct its name."
     if detail["type"] == "missing":
         return f"{key}: required, but not set."
-    return f"{key}: {detail['msg']}; found {detail['input']!r}."
+    return f"{key}: {detail['msg']}; found {_shown(key, detail['input'])}."
+
+
+def _shown(key: str, value: Any) -> str:
+    """A value for an error message."""
+    return MASK if is_secret(key) else repr(masked(value))
 
 
 def load(settings_class: type[S], path: str | Path | None, assignments: Sequence[str] = ()) -> S:

@@ -15,7 +15,6 @@ from sparkrec.errors import InputError
 from sparkrec.spark import explain as of_features
 from sparkrec.spark.als.fold import explain as explain_als
 from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.sources import column
 from sparkrec.spark.ids import with_strangers
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import bind, field_head, known_users
@@ -25,7 +24,7 @@ from sparkrec.spark.sequences import sees_histories
 from sparkrec.spark.serving import KINDS, follows_history, serve
 from sparkrec.spark.session import open_session
 from sparkrec.spark.similar import neighbours
-from sparkrec.spark.sources import require_columns
+from sparkrec.spark.sources import column, require_columns
 
 _MANIFEST = "manifest.json"
 _WHAT = "a model of sparkrec.fit"

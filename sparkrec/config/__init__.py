@@ -90,6 +90,7 @@ from sparkrec.config.use import (
     FullRanking,
     GivenCandidates,
     IdSource,
+    ItemTitles,
     PipelineSettings,
     Protocol,
     RecommendSettings,

@@ -89,6 +89,16 @@ class SampledNegatives(Settings):
 Protocol: TypeAlias = Annotated[FullRanking | GivenCandidates | SampledNegatives, Field(discriminator="kind")]
 
 
+class ItemTitles(Settings):
+    """What people call the items."""
+
+    source: SourceSettings
+    id: str
+    """Column of ids, as the interaction log has them."""
+    title: str
+    """Column of text. An item without one, or without a row, goes by its id."""
+
+
 class EvaluateSettings(StageSettings):
     """Measure a model on a held-out split."""
 
@@ -109,6 +119,8 @@ class EvaluateSettings(StageSettings):
     """Also what each user contributes, in `users` of the run: `sparkrec report` tells by it whether runs differ."""
     examples: int = Field(5, ge=0)
     """Users whose lists are kept in metrics.json, under full ranking."""
+    titles: ItemTitles | None = None
+    """Of the items in the examples, for `sparkrec report`. None: they go by their ids."""
     ratings: bool = False
     """Also RMSE and MAE of predicted ratings."""
     clicks: bool = False

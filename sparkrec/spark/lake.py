@@ -20,6 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sparkrec import __version__, storage
 from sparkrec.config import Settings
 from sparkrec.errors import InputError
+from sparkrec.secrets import masked
 
 FOLDERS = {
     "prepare": "datasets",
@@ -96,7 +97,7 @@ class Run:
             "code": code_version(),
             "finished": now,
             "seconds": round(now - self.started, 3),
-            **facts,
+            **masked(facts),
         }
         storage.write_json(f"{self.path}/manifest.json", manifest)
         return Run(self.stage, self.name, self.id, self.path, self.settings, self.inputs, manifest)
@@ -195,8 +196,11 @@ class Lake:
     # --- runs ---
 
     def open_run(self, stage: str, name: str, settings: Settings, inputs: Mapping[str, Any]) -> Run:
-        """The run that these settings, input versions and code determine; finished when its manifest is there."""
-        values = settings.model_dump(mode="json", exclude=set(_PLACES))
+        """The run that these settings, input versions and code determine; finished when its manifest is there.
+
+        Secrets are masked: another password is no other run.
+        """
+        values = masked(settings.model_dump(mode="json", exclude=set(_PLACES)))
         key = json.dumps([stage, name, values, dict(inputs), code_version()], sort_keys=True, default=str)
         run_id = hashlib.sha256(key.encode()).hexdigest()[:12]
         path = self.path(FOLDERS[stage], name, run_id)

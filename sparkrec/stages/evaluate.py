@@ -13,18 +13,22 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec import storage, tables
-from sparkrec.config import EvaluateSettings, model_settings
+from sparkrec.config import EvaluateSettings, ItemTitles, model_settings
 from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.digests import content_digest
 from sparkrec.spark.explain import importance
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.measuring import metrics_of, overall
 from sparkrec.spark.model import Model
 from sparkrec.spark.ranking import Rankings, Unrankable, check_metrics
+from sparkrec.spark.sources import read_source, require_columns
 from sparkrec.stages.checks import check_measurement, prepared_as
 from sparkrec.stages.planned import Planned
 
 log = logging.getLogger(__name__)
 
+_LISTS = ("had", "recommended", "held_out")
+"""Of an example."""
 _SHOWN = 10
 """Items of a user in an example."""
 
@@ -36,14 +40,17 @@ def check(settings: EvaluateSettings) -> None:
 
 
 def inputs(settings: EvaluateSettings, lake: Lake) -> dict[str, Any]:
-    """The model and its dataset, pinned."""
+    """The model and its dataset, pinned, and a digest of the titles."""
     check(settings)
     run = lake.finished_run("train", settings.model)
     dataset = run.inputs["dataset"]
     model = model_settings(run.settings["model"])
     with_validation = bool(run.settings["include_validation"])
     check_measurement(settings, model, with_validation, prepared_as(lake, dataset), run.reference, dataset)
-    return {"model": run.reference, "dataset": run.inputs["dataset"]}
+    pinned = {"model": run.reference, "dataset": run.inputs["dataset"]}
+    if settings.titles is not None:
+        pinned["titles"] = content_digest(_titles(settings.titles, lake))["digest"]
+    return pinned
 
 
 def open_run(settings: EvaluateSettings, lake: Lake) -> Run:
@@ -123,6 +130,10 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
             storage.write(f"{run.path}/calibration.png", _plot(calibrated))
     if lists:
         report["examples"] = _examples(lists, dataset, seen, truth)
+        if settings.titles is not None:
+            named = {item for each in report["examples"] for key in _LISTS for item in each[key]}
+            titles = _titles(settings.titles, lake).where(F.col("item_id").isin([*named]))
+            report["titles"] = dict(titles.groupBy("item_id").agg(F.min("title")).collect())
     if unrankable is not None:
         report["unrankable"] = unrankable._asdict()
         _tell(unrankable)
@@ -169,6 +180,14 @@ def _examples(lists: dict[int, list[int]], dataset: Dataset, seen: DataFrame, tr
         }
         for user, name in sorted(users)
     ]
+
+
+def _titles(settings: ItemTitles, lake: Lake) -> DataFrame:
+    """(item_id, title), both text and neither null."""
+    source = read_source(lake.spark, settings.source)
+    require_columns(source, [settings.id, settings.title], settings.source.path)
+    pairs = [source[settings.id].cast("string").alias("item_id"), source[settings.title].cast("string").alias("title")]
+    return source.select(*pairs).dropna()
 
 
 def _plot(calibrated: pa.Table) -> bytes:

@@ -21,7 +21,9 @@ from sparkrec import storage, tables
 from sparkrec.config import NetworkSettings, Range, TrainSettings, TuneSettings, model_settings
 from sparkrec.configfile import set_key, validate
 from sparkrec.errors import TrainError
+from sparkrec.kernels.metrics.directions import sign
 from sparkrec.progress import track
+from sparkrec.secrets import masked
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.measuring import check_metric, measure
@@ -32,8 +34,6 @@ from sparkrec.stages.registry import fit
 from sparkrec.stages.train import attribute_digests
 
 log = logging.getLogger(__name__)
-
-LOWER_IS_BETTER = ("rmse", "mae")
 
 
 def check(settings: TuneSettings) -> None:
@@ -98,7 +98,7 @@ def _search(settings: TuneSettings, lake: Lake, dataset: Dataset, run: Run) -> R
         values = [_measure(settings, model, part, f"{run.path}/scratch") for part in held_out]
         row = {
             "trial": number,
-            "settings": json.dumps(model),
+            "settings": json.dumps(masked(model)),
             "value": float(np.mean(values)),
             "spread": float(np.std(values)),
             "seconds": time.perf_counter() - started,
@@ -115,8 +115,7 @@ def _search(settings: TuneSettings, lake: Lake, dataset: Dataset, run: Run) -> R
         )
     for part in held_out:
         part.train.unpersist()
-    sign = 1 if settings.metric in LOWER_IS_BETTER else -1
-    best = min(results, key=lambda row: sign * row["value"])
+    best = min(results, key=lambda row: (not math.isfinite(row["value"]), -sign(settings.metric) * row["value"]))
     if not math.isfinite(best["value"]):
         raise TrainError(f"no trial has a finite {settings.metric}. Look at the held-out part of {dataset.reference}.")
     now = dt.datetime.now(dt.timezone.utc)

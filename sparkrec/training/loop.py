@@ -23,6 +23,7 @@ from sparkrec.config import StoppingSettings, TrainingSettings
 from sparkrec.errors import TrainError
 from sparkrec.fields import Layout
 from sparkrec.kernels.arrays import Scratch
+from sparkrec.kernels.metrics.directions import sign
 from sparkrec.kernels.negatives import popularity
 from sparkrec.kernels.random import normal_rows
 from sparkrec.models import MODELS
@@ -175,7 +176,7 @@ class Trainer:
             if state["popularity"] is None and stopping.metric not in VALUE_METRICS:
                 state["popularity"] = self._validate(stopping, by_popularity=True)
             self.collective.beat()
-            better = -value if stopping.metric in ("log_loss", "rmse") else value
+            better = sign(stopping.metric) * value
             if not state["best_epoch"] or better > state["best"]:
                 state.update(best=better, best_epoch=epoch)
         state["history"].append(entry)

@@ -190,3 +190,19 @@ def test_users_examples_and_intervals_are_kept_for_the_report(spark, tmp_path):
         "recommended": ["item2", "item3"],
         "held_out": ["item2"],
     }
+
+
+def test_items_of_examples_have_the_titles_of_a_table(lake, tmp_path):
+    dataset = publish_dataset(lake, "titled")
+    trained = publish_model(lake, dataset)
+    table = tmp_path / "items.csv"
+
+    def settings():
+        titles = {"source": {"path": str(table), "format": "csv"}, "id": "sku", "title": "name"}
+        return EvaluateSettings(lake=lake.root, model=trained.reference, cutoffs=[2], titles=titles)
+
+    table.write_text("sku,name\nitem0,So What\nitem1,\nitem2,Naima\nstranger,Other\n")
+    run = evaluate(settings(), lake)
+    assert storage.read_json(f"{run.path}/metrics.json")["titles"] == {"item0": "So What", "item2": "Naima"}
+    table.write_text("sku,name\nitem0,Blue Train\n")
+    assert inputs(settings(), lake)["titles"] != run.inputs["titles"]

@@ -190,7 +190,7 @@ class Recommender:
                 f"{path} has no {_MANIFEST} of {_WHAT}: expected a folder that Recommender.save has written"
             )
         spark, folder = spark or open_session(), f"{path}/{manifest['folder']}"
-        tables = {table: spark.read.parquet(f"{folder}/{table}") for table in _TABLES}
+        tables: dict[str, Any] = {table: spark.read.parquet(f"{folder}/{table}") for table in _TABLES}
         dataset = Dataset(reference="frame", folder=folder, manifest=manifest["dataset"], **tables)
         model = Model.read(spark, f"{folder}/model", manifest["model"], manifest["facts"])
         return cls(model, dataset, **manifest["columns"], folder=folder)

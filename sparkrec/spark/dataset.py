@@ -30,6 +30,8 @@ class Dataset:
     items: DataFrame
     candidates: DataFrame | None = None
     """Items to rank for each test user; None when the dataset came without."""
+    has_sequences_of_train: bool = True
+    """Whether the sequences in the folder, where there are any, are those of `train`: they are not of a fold."""
 
     @classmethod
     def open(cls, lake: Lake, reference: str) -> Dataset:
@@ -47,7 +49,7 @@ class Dataset:
         names = ["train", "validation", "test", "users", "items"]
         if storage.exists(f"{run.path}/candidates"):
             names.append("candidates")
-        tables = {name: lake.spark.read.parquet(f"{run.path}/{name}") for name in names}
+        tables: dict[str, Any] = {name: lake.spark.read.parquet(f"{run.path}/{name}") for name in names}
         return cls(reference=run.reference, folder=run.path, manifest=run.manifest, **tables)
 
     @property

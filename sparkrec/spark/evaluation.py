@@ -16,6 +16,7 @@ from sparkrec.kernels.metrics.statistics import holm, sign_test
 from sparkrec.spark.buckets import number, whole_users
 from sparkrec.spark.judging import ALL, Wanted
 from sparkrec.spark.question import OF_ITEMS, PROBLEMS, Question
+from sparkrec.spark.sources import column
 from sparkrec.spark.totals import Found, tidy
 
 METRICS = ("ndcg", "recall", "hit_rate", "map", "mrr", "precision")
@@ -66,10 +67,10 @@ def evaluate(
     segments, before, items = (each and _renamed(each, user, item) for each in (segments, before, items))
     asked = Question(recommendations, relevant, tuple(metrics), tuple(k), by, before, items, sampled_from, seed)
     rows = measured(asked, asked.answer(segments, bootstrap))
-    name = by or "by"
+    name = (by or "by").replace("`", "``")
     columns = "metric string, k int, segment string, value double, standard_error double, low double, high double"
     table = tidy(recommendations.sparkSession, rows, f"`{name}` string, {columns}, users long")
-    return table if by else table.drop(name)
+    return table if by else table.drop("by")
 
 
 def measured(asked: Question, found: Found) -> list[tuple[Any, ...]]:
@@ -146,8 +147,9 @@ def compare(
     return tidy(
         recommendations.sparkSession,
         rows,
-        f"`{by}` string, metric string, k int, segment string, difference double, standard_error double, low double, "
-        "high double, p_value double, adjusted_p double, better long, worse long, sign_p double, users long",
+        f"`{by.replace('`', '``')}` string, metric string, k int, segment string, difference double, "
+        "standard_error double, low double, high double, p_value double, adjusted_p double, better long, worse long, "
+        "sign_p double, users long",
     )
 
 
@@ -175,7 +177,7 @@ def user_metrics(
     asked = Question(recommendations, relevant, tuple(metrics), tuple(k), by, before, items, sampled_from, seed)
     whose = relevant.select("user", number(relevant, "user").alias("n")).distinct()
     names = [f"`{metric.title}`" for metric in asked.wanted]
-    values = whose.join(user_values(asked), "n").select("user", *([by] if by else []), *names)
+    values = whose.join(user_values(asked), "n").select("user", *([column(by)] if by else []), *names)
     return values.withColumnRenamed("user", user)
 
 
@@ -209,7 +211,8 @@ def user_values(asked: Question) -> DataFrame:
                         [pa.array(judged.users[own]), runs, *columns], ["n", label, *names]
                     )
 
-    schema = f"n long, `{label}` string, {', '.join(f'`{name}` double' for name in names)}"
+    quoted = label.replace("`", "``")
+    schema = f"n long, `{quoted}` string, {', '.join(f'`{name}` double' for name in names)}"
     return asked.rows(None).mapInArrow(work, schema)
 
 

@@ -18,7 +18,7 @@ from sparkrec.spark.buckets import buckets
 from sparkrec.spark.catalogue import catalogue_of
 from sparkrec.spark.judging import ALL, BEFORE, RECOMMENDED, RELEVANT, SEGMENT, Judge, Wanted
 from sparkrec.spark.session import small_rows
-from sparkrec.spark.sources import require_columns
+from sparkrec.spark.sources import column, require_columns
 from sparkrec.spark.totals import SCHEMA, Found, together
 
 OF_ITEMS = ("coverage", "entropy", "gini", "personalisation")
@@ -28,6 +28,27 @@ _OF_BEFORE = ("miscalibration", LIFT)
 _OF_RATINGS = ("log_loss", "rmse", "mae")
 _AT_CUTOFF = (*AT_CUTOFF, *(CORRECTED + name for name in AT_CUTOFF), *OF_LISTS, LIFT, *OF_ITEMS)
 _WHOLE = (*WHOLE, *OF_SCORES)
+_OURS = frozenset(
+    (
+        *(
+            "user",
+            "item",
+            "rank",
+            "score",
+            "n",
+            "metric",
+            "k",
+            "segment",
+            "value",
+            "standard_error",
+            "low",
+            "high",
+            "users",
+        ),
+        *("difference", "p_value", "adjusted_p", "better", "worse", "sign_p"),
+    )
+)
+"""Columns of recommendations, and of what `evaluate`, `compare` and `user_metrics` return."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +72,11 @@ class Question:
         if not self.wanted and not self.of_items:
             raise EvaluateError("nothing to measure: found no metric with a cutoff in `metrics` and `k`")
         require_columns(self.recommendations, ["user", "item", *([self.by] if self.by else [])], "recommendations")
+        if self.by is not None and self.by.lower() in {*_OURS, *(metric.title for metric in self.wanted)}:
+            raise EvaluateError(
+                f"by: found the column {self.by!r}, a name that rows of the input or of the result have for something "
+                "else. Rename the column."
+            )
         require_columns(self.relevant, ["user", "item"], "relevant")
         if self.order not in ("list", *self.recommendations.columns):
             raise EvaluateError(
@@ -83,7 +109,7 @@ class Question:
         """A pass over one column, where there are runs: each is measured on all users."""
         if self.by is None:
             return (None,)
-        rows = self.recommendations.select(F.col(self.by).cast("string")).distinct().collect()
+        rows = self.recommendations.select(column(self.by).cast("string")).distinct().collect()
         return tuple(sorted((row[0] for row in rows), key=lambda run: run or ""))
 
     @cached_property
@@ -99,7 +125,7 @@ class Question:
 
     def rows(self, segments: DataFrame | None) -> DataFrame:
         """All tables in buckets, those of a user in one task, bucket after bucket."""
-        label = F.col(self.by).cast("string") if self.by else None
+        label = column(self.by).cast("string") if self.by else None
         order = None if self.order == "list" else F.col(self.order)
         gain, beaten, segment = (
             F.col(name) if name in self.relevant.columns else None for name in ("relevance", "beaten", "segment")

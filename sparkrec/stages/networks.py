@@ -74,7 +74,7 @@ def fit_network(
     train_on = ask_after = None
     if cut is not None:
         # what is prepared is of train alone
-        prepared = observed is dataset.train
+        prepared = observed is dataset.train and dataset.has_sequences_of_train
         train_on = numbered(dataset.sequences if prepared else sequences(observed, cut), items)
         asking = histories(observed, cut).join(dataset.validation.select("user").distinct(), "user", "left_semi")
         ask_after = numbered(asking.withColumn("place", F.lit(0)), items)

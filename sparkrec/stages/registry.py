@@ -59,6 +59,10 @@ def fit(
     for every user and item of the dataset. `scratch` is a folder for what the fit keeps on the way: called again with
     the same folder, a fit resumes from there. `more` is what only some kinds know. Errors as of `suited`.
     """
+    if getattr(settings, "start_from", []) and "start" not in more:
+        raise ConfigError(
+            "model.start_from names models of a lake, which `sparkrec train` reads; tune and fit do not. Leave it out."
+        )
     complete, of_data = suited(settings, dataset, include_validation)
     if of_data:
         log.info("%s: chosen by the data: %s", settings.kind, ", ".join(f"{k} {v}" for k, v in of_data.items()))

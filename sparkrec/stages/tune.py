@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,9 +81,7 @@ def tune(settings: TuneSettings, lake: Lake) -> Run:
     if settings.best:
         assert run.manifest is not None
         config = {"lake": settings.lake, "dataset": settings.dataset, "model": run.manifest["best"]["model"]}
-        path = Path(settings.best)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        storage.write(settings.best, yaml.safe_dump(config, sort_keys=False).encode())
     return run
 
 
@@ -180,7 +177,12 @@ def parts(settings: TuneSettings, dataset: Dataset) -> list[Dataset]:
     rows = dataset.observed(include_validation=True)
     fold = F.pmod(F.xxhash64(F.lit(settings.seed), "user", "item", "timestamp"), F.lit(settings.folds))
     return [
-        replace(dataset, train=rows.where(fold != number), validation=rows.where(fold == number))
+        replace(
+            dataset,
+            train=rows.where(fold != number),
+            validation=rows.where(fold == number),
+            has_sequences_of_train=False,
+        )
         for number in range(settings.folds)
     ]
 

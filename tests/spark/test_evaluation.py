@@ -450,3 +450,24 @@ def test_columns_of_ids_may_have_any_name(spark):
     settings = {"by": "run", "baseline": "a", "metrics": ["ndcg"], "bootstrap": 10}
     same = compare(named(runs), named(truth), **settings, user="the customer", item="sku")
     assert same.collect() == compare(runs, truth, **settings).collect()
+
+
+@pytest.mark.parametrize("by", ["metric", "Users", "score", "ndcg@10"])
+def test_a_column_of_runs_has_no_name_of_ours(spark, by):
+    recommendations = spark.createDataFrame(
+        [("a", "x", 1, "one")], f"user string, item string, rank int, `{by}` string"
+    )
+    relevant = spark.createDataFrame([("a", "x")], "user string, item string")
+    for measure in (evaluate, user_metrics, compare):
+        with pytest.raises(EvaluateError, match="Rename the column"):
+            measure(recommendations, relevant, ["ndcg"], k=[10], by=by)
+
+
+def test_a_column_of_runs_may_have_any_other_name(spark):
+    by = "my `run` no. 1"
+    rows = [("a", "x", 1, "one"), ("a", "y", 1, "two")]
+    quoted = by.replace("`", "``")
+    recommendations = spark.createDataFrame(rows, f"user string, item string, rank int, `{quoted}` string")
+    relevant = spark.createDataFrame([("a", "x")], "user string, item string")
+    found = evaluate(recommendations, relevant, ["recall"], k=[1], by=by).collect()
+    assert {row[by]: row["value"] for row in found} == {"one": 1.0, "two": 0.0}

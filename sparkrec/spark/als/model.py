@@ -84,12 +84,13 @@ class _AlsModelWriter(MLWriter):
         fitted.items.write.parquet(f"{path}/{tables}/itemFactors")
         metadata = DefaultParamsWriter._get_metadata_to_save(self._model, self.sparkSession, extra)
         if storage.exists(f"{path}/{tables}/userFactors"):
+            storage.delete(f"{path}/metadata/.part-00000.crc")  # of what Hadoop wrote there, if it did
             storage.write(f"{path}/metadata/part-00000", metadata.encode())
         else:  # a path without a scheme, on the cluster's own file system, which Spark alone knows
             text = self.sparkSession.createDataFrame([(metadata,)], "value string").coalesce(1)
             text.write.mode("overwrite").text(f"{path}/metadata")
         for name in older:
-            if name not in ("metadata", fitted.folder):
+            if name.startswith("tables-") and name != fitted.folder:
                 storage.delete(f"{path}/{name}")
 
     saveImpl = save
@@ -107,6 +108,8 @@ class _AlsModelReader(MLReader["ALSModel"]):
         spark = self.sparkSession
         metadata = DefaultParamsReader.loadMetadata(path, spark)
         params = AlsParams()._set(**metadata["fit"])
+        if "tables" not in metadata:
+            raise InputError(f"{path} has a model of an earlier version of sparkrec. Fit and save it again.")
         tables = f"{path}/{metadata['tables']}"
         model = ALSModel(
             Fitted(

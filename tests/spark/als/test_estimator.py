@@ -343,3 +343,57 @@ def test_what_cannot_be_fitted_is_said(spark, ratings):
         ALS(rank=0).fit(ratings)
     with pytest.raises(ConfigError, match="nonnegative factors have one solver"):
         ALS(nonnegative=True, solver="cg").fit(ratings)
+
+
+@pytest.mark.parametrize("other", [{"alpha": 40.0}, {"ratings": "weight"}])
+def test_a_fit_in_another_sense_does_not_resume(ratings, tmp_path, monkeypatch, caplog, other):
+    from pyspark.sql import functions as F
+
+    from sparkrec.spark.als.snapshots import Snapshots
+
+    params = {
+        "rank": 4,
+        "maxIter": 3,
+        "checkpointInterval": 1,
+        "checkpointDir": str(tmp_path),
+        "implicitPrefs": True,
+        **FEW,
+    }
+    write = Snapshots.write
+
+    def dies(self, *args):
+        write(self, *args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Snapshots, "write", dies)
+    with pytest.raises(KeyboardInterrupt):
+        ALS(**params).fit(ratings)
+    monkeypatch.setattr(Snapshots, "write", write)
+    caplog.set_level("INFO")
+    changed = ratings.withColumn("rating", F.col("rating") + 1) if "ratings" in other else ratings
+    ALS(**params, **{name: each for name, each in other.items() if name != "ratings"}).fit(changed)
+    assert "resuming" not in caplog.text
+    ALS(**params).fit(ratings)
+    assert "resuming after iteration 1" in caplog.text
+
+
+def test_a_model_is_kept_whole_or_not_at_all(model, tmp_path, monkeypatch):
+    path = str(tmp_path / "model")
+    model.save(path)
+    kept = sorted(each.name for each in (tmp_path / "model").iterdir())
+    with pytest.raises(InputError, match="is there already"):
+        model.save(path)
+    assert sorted(each.name for each in (tmp_path / "model").iterdir()) == kept
+
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sparkrec.storage.write", dies)
+        with pytest.raises(KeyboardInterrupt):
+            model.write().overwrite().save(path)
+    loaded = ALSModel.load(path)
+    assert loaded.itemFactors.count() == model.itemFactors.count()
+    model.write().overwrite().save(path)
+    assert len([*(tmp_path / "model").glob("tables-*")]) == 1
+    assert ALSModel.load(path).itemFactors.count() == model.itemFactors.count()

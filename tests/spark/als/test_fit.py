@@ -245,3 +245,20 @@ def test_a_missing_or_doubled_block_is_named(spark, matrix):
 
     with pytest.raises(RuntimeError, match=rf"als: links of block {key} came 2 times, expected once"):
         Outline.read(pa.concat_tables([outline, outline]))
+
+
+def test_a_shorter_fit_is_not_the_end_of_a_longer_one(spark, tmp_path, monkeypatch):
+    from sparkrec.spark.als.snapshots import Snapshots
+
+    matrix = np.random.default_rng(0).integers(0, 2, (12, 9)).astype(float)
+    rows = ratings_of(spark, matrix)
+    settings = exactly(rank=3, iterations=7, unobserved_weight=0.1, snapshot_every=2, user_blocks=1, item_blocks=1)
+    monkeypatch.setattr(Snapshots, "delete", lambda self: None)
+    factorize(rows, settings, seed=0, scratch=str(tmp_path))
+    for iterations in (1, 4, 5):
+        shorter = settings.model_copy(update={"iterations": iterations})
+        again = factorize(rows, shorter, seed=0, scratch=str(tmp_path))
+        whole = factorize(rows, shorter, seed=0, scratch=None)
+        for one, other in zip(again[:2], whole[:2], strict=True):
+            np.testing.assert_allclose(collected(one)[1], collected(other)[1], atol=1e-5)
+        assert len(again[2]) == iterations

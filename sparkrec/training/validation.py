@@ -38,7 +38,7 @@ def validate_ranking(
     collective: Collective,
 ) -> float:
     """Mean of the metric over users with held-out examples; all items but those of training are ranked, in the context
-    of a user's first held-out example."""
+    of a user's earliest held-out example. Users who have every item in training are left out."""
     model.eval()
     total, n = 0.0, 0
     most = -(-settings.users // collective.size)
@@ -47,24 +47,32 @@ def validate_ranking(
     everything = torch.arange(shards.n_items, device=device)[None]
     with torch.no_grad():
         for known, wanted, at, there, offset in _shards(shards, held_out, batches):
-            there = there[: max(most - n, 0)]
+            there = there[known.positives.degrees[at[there]] < shards.n_items][: max(most - n, 0)]
             for part in np.array_split(there, max(-(-len(there) * shards.n_items // cells), 1)):
                 rows = at[part]
                 given = None
                 if features:
-                    entries = wanted.entries and wanted.entries.take(wanted.indptr[part])
+                    entries = wanted.entries and wanted.entries.take(_earliest(wanted, part))
                     given = features.read_all(wanted.users[part], entries)
                 elif isinstance(model, SequenceModel):
                     given = Features(_histories(model, held_out, wanted, part).tensors(device), None)
                 scores = model.score(torch.from_numpy(rows + offset).to(device), everything, given).cpu()
                 start, seen = _lists(known, rows)
                 scores[np.repeat(np.arange(len(rows)), np.diff(start)), seen] = -torch.inf
-                ranked = scores.topk(min(settings.k, shards.n_items), dim=1).indices.numpy()
-                lists = np.arange(len(ranked) + 1) * ranked.shape[1], ranked.ravel()
+                best = scores.topk(min(settings.k, shards.n_items), dim=1)
+                ranked = (best.values > -torch.inf).numpy()  # few may be left that are not of training
+                lists = np.concatenate(([0], np.cumsum(ranked.sum(1)))), best.indices.numpy()[ranked]
                 found = accuracy(find_hits(lists, _lists(wanted, part)), settings.metric, settings.k)
                 total, n = total + float(np.nansum(found)), n + int(np.isfinite(found).sum())
     sums = collective.sum(torch.tensor([total, n], dtype=torch.float64))
     return float(sums[0] / sums[1]) if sums[1] else 0.0
+
+
+def _earliest(wanted: Shard, part: I64) -> I64:
+    """The first in time of the examples of each of some users."""
+    assert wanted.timestamps is not None
+    in_time = np.lexsort((wanted.timestamps, wanted.rows))
+    return in_time[wanted.indptr[part]]
 
 
 def _histories(model: SequenceModel, held_out: Shards, wanted: Shard, part: I64) -> Shown:

@@ -82,7 +82,8 @@ class TrainingSettings(Settings):
     strongest of them (Hidasi and Karatzoglou 2018). softmax: a positive among its negatives, corrected for how they are
     drawn; full_softmax among all items. all_squared: weighted_squared with every item as a negative of every user."""
     negatives: FromData[int] = Field(LEFT, ge=0)
-    """Drawn for each positive in each epoch. None: as suits the kind and the loss."""
+    """Drawn for each positive in each epoch, of items that its user has not (of all others by softmax). Users who have
+    every item are left out, and counted. None: as suits the kind and the loss."""
     negative_sampling: Literal["items", "batch"] = "items"
     """items: drawn for each positive. batch: the positives of the batch, for bpr, hinge and softmax."""
     popularity_power: float = Field(0.0, ge=0, le=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from importlib.util import find_spec
 from typing import Any
 
@@ -24,6 +25,8 @@ from sparkrec.spark.rows import dense_vectors
 from sparkrec.spark.sequences import histories, numbered, sequences
 from sparkrec.spark.shards import Known, Ordered, write_shards
 from sparkrec.stages import history
+
+log = logging.getLogger(__name__)
 
 
 def fit_network(
@@ -82,6 +85,8 @@ def fit_network(
     examples = shards(observed, "examples", train_on)
     job = Job(settings, examples, validation, f"{scratch}/checkpoints", seed, start or {})
     state = launch(train, job, training)
+    if left_out := state["users_without_negatives"]:
+        log.warning("%s users have every item, so that there is no negative to draw: they were left out", left_out)
     history.to_mlflow(f"{dataset.name}-{settings.kind}", settings.model_dump(mode="json"), state["history"])
     trained = Trained.of(settings, job.folder, state, job.shards, codes)
     rows = {side: f"{scratch}/{side}" for side in ("users", "items")}
@@ -99,7 +104,11 @@ def fit_network(
         size=len(stranger),
         user_layout="dense",
         item_layout="dense",
-        facts={"history": state["history"], "epoch": trained.epoch},
+        facts={
+            "history": state["history"],
+            "epoch": trained.epoch,
+            "users_without_negatives": state["users_without_negatives"],
+        },
         head=trained.head(),
         files=history.files(state["history"]),
         folder=scratch,

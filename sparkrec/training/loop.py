@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -113,12 +113,21 @@ class Trainer:
             self.alias,
             job.seed,
             of_batch,
+            softmax=settings.loss == "softmax",
             paired=has_kernel(job.settings),
         )
         self.batches = batches
         if issubclass(kind, SequenceModel):
             about = ContextBatches if issubclass(kind, Item2Vec) else SequenceBatches
             self.batches = about.of(batches, kind, job.settings)
+        left_out = collective.sum(torch.from_numpy(self.batches.without_negatives()).double()).long().numpy()
+        self.batches = replace(self.batches, left_out=left_out[:, 1])
+        self.without_negatives = int(left_out[:, 0].sum())
+        if self.without_negatives and not self.batches.steps():
+            raise TrainError(
+                f"all {self.without_negatives} users have every one of {self.alias.drawable} items: there is no "
+                "negative to draw, and nothing to learn from. Use a loss without negatives, such as full_softmax."
+            )
         self.all_items = settings.loss in ("full_softmax", "all_squared")
         self.users = self.batches.users
         self.model = kind(job.settings, self._sizes())
@@ -353,20 +362,11 @@ class Trainer:
             values=there(batch.values),
             confidence=there(batch.confidence),
             degree=there(batch.degree),
-            log_q=there(self._log_q(batch)).float() if self.settings.loss == "softmax" else None,
+            log_expected=None if batch.log_expected is None else there(batch.log_expected).float(),
             taken=None if batch.taken is None else there(batch.taken),
             drawn_share=self.batches.negatives / max(self.shards.n_items - 1, 1),
         )
         return loss_of(self.settings, scored)
-
-    def _log_q(self, batch: Batch) -> np.ndarray:
-        if self.batches.of_batch:
-            counts = self.shards.item_counts
-            log_q: np.ndarray = np.log(counts[batch.items[:, 0]] / counts.sum())[None]
-            return log_q
-        drawn: np.ndarray = self.alias.log_probability[batch.items]
-        drawn[:, 0] = 0.0
-        return drawn
 
     def _of_all(self, message: Tensor, items: RowGradients, batch: Batch) -> tuple[Tensor, RowGradients]:
         """The message of the dense layers, summed, and the item rows that any process has read with their gradients:
@@ -406,7 +406,8 @@ class Trainer:
     def _resume(self) -> dict[str, Any]:
         last = self.checkpoints.last()
         if last is None:
-            return {"epoch": 0, "best": -1.0, "best_epoch": 0, "popularity": None, "history": []}
+            left_out = {"users_without_negatives": self.without_negatives}
+            return {"epoch": 0, "best": -1.0, "best_epoch": 0, "popularity": None, "history": [], **left_out}
         log.info("resuming after epoch %s", last["epoch"])
         shared = self.checkpoints.shared(last["epoch"])
         users = _gathered(self.checkpoints.users(last["epoch"]), self.users)

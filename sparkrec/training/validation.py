@@ -39,7 +39,7 @@ def validate_ranking(
     collective: Collective,
 ) -> float:
     """Mean of the metric over users with held-out examples; all items are ranked, those of training left out as the
-    settings say, in the context of a user's first held-out example.
+    settings say, in the context of a user's earliest held-out example. Users for whom that leaves nothing do not count.
 
     model  None: ranked by their numbers of examples
     """
@@ -51,6 +51,8 @@ def validate_ranking(
     popular = torch.from_numpy(shards.item_counts.astype(np.float32))
     with torch.no_grad():
         for known, wanted, at, there, offset in _shards(shards, held_out, batches):
+            if settings.exclude_seen:
+                there = there[known.positives.degrees[at[there]] < shards.n_items]
             there = there[: max(most - n, 0)]
             for part in np.array_split(there, max(-(-len(there) * shards.n_items // cells), 1)):
                 rows = at[part]
@@ -60,7 +62,7 @@ def validate_ranking(
                     device = model.items.weight.device
                     given = None
                     if features:
-                        entries = wanted.entries and wanted.entries.take(wanted.indptr[part])
+                        entries = wanted.entries and wanted.entries.take(_earliest(wanted, part))
                         given = features.read_all(wanted.users[part], entries)
                     elif isinstance(model, SequenceModel):
                         given = Features(_histories(model, held_out, wanted, part).tensors(device), None)
@@ -69,8 +71,9 @@ def validate_ranking(
                 if settings.exclude_seen:
                     start, seen = _lists(known, rows)
                     scores[np.repeat(np.arange(len(rows)), np.diff(start)), seen] = -torch.inf
-                ranked = scores.topk(min(settings.k, shards.n_items), dim=1).indices.numpy()
-                lists = np.arange(len(ranked) + 1) * ranked.shape[1], ranked.ravel()
+                best = scores.topk(min(settings.k, shards.n_items), dim=1)
+                ranked = (best.values > -torch.inf).numpy()  # few may be left that are not of training
+                lists = np.concatenate(([0], np.cumsum(ranked.sum(1)))), best.indices.numpy()[ranked]
                 found = accuracy(find_hits(lists, _lists(wanted, part)), settings.metric, settings.k)
                 total, n = total + float(np.nansum(found)), n + int(np.isfinite(found).sum())
     sums = collective.sum(torch.tensor([total, n], dtype=torch.float64))
@@ -84,6 +87,13 @@ def _all_scores(model: Recommender, users: Tensor, everything: Tensor, known: Fe
         if vectors is not None:
             return vectors[0] @ vectors[1].T
     return model.score(users, everything, known)
+
+
+def _earliest(wanted: Shard, part: I64) -> I64:
+    """The first in time of the examples of each of some users."""
+    assert wanted.timestamps is not None
+    in_time = np.lexsort((wanted.timestamps, wanted.rows))
+    return in_time[wanted.indptr[part]]
 
 
 def _histories(model: SequenceModel, held_out: Shards, wanted: Shard, part: I64) -> Shown:

@@ -43,18 +43,20 @@ def shards(tmp_path_factory):
 
 SCORES = np.array([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]], np.float32)
 CONFIDENCE, VALUES, DEGREE = np.array([1.0, 2.0]), np.array([4.0, 1.0]), np.array([2, 5])
-LOG_Q = np.array([[0.0, -1.0, -3.0], [0.0, -2.0, -0.5]])
+LOG_EXPECTED = np.array([[7.0, -1.0, -3.0], [8.0, -2.0, -0.5]])
 
 
-def scored(scores, log_q, taken=None):
-    confidence, values, log_q = (None if a is None else torch.tensor(a).float() for a in (CONFIDENCE, VALUES, log_q))
+def scored(scores, log_expected, taken=None):
+    confidence, values, log_expected = (
+        None if a is None else torch.tensor(a).float() for a in (CONFIDENCE, VALUES, log_expected)
+    )
     return Scored(
         torch.tensor(scores),
         torch.tensor([0, 0]),
         values,
         confidence,
         torch.tensor(DEGREE),
-        log_q=log_q,
+        log_expected=log_expected,
         taken=taken,
         drawn_share=0.25,
     )
@@ -83,13 +85,15 @@ EXPECTED = {
     "bpr": (CONFIDENCE * log1pexp(SCORES[:, 1:] - SCORES[:, :1]).mean(1)).sum(),
     "hinge": (CONFIDENCE * np.maximum(1 - SCORES[:, :1] + SCORES[:, 1:], 0).mean(1)).sum(),
     "full_softmax": (CONFIDENCE * (np.log(np.exp(SCORES).sum(1)) - SCORES[:, 0])).sum(),
-    "softmax": (CONFIDENCE * (np.log(np.exp(SCORES - LOG_Q).sum(1)) - SCORES[:, 0])).sum(),
+    "softmax": (
+        CONFIDENCE * (np.log(np.exp(SCORES[:, 0]) + np.exp((SCORES - LOG_EXPECTED)[:, 1:]).sum(1)) - SCORES[:, 0])
+    ).sum(),
 }
 
 
 @pytest.mark.parametrize("loss", EXPECTED)
 def test_a_loss_is_its_formula(loss):
-    batch = scored(SCORES, LOG_Q if loss == "softmax" else None)
+    batch = scored(SCORES, LOG_EXPECTED if loss == "softmax" else None)
     found = loss_of(plain(loss=loss, negative_weight=0.3, score_l2=2.0), batch)
     assert float(found) == pytest.approx(EXPECTED[loss], rel=1e-5)
 
@@ -117,8 +121,25 @@ def test_a_column_that_is_taken_is_no_negative():
     given = SCORES.copy()
     given[0, 2] = 1e6  # would be felt
     for loss in ("bpr", "hinge", "bpr_max", "top1_max", "softmax"):
-        batch = scored(given, LOG_Q if loss == "softmax" else None, taken)
+        batch = scored(given, LOG_EXPECTED if loss == "softmax" else None, taken)
         assert float(loss_of(plain(loss=loss, negative_sampling="batch"), batch)) < 1e3
+
+
+@pytest.mark.parametrize("loss", ["bce", "bpr", "hinge", "bpr_max", "top1_max", "softmax"])
+def test_a_row_whose_columns_are_all_taken_is_worth_what_it_is_alone(loss):
+    taken, scores = torch.tensor([[True, True, True], [True, False, False]]), torch.tensor(SCORES, requires_grad=True)
+    log_expected = torch.tensor(LOG_EXPECTED).float() if loss == "softmax" else None
+    about = {"values": torch.ones(2), "confidence": torch.ones(2), "degree": torch.ones(2)}
+    chosen = plain(loss=loss)
+    both = loss_of(chosen, Scored(scores, torch.tensor([0, 0]), **about, log_expected=log_expected, taken=taken))
+    both.backward()
+    assert torch.isfinite(scores.grad).all()
+    assert (scores.grad[0, 1:] == 0).all()
+    about = {name: each[1:] for name, each in about.items()}
+    log_expected = None if log_expected is None else log_expected[1:]
+    other = Scored(scores.detach()[1:], torch.tensor([0]), **about, log_expected=log_expected, taken=taken[1:])
+    alone = np.log1p(np.exp(-SCORES[0, 0])) if loss == "bce" else 0.0
+    assert both.item() == pytest.approx(float(loss_of(chosen, other)) + alone, rel=1e-5)
 
 
 @pytest.mark.parametrize(

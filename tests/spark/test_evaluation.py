@@ -458,9 +458,9 @@ def test_a_column_of_runs_has_no_name_of_ours(spark, by):
         [("a", "x", 1, "one")], f"user string, item string, rank int, `{by}` string"
     )
     relevant = spark.createDataFrame([("a", "x")], "user string, item string")
-    for measure in (evaluate, user_metrics, compare):
+    for measure, more in ((evaluate, {}), (user_metrics, {}), (compare, {"baseline": "one"})):
         with pytest.raises(EvaluateError, match="Rename the column"):
-            measure(recommendations, relevant, ["ndcg"], k=[10], by=by)
+            measure(recommendations, relevant, metrics=["ndcg"], k=[10], by=by, **more)
 
 
 def test_a_column_of_runs_may_have_any_other_name(spark):

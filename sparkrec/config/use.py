@@ -93,6 +93,7 @@ class ItemTitles(Settings):
     """What people call the items."""
 
     source: SourceSettings
+    """Table of the items."""
     id: str
     """Column of ids, as the interaction log has them."""
     title: str

@@ -64,4 +64,4 @@ def test_training_goes_on_without_them_on_one_process_and_on_two(tmp_path, kind,
 def test_where_all_users_have_every_item_there_is_nothing_to_learn(tmp_path):
     shards = write_shards(tmp_path / "s", np.array([7, 7, 7]), np.array([0, 1, 2]), 3)
     with pytest.raises(TrainError, match="all 1 users have every one of 3 items: there is no negative to draw"):
-        Trainer(Job(MfSettings(), shards, None, str(tmp_path), 0), Alone())
+        Trainer(Job(MfSettings(training=plain()), shards, None, str(tmp_path), 0), Alone())

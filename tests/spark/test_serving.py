@@ -50,7 +50,7 @@ def scores(model, users):
     ids=lambda each: f"{each.kind}-{getattr(each, 'weighting', '')}",
 )
 def test_a_row_made_of_a_history_is_the_fitted_row_of_who_has_that_history(rated, settings, tmp_path):
-    model = fit(settings, rated, rated.train, seed=0, scratch=str(tmp_path))
+    model = fit(settings, rated, seed=0, scratch=str(tmp_path))
     users = rated.users.where("train_count > 0").select("user")
     own = scores(model, users)
     anew = serve(model, rated, users, rated.train, anew=users)
@@ -61,7 +61,7 @@ def test_a_row_made_of_a_history_is_the_fitted_row_of_who_has_that_history(rated
 
 
 def test_a_stranger_is_answered_as_who_did_the_same_and_nobody_else_is_touched(spark, rated, tmp_path):
-    model = fit(EaseSettings(regularization=2.0), rated, rated.train, seed=0, scratch=str(tmp_path))
+    model = fit(EaseSettings(regularization=2.0), rated, seed=0, scratch=str(tmp_path))
     told = rated.train.where("user = 2").withColumn("user", F.lit(STRANGER).cast("long"))
     users = spark.createDataFrame([(2,), (5,), (13,), (STRANGER,), (7777,)], "user long")
     served = serve(model, rated, users, rated.train.unionByName(told))
@@ -72,13 +72,13 @@ def test_a_stranger_is_answered_as_who_did_the_same_and_nobody_else_is_touched(s
 
 
 def test_a_history_of_items_without_a_train_row_says_nothing(spark, rated, tmp_path):
-    model = fit(ItemKnnSettings(), rated, rated.train, seed=0, scratch=str(tmp_path))
+    model = fit(ItemKnnSettings(), rated, seed=0, scratch=str(tmp_path))
     events = spark.createDataFrame([(13, 8, 1.0, 1.0, None)], EVENTS)
     assert serve(model, rated, events.select("user"), events).users.isEmpty()
 
 
 def test_a_model_with_trained_rows_alone_leaves_strangers_unanswered(spark, rated, tmp_path):
-    model = fit(PopularitySettings(), rated, rated.train, seed=0, scratch=str(tmp_path))
+    model = fit(PopularitySettings(), rated, seed=0, scratch=str(tmp_path))
     events = spark.createDataFrame([(13, 1, 1.0, 1.0, None), (2, 1, 1.0, 1.0, None)], EVENTS)
     assert dict(serve(model, rated, events.select("user"), events).users.collect()) == {2: "model"}
 
@@ -88,7 +88,7 @@ def test_a_folded_row_solves_the_users_system_with_the_items_as_they_are(spark, 
     settings = AlsSettings(
         rank=3, iterations=4, regularization=0.1, unobserved_weight=0.2, propensity_exponent=eta, init_scale=1.0
     )
-    model = fit(settings, rated, rated.train, seed=0, scratch=str(tmp_path))
+    model = fit(settings, rated, seed=0, scratch=str(tmp_path))
     rows = [(STRANGER, 1, 4.0, 2.0, None), (STRANGER, 5, 2.0, 1.0, None), (STRANGER, 8, 5.0, 1.0, None)]
     served = serve(model, rated, spark.createDataFrame([(STRANGER,)], "user long"), spark.createDataFrame(rows, EVENTS))
     assert dict(served.users.collect()) == {STRANGER: "folded in"}
@@ -105,7 +105,7 @@ def test_a_folded_row_solves_the_users_system_with_the_items_as_they_are(spark, 
 
 
 def test_the_bias_of_a_stranger_is_the_shrunk_mean_of_what_is_left(spark, rated, tmp_path):
-    model = fit(BiasSettings(user_regularization=2.0), rated, rated.train, seed=0, scratch=str(tmp_path))
+    model = fit(BiasSettings(user_regularization=2.0), rated, seed=0, scratch=str(tmp_path))
     rows = [(STRANGER, 1, 5.0, 1.0, None), (STRANGER, 5, 4.0, 1.0, None)]
     served = serve(model, rated, spark.createDataFrame([(STRANGER,)], "user long"), spark.createDataFrame(rows, EVENTS))
     level = {row.item: row.value[0] for row in model.items.collect()}

@@ -182,7 +182,7 @@ def test_a_list_with_other_ids_is_another_run_and_in_another_order_the_same(shop
     first = pinned("u0", "u1")
     assert first["model"] == shop.trained.reference
     assert first["dataset"] == shop.dataset.reference
-    assert first["users"]["ids"] == 2
+    assert first["users"]["rows"] == 2
     assert first == pinned("u1", "u0")
     assert first != pinned("u0", "u2")
 

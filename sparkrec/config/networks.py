@@ -225,14 +225,7 @@ class Item2vecSettings(SequenceNetworkSettings):
     """Whether the order of a history is nothing: it is drawn anew in each epoch."""
 
     def _usual(self, data: DataFacts) -> dict[str, Any]:
-        usual: dict[str, Any] = {
-            "loss": "bce",
-            "negatives": 5,
-            "optimizer": "adagrad",
-            "learning_rate": 0.05,
-            "init_scale": 0.1,
-        }
-        return usual | {"user_l2": 0.0, "item_l2": 0.0}
+        return super()._usual(data) | {"loss": "bce", "negatives": 5}
 
     @model_validator(mode="after")
     def _has_a_kernel(self) -> Item2vecSettings:

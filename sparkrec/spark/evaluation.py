@@ -16,7 +16,7 @@ from sparkrec.kernels.metrics.statistics import holm, sign_test
 from sparkrec.spark.buckets import number, whole_users
 from sparkrec.spark.judging import ALL, Wanted
 from sparkrec.spark.question import OF_ITEMS, PROBLEMS, Question
-from sparkrec.spark.sources import column
+from sparkrec.spark.sources import column, quoted
 from sparkrec.spark.totals import Found, tidy
 
 METRICS = ("ndcg", "recall", "hit_rate", "map", "mrr", "precision")
@@ -67,9 +67,8 @@ def evaluate(
     segments, before, items = (each and _renamed(each, user, item) for each in (segments, before, items))
     asked = Question(recommendations, relevant, tuple(metrics), tuple(k), by, before, items, sampled_from, seed)
     rows = measured(asked, asked.answer(segments, bootstrap))
-    name = (by or "by").replace("`", "``")
     columns = "metric string, k int, segment string, value double, standard_error double, low double, high double"
-    table = tidy(recommendations.sparkSession, rows, f"`{name}` string, {columns}, users long")
+    table = tidy(recommendations.sparkSession, rows, f"{quoted(by or 'by')} string, {columns}, users long")
     return table if by else table.drop("by")
 
 
@@ -147,7 +146,7 @@ def compare(
     return tidy(
         recommendations.sparkSession,
         rows,
-        f"`{by.replace('`', '``')}` string, metric string, k int, segment string, difference double, "
+        f"{quoted(by)} string, metric string, k int, segment string, difference double, "
         "standard_error double, low double, high double, p_value double, adjusted_p double, better long, worse long, "
         "sign_p double, users long",
     )
@@ -211,8 +210,7 @@ def user_values(asked: Question) -> DataFrame:
                         [pa.array(judged.users[own]), runs, *columns], ["n", label, *names]
                     )
 
-    quoted = label.replace("`", "``")
-    schema = f"n long, `{quoted}` string, {', '.join(f'`{name}` double' for name in names)}"
+    schema = f"n long, {quoted(label)} string, {', '.join(f'`{name}` double' for name in names)}"
     return asked.rows(None).mapInArrow(work, schema)
 
 

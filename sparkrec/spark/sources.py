@@ -35,9 +35,14 @@ def read_source(spark: SparkSession, source: SourceSettings) -> DataFrame:
     return frame
 
 
+def quoted(name: str) -> str:
+    """A name as Spark's SQL and schemas take it, whatever characters it has."""
+    return "`" + name.replace("`", "``") + "`"
+
+
 def column(name: str) -> Column:
     """A column by its exact name, dots and all."""
-    return F.col("`" + name.replace("`", "``") + "`")
+    return F.col(quoted(name))
 
 
 def numbers(frame: DataFrame, name: str) -> Column:

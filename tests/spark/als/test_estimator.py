@@ -300,21 +300,26 @@ def test_confidence_of_a_column_counts_as_repeated_ratings_do(spark, ratings):
     np.testing.assert_allclose([row.features for row in one], [row.features for row in two], atol=1e-4)
 
 
-def test_a_fit_resumes_from_its_own_snapshots_only(ratings, tmp_path, monkeypatch, caplog):
+def killed_after_a_snapshot(monkeypatch, params, ratings):
+    """Fit, and end right after the first snapshot."""
     from sparkrec.spark.als.snapshots import Snapshots
 
-    params = {"rank": 4, "maxIter": 3, "checkpointInterval": 2, "checkpointDir": str(tmp_path), "seed": 1, **FEW}
-    whole = ALS(**{**params, "checkpointDir": ""}).fit(ratings)
     write = Snapshots.write
 
     def dies(self, *args):
         write(self, *args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Snapshots, "write", dies)
-    with pytest.raises(KeyboardInterrupt):
-        ALS(**params).fit(ratings)
-    monkeypatch.setattr(Snapshots, "write", write)
+    with monkeypatch.context() as patch:
+        patch.setattr(Snapshots, "write", dies)
+        with pytest.raises(KeyboardInterrupt):
+            ALS(**params).fit(ratings)
+
+
+def test_a_fit_resumes_from_its_own_snapshots_only(ratings, tmp_path, monkeypatch, caplog):
+    params = {"rank": 4, "maxIter": 3, "checkpointInterval": 2, "checkpointDir": str(tmp_path), "seed": 1, **FEW}
+    whole = ALS(**{**params, "checkpointDir": ""}).fit(ratings)
+    killed_after_a_snapshot(monkeypatch, params, ratings)
     caplog.set_level("INFO")
     ALS(**{**params, "maxIter": 1}).fit(ratings.where("item > 101"))
     assert "resuming" not in caplog.text
@@ -349,8 +354,6 @@ def test_what_cannot_be_fitted_is_said(spark, ratings):
 def test_a_fit_in_another_sense_does_not_resume(ratings, tmp_path, monkeypatch, caplog, other):
     from pyspark.sql import functions as F
 
-    from sparkrec.spark.als.snapshots import Snapshots
-
     params = {
         "rank": 4,
         "maxIter": 3,
@@ -359,16 +362,7 @@ def test_a_fit_in_another_sense_does_not_resume(ratings, tmp_path, monkeypatch, 
         "implicitPrefs": True,
         **FEW,
     }
-    write = Snapshots.write
-
-    def dies(self, *args):
-        write(self, *args)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Snapshots, "write", dies)
-    with pytest.raises(KeyboardInterrupt):
-        ALS(**params).fit(ratings)
-    monkeypatch.setattr(Snapshots, "write", write)
+    killed_after_a_snapshot(monkeypatch, params, ratings)
     caplog.set_level("INFO")
     changed = ratings.withColumn("rating", F.col("rating") + 1) if "ratings" in other else ratings
     ALS(**params, **{name: each for name, each in other.items() if name != "ratings"}).fit(changed)

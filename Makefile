@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check pack bench-peers format lock clean prerequisites
+.PHONY: help setup demo test check mutants pack bench-peers format settings lock clean prerequisites
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
@@ -24,6 +24,9 @@ check: .venv/.package ## lint, types, import rules, the tests that need neither 
 	$(static_checks)
 	$(BIN)/pytest $(side_by_side) -m "not spark and not horovod and not slow"
 
+mutants: setup ## do the tests catch: 200 changes of one line, each against the tests that cover it; hours, resumable
+	$(BIN)/python -m tests.mutants
+
 pack: setup ## dist/sparkrec.tar.gz, the environment that spark-submit ships to a cluster
 	$(BIN)/python setup/pack.py dist/sparkrec.tar.gz
 
@@ -32,6 +35,9 @@ bench-peers: .venv-peers/.installed ## .venv-peers, with what bench training is 
 format: .venv/.package ## rewrite the code in its one format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+settings: .venv/.package ## docs/settings.md, from the classes of settings
+	$(BIN)/sparkrec settings > docs/settings.md
 
 lock: ## requirements.lock from pyproject.toml, keeping its pins where they still hold (needs uv)
 	uv pip compile pyproject.toml --output-file requirements.lock --all-extras --generate-hashes \

@@ -1,19 +1,21 @@
-"""ALS: this project and MLlib on the same Spark session settings, and `implicit` on the same cores."""
+"""ALS: this project and MLlib on the same Spark session settings, and `implicit` on the same cores.
+
+MLlib is tried with native and with Java's linear algebra, and `implicit` starts from arrays in memory, where the two on
+Spark start from Parquet files.
+"""
 
 from __future__ import annotations
 
-from statistics import median
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from bench.measure import Rows, Stopwatch, measure
+from bench.measure import Given, Row, Treatment, best, show
 from bench.ratings import SIZES, Size, ratings_folder
-from bench.spark import session
+from bench.spark import JAVA, NATIVE, linear_algebra, session
 from sparkrec.kernels.als import gram, squared_loss
 from sparkrec.kernels.csr import Csr
 
@@ -26,118 +28,101 @@ SAME_AS = {
 }
 
 
-def compare(sizes: list[str], rank: int, explicit: bool, peers: list[str], iterations: int) -> dict[str, Any]:
+def compare(
+    sizes: list[str], rank: int, explicit: bool, peers: list[str], iterations: int, treatment: Treatment
+) -> dict[str, Any]:
     """Run all and print a table; `ratios` are of the last of `sizes` with peers."""
     peers = [peer for peer in peers if peer == "mllib" or not explicit]
-    rows: Rows = []
+    rows: list[Row] = []
     ratios: dict[str, float] = {}
     for name in sizes:
         ratings_folder(SIZES[name])
         beside = peers if name != "100M" else []
-        given = SIZES[name], rank, explicit, iterations
-        ours = measure(_ours, *given, [SAME_AS[peer] for peer in beside or ["mllib"]])
-        rows += _report("sparkrec", name, ours)
-        for peer, our in zip(beside, ours, strict=False):
-            (theirs,) = measure(_mllib if peer == "mllib" else _implicit, *given, SAME_AS[peer])
-            rows += _report(peer, name, [theirs])
-            ratios[f"iteration/{peer}"] = round(theirs["iteration"] / our["iteration"], 2)
-            if peer == "mllib":
-                ratios["fit/mllib"] = round(theirs["fit"] / our["fit"], 2)
-    _show(rows)
+        for peer in beside or ["mllib"]:
+            problem = SIZES[name], rank, explicit, iterations, SAME_AS[peer]
+            ours = best(treatment, [(_ours, *problem)], by="fit")
+            rows.append({"system": "sparkrec", "size": name, **ours})
+            if peer in beside:
+                ways = [(_mllib, *problem, blas) for blas in (NATIVE, JAVA)]
+                theirs = best(treatment, ways if peer == "mllib" else [(_implicit, *problem)], by="fit")
+                rows.append({"system": peer, "size": name, **theirs})
+                ratios |= {f"{what}/{peer}": round(theirs[what] / ours[what], 2) for what in ("iteration", "fit")}
+    columns = ("system", "size", "scaling", "solver", "blas", "iteration", "fit", "loss")
+    show(f"Seconds; a fit has {iterations} iterations", rows, columns)
     return {"rank": rank, "explicit": explicit, "iterations": iterations, "runs": rows, "ratios": ratios}
 
 
-def _report(system: str, size: str, results: Rows) -> Rows:
-    rows = [{"system": system, "size": size, **result} for result in results]
-    rows = [{key: round(value, 2) if isinstance(value, float) else value for key, value in row.items()} for row in rows]
-    for row in rows:
-        Console(stderr=True).print(row)
-    return rows
+def _fits(fit: Callable[[int], Any], iterations: int, given: Given) -> Row:
+    """Seconds of a whole fit, from data to factors, and of an iteration: what each after the first adds to it."""
+    iterations = 2 if given.trial else iterations
+    one, all_of_them = given.seconds(lambda: fit(1)), given.timed(lambda: fit(iterations))
+    return {"iteration": (all_of_them - one) / (iterations - 1), "fit": all_of_them}
 
 
-def _show(rows: Rows) -> None:
-    table = Table(title="Seconds", title_justify="left")
-    for column in ("system", "size", "scaling", "solver", "iteration", "fit", "peak_gb", "loss"):
-        table.add_column(column, justify="left" if column in ("system", "size") else "right")
-    for row in rows:
-        table.add_row(*[str(row[column.header]) for column in table.columns])
-    Console(width=120).print(table)
+def _by_spark(als: Any, frame: Any, iterations: int, given: Given) -> tuple[Row, Any]:
+    """The seconds of an estimator, ours or MLlib's, and the model of its last fit."""
+    models = []
+
+    def fit(n: int) -> None:
+        model = als.setMaxIter(n).fit(frame)
+        model.userFactors.count(), model.itemFactors.count()  # MLlib makes them when they are asked for
+        models[:] = [model]
+
+    return _fits(fit, iterations, given), models[0]
 
 
-def _ours(size: Size, rank: int, explicit: bool, iterations: int, objectives: list[dict[str, str]]) -> Rows:
+def _ours(size: Size, rank: int, explicit: bool, iterations: int, objective: dict[str, str], given: Given) -> Row:
     from sparkrec import ALS
 
-    frame = session().read.parquet(str(ratings_folder(size)))
+    frame = session(given.threads).read.parquet(str(ratings_folder(size)))
     als = ALS(rank=rank, regParam=REGULARIZATION, implicitPrefs=not explicit, alpha=ALPHA, seed=0)
-    als.setMaxIter(1).fit(_few(frame))
-    rows = []
-    for objective in objectives:
-        als.setMaxIter(iterations).setRegScaling(objective["scaling"]).setSolver(objective["solver"])
-        watch = Stopwatch()
-        model = als.fit(frame)
-        fit = watch.seconds()
-        history = model.fitted.history
-        rows.append(
-            {
-                **objective,
-                "iteration": median([entry["seconds"] for entry in history[1:]]),
-                "fit": fit,
-                "layout": fit - sum(entry["seconds"] for entry in history),
-                "kernel": median([entry["kernel_seconds"] for entry in history[1:]]),
-                "loss": _loss_of_model(model, size, explicit, objective),
-            }
-        )
-    return rows
+    als.setRegScaling(objective["scaling"]).setSolver(objective["solver"])
+    seconds, model = _by_spark(als, frame, iterations, given)
+    return {**objective, **seconds, "loss": _loss_of_model(model, size, explicit, objective)}
 
 
-def _few(frame: Any) -> Any:
-    """What a fit warms up with: workers start, the JVM compiles."""
-    return frame.where("user % 50 = 0")
-
-
-def _mllib(size: Size, rank: int, explicit: bool, iterations: int, objective: dict[str, str]) -> Rows:
+def _mllib(
+    size: Size, rank: int, explicit: bool, iterations: int, objective: dict[str, str], blas: str, given: Given
+) -> Row:
     from pyspark.ml.recommendation import ALS
 
-    frame = session().read.parquet(str(ratings_folder(size)))
+    spark = session(given.threads, blas)
+    used = linear_algebra(spark, blas)
+    frame = spark.read.parquet(str(ratings_folder(size)))
     als = ALS(rank=rank, regParam=REGULARIZATION, implicitPrefs=not explicit, alpha=ALPHA, seed=0)
-    als.setMaxIter(1).fit(_few(frame))
-    seconds = []
-    for n in (0, iterations):  # an iteration is what more of them take
-        watch = Stopwatch()
-        model = als.setMaxIter(n).fit(frame)
-        model.userFactors.count(), model.itemFactors.count()
-        seconds.append(watch.seconds())
-    iteration = (seconds[1] - seconds[0]) / iterations
-    loss = _loss_of_model(model, size, explicit, objective)
-    return [{**objective, "iteration": iteration, "fit": seconds[1], "loss": loss}]
+    seconds, model = _by_spark(als, frame, iterations, given)
+    return {**objective, "blas": used, **seconds, "loss": _loss_of_model(model, size, explicit, objective)}
 
 
-def _implicit(size: Size, rank: int, explicit: bool, iterations: int, objective: dict[str, str]) -> Rows:
+def _implicit(size: Size, rank: int, explicit: bool, iterations: int, objective: dict[str, str], given: Given) -> Row:
     import scipy.sparse
     from implicit.cpu.als import AlternatingLeastSquares
 
     table = pq.read_table(ratings_folder(size))
-    cells = table["rating"].to_numpy(), (table["user"].to_numpy(), table["item"].to_numpy())
-    counts = scipy.sparse.csr_matrix(cells, shape=(size.users, size.items))
-    model = AlternatingLeastSquares(
-        factors=rank,
-        regularization=REGULARIZATION,
-        alpha=ALPHA,
-        use_native=True,
-        use_cg=objective["solver"] == "cg",
-        iterations=iterations,
-        num_threads=2,
-        random_state=0,
-    )
-    each: list[float] = []
-    watch = Stopwatch()
+    pairs = table["user"].to_numpy(), table["item"].to_numpy()
     # Its confidence is alpha r, ours and Hu's 1 + alpha r.
-    counts.data = 1.0 + ALPHA * counts.data
-    with threadpool_limits(1, "blas"):  # its own advice: its threads are over rows
-        model.fit(counts, show_progress=False, callback=lambda step, seconds, *_: each.append(seconds))
-    fit = watch.seconds()
-    loss = _loss(size, explicit, objective, model.user_factors, model.item_factors)
-    return [{**objective, "iteration": median(each[1:]), "fit": fit, "loss": loss}]
+    confidence = 1.0 + ALPHA * table["rating"].to_numpy()
+    models = []
+
+    def fit(n: int) -> None:
+        counts = scipy.sparse.csr_matrix((confidence, pairs), shape=(size.users, size.items))
+        with threadpool_limits(1, "blas"):  # its own advice: its threads are over rows
+            model = AlternatingLeastSquares(
+                factors=rank,
+                regularization=REGULARIZATION,
+                alpha=ALPHA,
+                use_native=True,
+                use_cg=objective["solver"] == "cg",
+                iterations=n,
+                num_threads=given.threads,
+                random_state=0,
+            )
+            model.fit(counts, show_progress=False)
+        models[:] = [model]
+
+    seconds = _fits(fit, iterations, given)
+    loss = _loss(size, explicit, objective, models[0].user_factors, models[0].item_factors)
+    return {**objective, **seconds, "loss": loss}
 
 
 def _loss_of_model(model: Any, size: Size, explicit: bool, objective: dict[str, str]) -> float:

@@ -1,9 +1,9 @@
 """Ranking metrics: seconds for six metrics at five cutoffs, beside RecTools, Spark's RankingEvaluator, RePlay and ranx.
 
 From two Parquet tables of rows, 100 recommendations and 20 relevant items of each user, in no order; reading and
-grouping are part of it. Spark's evaluator knows four of the six metrics: it is timed on those. `spark_group` reads and
-groups both tables in Spark and does nothing with them. `--quick` has fewer users, peers run once, and ranx has an
-eighth of the users, as `sparkrec, few` has.
+grouping are part of it. Spark's evaluator knows four of the six metrics: it is timed on those. `sparkrec, lists` reads
+a table with an array for each user; `spark_group` reads that and groups what is relevant in Spark, and does nothing
+with them. `--quick` has fewer users, and ranx, as `sparkrec, few`, an eighth of them.
 """
 
 from __future__ import annotations
@@ -17,73 +17,66 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.table import Table
 
-from bench.measure import Rows, Stopwatch, measure
+from bench.measure import CORES, Given, Row, Treatment, best, measure, show
 from bench.spark import session
 from bench.training import PEERS
 from sparkrec.errors import ConfigError
 
 USERS, QUICK_USERS, ITEMS, LISTED, RELEVANT = 138_000, 50_000, 27_000, 100, 20
 CUTOFFS = [1, 5, 10, 20, 50]
-REPEATS = 3
 FEWER = 8
 """Times fewer users of what is slow, in a quick run."""
 
 
-def compare(quick: bool) -> dict[str, Any]:
+def compare(quick: bool, treatment: Treatment) -> dict[str, Any]:
     """Run all in turn and print a table."""
     if not PEERS.exists():
         raise ConfigError("bench metrics needs its peers: run `make bench-peers` first, in the project's folder")
-    rows: Rows = []
+    users = QUICK_USERS if quick else USERS
     with tempfile.TemporaryDirectory() as folder:
-        paths = _tables(folder, QUICK_USERS if quick else USERS)
-        few = _tables(f"{folder}/few", QUICK_USERS // FEWER) if quick else paths
-        repeats = 1 if quick else 2
-        for work, *arguments in (
-            (_ours, "sparkrec", *paths),
-            *([(_ours, "sparkrec, few", *few)] if quick else []),
-            (_spark, "", *paths),
-            (_peer, f"rectools {repeats}", *paths),
-            (_peer, f"replay {repeats}", *paths),
-            (_peer, "ranx 1", *few),
-        ):
-            rows += measure(work, *arguments)
-            Console(stderr=True).print(rows[-1])
-    table = Table(
-        title=f"{6 * len(CUTOFFS)} metrics of {QUICK_USERS if quick else USERS:,} users", title_justify="left"
-    )
-    for column in ("system", "seconds", "ndcg@10", "peak_gb"):
-        table.add_column(column, justify="left" if column == "system" else "right")
-    for row in rows:
-        ndcg = "" if row.get("ndcg@10") is None else f"{row['ndcg@10']:.6f}"
-        table.add_row(row["system"], f"{row['seconds']:.2f}", ndcg, f"{row['peak_gb']:.2f}")
-    Console(width=100).print(table)
-    seconds = {row["system"]: row["seconds"] for row in rows}
+        lists, relevant = paths = _tables(folder, users)
+        few = _tables(f"{folder}/few", users // FEWER) if quick else paths
+        grouped = f"{folder}/grouped"
+        measure(_group, lists, grouped, Given(0, 1, CORES))
+        contestants = {
+            "sparkrec": (_ours, *paths),
+            "rectools": (_peer, "rectools", *paths),
+            "replay": (_peer, "replay", *paths),
+            "spark": (_spark, *paths),
+            **({"sparkrec, few": (_ours, *few)} if quick else {}),
+            "ranx": (_peer, "ranx", *few),
+            "sparkrec, lists": (_ours, grouped, relevant),
+            "spark_group": (_spark_group, grouped, relevant),
+        }
+        rows = {name: {"system": name, **best(treatment, [way])} for name, way in contestants.items()}
+    title = f"{6 * len(CUTOFFS)} metrics of {users:,} users"
+    show(title, [*rows.values()], ("system", "seconds", "ndcg@10"))
+    seconds = {name: row["seconds"] for name, row in rows.items()}
     ratios = {f"metrics/{name}": seconds[name] / seconds["sparkrec"] for name in ("rectools", "spark", "replay")}
     ratios["metrics/ranx"] = seconds["ranx"] / seconds["sparkrec, few" if quick else "sparkrec"]
     ratios["lists/spark_group"] = seconds["sparkrec, lists"] / seconds["spark_group"]
-    return {"runs": rows, "ratios": {name: round(ratio, 2) for name, ratio in ratios.items()}}
+    return {"runs": [*rows.values()], "ratios": {name: round(ratio, 2) for name, ratio in ratios.items()}}
 
 
-def grow(sizes: list[int]) -> dict[str, Any]:
+def grow(sizes: list[int], treatment: Treatment) -> dict[str, Any]:
     """Ours on 20 recommendations and 5 relevant items of more and more users: microseconds a user."""
-    rows: Rows = []
+    rows: list[Row] = []
     for users in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            measure(_write, folder, users)
-            rows += measure(_grown, folder, users)
-            Console(stderr=True).print(rows[-1])
+            measure(_write, folder, users, Given(0, 1, CORES))
+            row = best(treatment, [(_ours, f"{folder}/lists", f"{folder}/relevant")])
+        rows.append({"users": users, **row, "microseconds_a_user": row["seconds"] / users * 1e6})
+    show("Ours, more and more users", rows, ("users", "seconds", "microseconds_a_user"))
     each = [row["microseconds_a_user"] for row in rows]
     return {"runs": rows, "ratios": {"last/first": round(each[-1] / each[0], 2)}}
 
 
-def _write(folder: str, users: int) -> Rows:
+def _write(folder: str, users: int, given: Given) -> Row:
     """Tables by Spark, in no order of users."""
     from pyspark.sql import functions as F
 
-    spark = session()
+    spark = session(given.threads)
     ids = spark.range(users, numPartitions=max(2, users // 500_000))
     user = F.pmod(F.col("id") * 0x9E3779B1, F.lit(1 << 40)).alias("user")  # an odd number: none comes twice
     first = F.pmod(F.xxhash64("id", F.lit(1)), F.lit(ITEMS))
@@ -93,21 +86,7 @@ def _write(folder: str, users: int) -> Rows:
     relevant = ids.select(user, first.alias("first"), F.explode(F.sequence(F.lit(1), F.lit(5))).alias("n"))
     item = F.pmod(F.col("first") + F.col("n") * F.pmod("user", F.lit(7)), F.lit(ITEMS)).alias("item")
     relevant.select("user", item).sortWithinPartitions("item").write.parquet(f"{folder}/relevant")
-    return []
-
-
-def _grown(folder: str, users: int) -> Rows:
-    from sparkrec import evaluate
-
-    spark = session()
-    tables = [spark.read.parquet(f"{folder}/{name}") for name in ("lists", "relevant")]
-    seconds = []
-    for _ in range(3 if users < 1_000_000 else 1):
-        watch = Stopwatch()
-        found = evaluate(*tables, k=CUTOFFS).where("metric = 'ndcg' AND k = 10").collect()[0]
-        seconds.append(watch.seconds())
-    each = round(min(seconds) / users * 1e6, 2)
-    return [{"users": found["users"], "seconds": round(min(seconds), 2), "microseconds_a_user": each}]
+    return {}
 
 
 def _tables(folder: str, users: int) -> tuple[str, str]:
@@ -133,66 +112,74 @@ def _tables(folder: str, users: int) -> tuple[str, str]:
     return paths
 
 
-def _ours(name: str, lists: str, relevant: str) -> Rows:
+def _group(lists: str, folder: str, given: Given) -> Row:
+    """Write the table of rows as one with an array for each user."""
     from pyspark.sql import functions as F
 
-    spark = session()
-    rows, truth = spark.read.parquet(lists), spark.read.parquet(relevant)
-    if name != "sparkrec":
-        return [_timed(name, rows, truth)]
     own = F.array_sort(F.collect_list(F.struct("rank", "item")))
-    folder = f"{Path(lists).parent}/grouped"
+    rows = session(given.threads).read.parquet(lists)
     rows.groupBy("user").agg(own.alias("own")).select("user", "own.item").write.parquet(folder)
-    found = [_timed(name, rows, truth), _timed("sparkrec, lists", spark.read.parquet(folder), truth)]
-    seconds = []
-    for _ in range(REPEATS):
-        watch = Stopwatch()
-        for each in (spark.read.parquet(folder), truth.groupBy("user").agg(F.collect_list("item"))):
-            each.write.format("noop").mode("overwrite").save()
-        seconds.append(watch.seconds())
-    return [*found, {"system": "spark_group", "seconds": round(min(seconds), 2)}]
+    return {}
 
 
-def _timed(name: str, rows: Any, truth: Any) -> dict[str, Any]:
-    """The best of REPEATS."""
+def _ours(lists: str, relevant: str, given: Given) -> Row:
     from sparkrec import evaluate
 
-    seconds = []
-    for _ in range(REPEATS):
-        watch = Stopwatch()
-        measured = evaluate(rows, truth, k=CUTOFFS).where("metric = 'ndcg' AND k = 10").collect()
-        seconds.append(watch.seconds())
-    return {"system": name, "seconds": round(min(seconds), 2), "ndcg@10": measured[0]["value"]}
+    spark = session(given.threads)
+    measured = {}
+
+    def run() -> None:
+        tables = spark.read.parquet(lists), spark.read.parquet(relevant)
+        found = evaluate(*tables, k=CUTOFFS).where("metric = 'ndcg' AND k = 10").collect()
+        measured["ndcg@10"] = found[0]["value"]
+
+    return {"seconds": given.seconds(run), **measured}
 
 
-def _spark(_: str, lists: str, relevant: str) -> Rows:
+def _spark_group(lists: str, relevant: str, given: Given) -> Row:
+    from pyspark.sql import functions as F
+
+    spark = session(given.threads)
+
+    def run() -> None:
+        truth = spark.read.parquet(relevant).groupBy("user").agg(F.collect_list("item"))
+        for each in (spark.read.parquet(lists), truth):
+            each.write.format("noop").mode("overwrite").save()
+
+    return {"seconds": given.seconds(run)}
+
+
+def _spark(lists: str, relevant: str, given: Given) -> Row:
     from pyspark.ml.evaluation import RankingEvaluator
     from pyspark.sql import functions as F
 
-    spark = session()
-    watch = Stopwatch()
-    own = F.array_sort(F.collect_list(F.struct("rank", F.col("item").cast("double").alias("item"))))
-    predicted = spark.read.parquet(lists).groupBy("user").agg(own.alias("own")).select("user", "own.item")
-    truth = (
-        spark.read.parquet(relevant).groupBy("user").agg(F.collect_list(F.col("item").cast("double")).alias("label"))
-    )
-    both = truth.join(predicted.withColumnRenamed("item", "prediction"), "user", "left")
-    both = both.withColumn("prediction", F.coalesce("prediction", F.array().cast("array<double>"))).persist()
-    names = ("ndcgAtK", "recallAtK", "precisionAtK", "meanAveragePrecisionAtK")
-    values = {
-        (name, k): RankingEvaluator(metricName=name, k=k, predictionCol="prediction", labelCol="label").evaluate(both)
-        for name in names
-        for k in CUTOFFS
-    }
-    return [{"system": "spark", "seconds": round(watch.seconds(), 2), "ndcg@10": values["ndcgAtK", 10]}]
+    spark = session(given.threads)
+    double = F.col("item").cast("double")
+    measured = {}
+
+    def run() -> None:
+        own = F.array_sort(F.collect_list(F.struct("rank", double.alias("item"))))
+        predicted = spark.read.parquet(lists).groupBy("user").agg(own.alias("own"))
+        predicted = predicted.select("user", F.col("own.item").alias("prediction"))
+        truth = spark.read.parquet(relevant).groupBy("user").agg(F.collect_list(double).alias("label"))
+        both = truth.join(predicted, "user", "left")
+        both = both.withColumn("prediction", F.coalesce("prediction", F.array().cast("array<double>"))).persist()
+        evaluator = RankingEvaluator(predictionCol="prediction", labelCol="label")
+        for name in ("recallAtK", "precisionAtK", "meanAveragePrecisionAtK", "ndcgAtK"):
+            for k in CUTOFFS:
+                value = evaluator.setMetricName(name).setK(k).evaluate(both)
+                if (name, k) == ("ndcgAtK", 10):
+                    measured["ndcg@10"] = value
+        both.unpersist(blocking=True)
+
+    return {"seconds": given.seconds(run), **measured}
 
 
-def _peer(about: str, lists: str, relevant: str) -> Rows:
-    """about: a peer and how often it runs."""
-    peer, repeats = about.split()
+def _peer(peer: str, lists: str, relevant: str, given: Given) -> Row:
     script = Path(__file__).resolve().parent / "peers" / "metrics_peer.py"
-    command = [str(PEERS.absolute()), str(script), peer, lists, relevant, json.dumps(CUTOFFS), repeats]
+    runs = str(given.warm_up), str(given.runs)
+    command = [str(PEERS.absolute()), str(script), peer, lists, relevant, json.dumps(CUTOFFS), *runs]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise RuntimeError(f"{peer}: {ended.stderr[-2000:]}")
-    return [{"system": peer, **json.loads(ended.stdout.splitlines()[-1])}]
+    return dict(json.loads(ended.stdout.splitlines()[-1]))

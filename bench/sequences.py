@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from bench.measure import CORES, Given, Row
+
 LENGTH = 50
 SEQUENCES: dict[str, dict[str, Any]] = {
     "sasrec_bce": {"kind": "sasrec", "dim": 64, "dropout": 0.5, "training": {"loss": "bce", "negatives": 1}},
@@ -30,7 +32,7 @@ def shards(interactions: str, folder: str, kind: str) -> str:
     from sparkrec.spark.sequences import numbered, sequences
     from sparkrec.spark.shards import Ordered, write_shards
 
-    read = session().read.parquet(interactions)
+    read = session(CORES).read.parquet(interactions)
     time = F.timestamp_seconds("position") if "position" in read.columns else F.lit(None).cast("timestamp")
     events = read.select(
         F.col("user_id").cast("long").alias("user"),
@@ -46,13 +48,13 @@ def shards(interactions: str, folder: str, kind: str) -> str:
     return folder
 
 
-def plain_sasrec(peer: str, case: str, interactions: str, quick: bool) -> list[dict[str, Any]]:
+def plain_sasrec(peer: str, case: str, interactions: str, given: Given) -> Row:
     """SASRec with binary cross-entropy in torch alone: rectangles of 128 users and 50 places, padded on the left, and
     Adam over whole tables. Counts real targets."""
     import torch
     from torch import nn
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(given.threads)
     torch.manual_seed(0)
     table = pq.read_table(interactions).sort_by([("user_id", "ascending"), ("position", "ascending")])
     user, item = table["user_id"].to_numpy(), table["item_id"].to_numpy() + 1
@@ -78,7 +80,7 @@ def plain_sasrec(peer: str, case: str, interactions: str, quick: bool) -> list[d
     network = Network()
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     rng, speeds = np.random.default_rng(0), []
-    for _ in range(2 if quick else 4):
+    for _ in range(given.warm_up + given.runs):
         order, started, targets = rng.permutation(len(parts)), time.perf_counter(), 0
         for first in range(0, len(order), 128):
             some = [parts[at][-LENGTH - 1 :] for at in order[first : first + 128]]
@@ -91,4 +93,4 @@ def plain_sasrec(peer: str, case: str, interactions: str, quick: bool) -> list[d
             optimizer.step()
             targets += int((wanted > 0).sum())
         speeds.append(targets / (time.perf_counter() - started))
-    return [{"system": "torch", "examples_per_second": round(median(speeds[1:]))}]
+    return {"examples_per_second": median(speeds[given.warm_up :])}

@@ -1,14 +1,14 @@
-"""Training: examples a second in the second epoch, beside RecBole, implicit, cornac and plain torch.
+"""Training: examples a second of an epoch, the median, beside RecBole, implicit, cornac, gensim and plain torch.
 
 On MovieLens 1M (NCF split), NeuMF, BPR-MF and two processes; on Frappe, whose rows have ten fields, FM and DeepFM; on
 Amazon Beauty, models of sequences, whose examples are the events that are predicted from those before them, 50 at most;
-on Gowalla, item2vec, whose examples are the events; gensim has two workers, which write to one table at will.
+on Gowalla, item2vec, whose examples are the events; gensim's workers write to one table at will.
 
 An epoch is all that a network costs: drawing negatives, forward, backward, update. NeuMF has 32 factors and layers of
 64-32-16-8, four negatives a positive, Adam; an example is a positive or a negative, and a batch counts both. BPR-MF has
 64 factors; an example is a triple. FM and DeepFM (128-128-128) have vectors of 10 and batches of 2,048, of which a
 third are positives: sparkrec draws two negatives for each in every epoch, RecBole reads them as labelled rows. RecBole
-makes a row of 50 places for each event that is to be predicted, and is timed on the first batches of an epoch.
+makes a row of 50 places for each event that is to be predicted, and its epochs are cut off after a few batches.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,10 +27,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.table import Table
 
-from bench.measure import Rows, Stopwatch, measure
+from bench.measure import CORES, Given, Row, Stopwatch, Treatment, best, show
 from bench.sequences import SEQUENCES, plain_sasrec
 from bench.sequences import shards as sequence_shards
 from bench.spark import session
@@ -59,48 +58,38 @@ CASES = {
 CONTEXT = ["daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city"]
 
 
-def compare(names: list[str], quick: bool) -> dict[str, Any]:
-    """Run all in turn and print a table."""
+def compare(names: list[str], quick: bool, treatment: Treatment) -> dict[str, Any]:
+    """Run all in turn and print a table; a run is an epoch."""
     with tempfile.TemporaryDirectory() as folder:
         interactions = _data("ml-1m-ncf", "train")
-        return _compare(names, _few_users(interactions, folder) if quick else interactions, quick)
+        return _compare(names, _few_users(interactions, folder) if quick else interactions, treatment)
 
 
-def _compare(names: list[str], of_films: str, quick: bool) -> dict[str, Any]:
-    rows: Rows = []
+def _compare(names: list[str], of_films: str, treatment: Treatment) -> dict[str, Any]:
+    rows: list[Row] = []
     ratios: dict[str, float] = {}
+
+    def add(case: str, system: str, *way: Any) -> float:
+        rows.append({"case": case, "system": system, **best(alike, [way], by="examples_per_second")})
+        return float(rows[-1]["examples_per_second"])
+
     for name in names:
-        interactions = of_films
+        alike, interactions = treatment, of_films
         if name in FIELDS:
             interactions = _data("frappe", "train_positives")
         elif name in SEQUENCES:
             interactions = _data(*(("gowalla", "train") if name == "item2vec" else ("beauty", "interactions")))
         if name == "horovod2":
-            ours = [_row(name, *measure(_processes, n, interactions, quick)) for n in (1, 2)]
-            ratios["horovod2/1"] = round(ours[1]["examples_per_second"] / ours[0]["examples_per_second"], 2)
-            rows += ours
+            alike = replace(treatment, threads=(1,))  # a core for each process
+            one, two = (add(name, f"sparkrec x {n}", _processes, n, interactions) for n in (1, 2))
+            ratios["horovod2/1"] = round(two / one, 2)
             continue
-        ours = [_row(name, *measure(_ours, name, interactions, quick))]
-        rows += ours
+        ours = add(name, "sparkrec", _ours, name, interactions)
         for peer in CASES[name]:
             run = {"implicit": _implicit, "torch": plain_sasrec}.get(peer, _peer)
-            theirs = _row(name, *measure(run, peer, name, interactions, quick))
-            ratios[f"{name}/{peer}"] = round(ours[0]["examples_per_second"] / theirs["examples_per_second"], 2)
-            rows.append(theirs)
-    table = Table(title="Second epoch", title_justify="left")
-    for column in ("case", "system", "examples_per_second", "peak_gb"):
-        table.add_column(column, justify="left" if column in ("case", "system") else "right")
-    for row in rows:
-        speed = f"{row['examples_per_second']:,.0f}"
-        table.add_row(row["case"], row["system"], speed, f"{row['peak_gb']:.2f}")
-    Console(width=100).print(table)
+            ratios[f"{name}/{peer}"] = round(ours / add(name, peer, run, peer, name, interactions), 2)
+    show("Examples a second", rows, ("case", "system", "examples_per_second"))
     return {"runs": rows, "ratios": ratios}
-
-
-def _row(case: str, result: dict[str, Any]) -> dict[str, Any]:
-    row = {"case": case, **result}
-    Console(stderr=True).print(row)
-    return row
 
 
 def _data(name: str, part: str) -> str:
@@ -144,7 +133,7 @@ def _shards(interactions: str, folder: str, of_group: int) -> str:
 
     from sparkrec.spark.shards import write_shards
 
-    rows = session().read.parquet(interactions).select(
+    rows = session(CORES).read.parquet(interactions).select(
         F.col("user_id").cast("long").alias("user"),
         F.col("item_id").cast("int").alias("item"),
         F.lit(1.0).cast("float").alias("value"),
@@ -164,7 +153,7 @@ def _field_shards(interactions: str, folder: str, of_group: int) -> str:
     from sparkrec.spark.features import encode, fit
     from sparkrec.spark.shards import Known, write_shards
 
-    rows = session().read.parquet(interactions).select(
+    rows = session(CORES).read.parquet(interactions).select(
         F.col("user").cast("long"),
         F.col("item").cast("int"),
         F.lit(1.0).alias("value"),
@@ -193,22 +182,23 @@ def _trained(settings: Any, interactions: str, each: Callable[..., Any] | None =
             cut = _field_shards if settings.kind in FIELDS else _shards
             shards = cut(interactions, f"{folder}/shards", settings.training.processes)
         if settings.training.processes == 1:
-            session().stop()
+            session(CORES).stop()
         history: list[dict[str, Any]] = launch(
             each or train, Job(settings, shards, None, f"{folder}/run", 0), settings.training
         )["history"]
     return history
 
 
-def _ours(case: str, interactions: str, quick: bool) -> Rows:
-    history = _trained(_network(case, 3 if quick else 6), interactions)
-    speeds = [entry["examples_per_second"] for entry in history[1:]]
+def _ours(case: str, interactions: str, given: Given) -> Row:
+    epochs = given.warm_up + given.runs
+    history = _trained(_network(case, epochs, threads=given.threads), interactions)
+    speeds = [entry["examples_per_second"] for entry in history[given.warm_up :]]
     drawn = {"bpr": 1, "sasrec_bce": 1, "item2vec": 5}.get(case, 0)
-    speeds = [speed / (1 + drawn) for speed in speeds]  # a positive and its negatives are one example there
-    return [{"system": "sparkrec", "examples_per_second": median(speeds)}]
+    # A positive and its negatives are one example there.
+    return {"examples_per_second": median(speeds) / (1 + drawn)}
 
 
-def _processes(n: int, interactions: str, quick: bool) -> Rows:
+def _processes(n: int, interactions: str, given: Given) -> Row:
     """n Horovod processes of one thread, each on a core of its own, which draws its negatives, too."""
 
     def on_a_core(job: Any, collective: Any) -> Any:
@@ -218,15 +208,17 @@ def _processes(n: int, interactions: str, quick: bool) -> Rows:
 
     from sparkrec.training.loop import train
 
-    settings = _network("neumf_65536", 3 if quick else 6, processes=n, threads=1)
+    epochs = given.warm_up + given.runs
+    settings = _network("neumf_65536", epochs, processes=n, threads=given.threads)
     history = _trained(settings, interactions, on_a_core)
-    waited = median(entry["waiting_for_others"] for entry in history[1:])
+    counted = history[given.warm_up :]
+    waited = median(entry["waiting_for_others"] for entry in counted)
     sent = history[-1]["bytes_per_step"]
-    speed = median(entry["examples_per_second"] for entry in history[1:])
-    return [{"system": f"sparkrec x {n}", "examples_per_second": speed, "waited": waited, "bytes_per_step": sent}]
+    speed = median(entry["examples_per_second"] for entry in counted)
+    return {"examples_per_second": speed, "waited": waited, "bytes_per_step": sent}
 
 
-def _peer(peer: str, case: str, interactions: str, quick: bool) -> Rows:
+def _peer(peer: str, case: str, interactions: str, given: Given) -> Row:
     """One that lives in the peers' environment, told what to do and asked for one line of JSON."""
     script = Path(__file__).resolve().parent / "peers" / f"{peer}_peer.py"
     table = pq.read_table(interactions)
@@ -234,11 +226,12 @@ def _peer(peer: str, case: str, interactions: str, quick: bool) -> Rows:
         pairs = f"{folder}/pairs.npy"  # their numpy is older than any pyarrow that reads these files
         columns = ["user_id", "item_id", *["position"] * ("position" in table.column_names)]
         np.save(pairs, _labelled(table) if case in FIELDS else _columns(table, columns))
-        command = [str(PEERS.absolute()), str(script), case, pairs, "quick" if quick else "whole"]
+        how = [str(each) for each in (given.warm_up, given.runs, given.threads)]
+        command = [str(PEERS.absolute()), str(script), case, pairs, *how]
         ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if ended.returncode:
         raise RuntimeError(f"{peer}: {ended.stderr[-2000:]}")
-    return [{"system": peer, **json.loads(ended.stdout.splitlines()[-1])}]
+    return dict(json.loads(ended.stdout.splitlines()[-1]))
 
 
 def _columns(table: pa.Table, names: list[str]) -> np.ndarray:
@@ -253,7 +246,7 @@ def _labelled(table: pa.Table) -> np.ndarray:
     return np.concatenate((np.repeat([1, 0], [n, 2 * n])[:, None], used), axis=1)
 
 
-def _implicit(peer: str, case: str, interactions: str, quick: bool) -> Rows:
+def _implicit(peer: str, case: str, interactions: str, given: Given) -> Row:
     import scipy.sparse
     from implicit.cpu.bpr import BayesianPersonalizedRanking
 
@@ -262,7 +255,8 @@ def _implicit(peer: str, case: str, interactions: str, quick: bool) -> Rows:
     seen = scipy.sparse.csr_matrix((np.ones(len(user), np.float32), (user, item)))
     seconds: list[float] = []
     watch = Stopwatch()
-    model = BayesianPersonalizedRanking(factors=64, iterations=4 if quick else 10, num_threads=2, random_state=0)
+    epochs = given.warm_up + given.runs
+    model = BayesianPersonalizedRanking(factors=64, iterations=epochs, num_threads=given.threads, random_state=0)
     watch.seconds()
     model.fit(seen, show_progress=False, callback=lambda *_: seconds.append(watch.seconds()))
-    return [{"system": peer, "examples_per_second": round(len(user) / median(seconds[1:]))}]
+    return {"examples_per_second": len(user) / median(seconds[given.warm_up :])}

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sparkrec.frames import Recommender, fit
+    from sparkrec.frames import fit
+    from sparkrec.recommender import Recommender
     from sparkrec.spark.als.estimator import ALS
     from sparkrec.spark.als.model import ALSModel
     from sparkrec.spark.evaluation import compare, evaluate, user_metrics
@@ -31,7 +32,7 @@ _PLACES = {
     "ALS": ("sparkrec.spark.als.estimator", "ALS"),
     "ALSModel": ("sparkrec.spark.als.model", "ALSModel"),
     "Lake": ("sparkrec.spark.lake", "Lake"),
-    "Recommender": ("sparkrec.frames", "Recommender"),
+    "Recommender": ("sparkrec.recommender", "Recommender"),
     "compare": ("sparkrec.spark.evaluation", "compare"),
     "evaluate_policy": ("sparkrec.spark.off_policy", "evaluate_policy"),
     "evaluate": ("sparkrec.spark.evaluation", "evaluate"),

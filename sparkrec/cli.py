@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import sys
@@ -15,6 +16,7 @@ import yaml
 from sparkrec import __version__
 from sparkrec.configfile import load
 from sparkrec.errors import SparkrecError
+from sparkrec.secrets import MaskingFormatter, masked
 
 _ENDED = {
     signal.SIGINT: "interrupted. What was finished is kept; run the same command to go on.",
@@ -28,10 +30,30 @@ def sparkrec() -> None:
     """Distributed training of recommender systems on Spark and Delta Lake."""
 
 
+class _StageCommand(click.Command):
+    """Its help names the settings of the stage."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from sparkrec.reference import sections
+
+        assert self.name is not None
+        settings = [each for each in sections(self.name)[0].settings if "." not in each.key]
+        with formatter.section(f"Settings, in full by `sparkrec settings {self.name}`"):
+            formatter.write_dl([(each.key, f"({each.facts}) {each.summary}") for each in settings])
+        formatter.write_paragraph()
+        formatter.write_text(_HOW_TO_SET)
+
+
+_HOW_TO_SET = (
+    "A setting on the command line goes over that of the file: KEY.SUB=VALUE, the value as YAML, entries of lists by "
+    "number from 0 (train.1.model.rank=8). In both, ${NAME} is an environment variable, ${NAME:-VALUE} with a default."
+)
+
+
 def _add(name: str, summary: str) -> None:
-    @sparkrec.command(name, help=summary, short_help=summary)
+    @sparkrec.command(name, cls=_StageCommand, help=summary, short_help=summary)
     @click.option("--config", type=click.Path(), help="YAML file of settings.")
-    @click.option("--dry-run", is_flag=True, help="Print the resolved settings and input versions, and do nothing.")
+    @click.option("--dry-run", is_flag=True, help="Print all settings, what would be read and written, and do nothing.")
     @click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
     def command(config: str | None, dry_run: bool, overrides: tuple[str, ...]) -> None:
         _run_stage(name, config, overrides, dry_run)
@@ -47,6 +69,21 @@ for _name, _summary in {
     "run": "All stages in order, from one config.",
 }.items():
     _add(_name, _summary)
+
+
+@sparkrec.command(short_help="What can be set: of a stage, a kind of model, or everything.")
+@click.argument("name", required=False, metavar="[STAGE|KIND]")
+@click.option("--json-schema", is_flag=True, help="Of the config of a STAGE, for editors.")
+def settings(name: str | None, json_schema: bool) -> None:
+    """Print every setting of a stage or a kind of model with its type, default and meaning."""
+    from sparkrec import reference
+
+    if not json_schema:
+        click.echo(reference.page(name), nl=False)
+    elif name is None:
+        raise click.UsageError("--json-schema needs a STAGE.")
+    else:
+        click.echo(json.dumps(reference.json_schema(name), indent=2))
 
 
 @sparkrec.command(short_help="A page about evaluations, the first of which others are compared with.")
@@ -104,13 +141,14 @@ def _run_stage(name: str, config: str | None, overrides: tuple[str, ...], dry_ru
 
     stage = STAGES[name]
     settings = load(stage.settings, config, overrides)  # before Spark starts: a typo costs no minute
+    stage.check(settings)
     lake = Lake(open_session(settings.spark), settings.lake)
     _interruption.listen()  # after the session, which has a handler of its own
     if dry_run:
-        resolved = {"settings": settings.model_dump(mode="json"), "inputs": stage.inputs(settings, lake)}
-        click.echo(yaml.safe_dump(resolved, sort_keys=False).rstrip())
+        resolved = {"settings": settings.model_dump(mode="json"), **stage.plan(settings, lake).report()}
+        click.echo(yaml.safe_dump(masked(resolved), sort_keys=False).rstrip())
         return
-    click.echo(yaml.safe_dump(stage.run(settings, lake).report(), sort_keys=False).rstrip())
+    click.echo(yaml.safe_dump(masked(stage.run(settings, lake).report()), sort_keys=False).rstrip())
 
 
 class _Interruption:
@@ -156,7 +194,9 @@ def main(stage: str | None = None) -> None:
     Exit codes: 0 done, 1 the input or the run is at fault, 2 the settings are, 130 interrupted, 143 terminated.
     """
     _interruption.listen_to(signal.SIGTERM)  # Spark sees to Ctrl-C until its session is there
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(MaskingFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("py4j").setLevel(logging.ERROR)
     arguments = [stage, *sys.argv[1:]] if stage else sys.argv[1:]
     try:
@@ -186,5 +226,5 @@ def _leave_on(number: signal.Signals) -> None:
 
 
 def _leave(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {masked(message)}", file=sys.stderr)
     sys.exit(code)

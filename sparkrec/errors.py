@@ -4,11 +4,16 @@ Every message says what was found, what was expected and what to do next. The co
 and exits with `exit_code`; a traceback means a defect of sparkrec, never of its input.
 """
 
+from sparkrec.secrets import masked
+
 
 class SparkrecError(Exception):
-    """Base of every error that its reader can mend."""
+    """Base of every error that its reader can mend. Passwords of URLs in its message are masked."""
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*masked(args))
 
 
 class ConfigError(SparkrecError):

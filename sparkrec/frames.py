@@ -3,51 +3,31 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from sparkrec.config import TrainSettings
+from sparkrec.config import (
+    MarkovSettings,
+    NetworkSettings,
+    SequenceNetworkSettings,
+    SequenceSettings,
+    TrainingSettings,
+    TrainSettings,
+)
 from sparkrec.configfile import validate
+from sparkrec.errors import ConfigError, InputError
+from sparkrec.recommender import Recommender
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.ids import number
-from sparkrec.spark.model import Model
-from sparkrec.spark.queries import bind, field_head, known_users
-from sparkrec.spark.retrieval import topk
-from sparkrec.spark.sources import require_columns
+from sparkrec.spark.sequences import sequences
+from sparkrec.spark.sources import column, numbers, require_columns
 from sparkrec.stages.registry import fit as fit_kind
 
-
-@dataclass(frozen=True)
-class Recommender:
-    """A fitted model together with the ids of the DataFrame it was fitted to."""
-
-    model: Model
-    dataset: Dataset
-    user: str
-    item: str
-
-    def recommend(self, k: int = 10, users: DataFrame | None = None, exclude_seen: bool = True) -> DataFrame:
-        """The best k items of each user: the user column, rank (from 1), the item column, score.
-
-        users   ids in a column of the name that `fit` was given; None: everyone
-        """
-        wanted = None
-        if users is not None:
-            require_columns(users, [self.user], "users")
-            ids = users.select(F.col(self.user).alias("user_id")).distinct()
-            wanted = self.dataset.users.join(ids, "user_id").select("user")
-        seen = self.dataset.train.select("user", "item") if exclude_seen else None
-        model = self.model
-        if field_head(model) is not None:
-            model = bind(model, known_users(self.dataset))
-        best = topk(model, k, users=wanted, exclude=seen)
-        named = best.join(self.dataset.users, "user").join(self.dataset.items, "item")
-        return named.select(
-            F.col("user_id").alias(self.user), "rank", F.col("item_id").alias(self.item), "score"
-        ).orderBy(self.user, "rank")
+_KEPT_BACK = 10_000
+"""Users of whom a row is kept back, about."""
 
 
 def fit(
@@ -56,6 +36,7 @@ def fit(
     user: str = "user",
     item: str = "item",
     rating: str | None = None,
+    timestamp: str | None = None,
     kind: str = "als",
     seed: int = 0,
     **settings: Any,
@@ -64,38 +45,97 @@ def fit(
 
     user, item  columns of ids, of any type that can be compared
     rating      column of ratings to predict; None: implicit feedback, each pair a preference of 1
+    timestamp   column of times, or of numbers that grow with time; models of sequences need it, and take each row for
+                an event (item2vec with `shuffle` does without)
     settings    those of the kind, as in `sparkrec.config`: rank=64, regularization=0.01, ...
 
+    Settings that are left out suit the data: what was chosen is logged, and in `model.facts["chosen"]` of the result.
+    For a network that stops early, which is how it knows when it has learned enough, the last row of up to 10,000 users
+    who have five or more is kept back and not trained on.
+
     Rows with a null id are left out; of several rows of a pair the highest rating counts.
-    Raises ConfigError for settings that do not fit, InputError for a column that is not there.
+    Raises ConfigError for settings that do not fit, InputError for a column that is not there or holds no numbers, and
+    for ratings that are null, NaN or infinite.
     """
     raw = {"lake": "none", "dataset": "frame", "model": {"kind": kind, **settings}}
     model_settings = validate(TrainSettings, raw, f"fit(kind={kind!r})").model
-    require_columns(interactions, [user, item, *([rating] if rating else [])], "interactions")
+    require_columns(interactions, [user, item, *filter(None, (rating, timestamp))], "interactions")
+    cut = _cut(kind, model_settings, timestamp)
     rows = interactions.select(
-        F.col(user).alias("user_id"),
-        F.col(item).alias("item_id"),
-        (F.col(rating) if rating else F.lit(1.0)).cast("float").alias("value"),
+        column(user).alias("user_id"),
+        column(item).alias("item_id"),
+        (numbers(interactions, rating) if rating else F.lit(1.0).cast("float")).alias("value"),
+        (column(timestamp) if timestamp else F.lit(None)).try_cast("timestamp").alias("timestamp"),
     ).dropna(subset=["user_id", "item_id"])
-    rows = rows.groupBy("user_id", "item_id").agg(F.max("value").alias("value")).persist()
+    if rating:
+        _refuse_what_is_no_rating(rows, user, item, rating)
+    if cut is None:
+        once = F.max("value").alias("value"), F.max("timestamp").alias("timestamp")
+        rows = rows.groupBy("user_id", "item_id").agg(*once)
+    rows = rows.persist()
+    if cut is not None and cut.ordered and (untimed := rows.where("timestamp IS NULL").count()):
+        raise InputError(f"{timestamp}: found {untimed:,} rows without a time, expected none. Drop them.")
     users = number(rows.select("user_id").distinct(), "user").persist()
     items = number(rows.select("item_id").distinct(), "item").persist()
-    observed = rows.join(users, "user_id").join(items, "item_id").select("user", "item", "value")
-    confidence, timestamp = F.lit(1.0).cast("float"), F.lit(None).cast("timestamp")
-    train = observed.withColumns({"confidence": confidence, "timestamp": timestamp}).persist()
+    observed = rows.join(users, "user_id").join(items, "item_id").select("user", "item", "value", "timestamp")
+    observed = observed.withColumn("confidence", F.lit(1.0).cast("float")).persist()
+    train, validation = observed, observed.limit(0)
+    if isinstance(model_settings, NetworkSettings) and _stops_early(model_settings.training):
+        train, validation = _kept_back(observed)
     feedback = {"kind": "explicit" if rating else "implicit"}
     scratch = tempfile.mkdtemp(prefix="sparkrec-")
     dataset = Dataset(
         reference="frame",
         folder=scratch,
-        manifest={"settings": {"feedback": feedback}},
+        manifest={"settings": {"feedback": feedback, "sequences": cut and cut.model_dump()}},
         train=train,
-        validation=train.limit(0),
-        test=train.limit(0),
-        users=_with_counts(users, train, "user"),
-        items=_with_counts(items, train, "item"),
+        validation=validation,
+        test=observed.limit(0),
+        users=_with_counts(users, observed, "user"),
+        items=_with_counts(items, observed, "item"),
     )
-    return Recommender(fit_kind(model_settings, dataset, train, seed=seed, scratch=scratch), dataset, user, item)
+    if cut is not None:
+        sequences(train, cut).write.parquet(f"{scratch}/sequences")
+    model = fit_kind(model_settings, dataset, seed=seed, scratch=scratch)
+    if model.folder is None:  # what every question reads is computed once
+        model = replace(model, users=model.users.localCheckpoint(), items=model.items.localCheckpoint())
+    return Recommender(model, dataset, user, item, rating, timestamp)
+
+
+def _cut(kind: str, settings: Any, timestamp: str | None) -> SequenceSettings | None:
+    """How sequences are cut for a model of them; None for others. Raises ConfigError where their order is not known."""
+    if not isinstance(settings, SequenceNetworkSettings | MarkovSettings):
+        return None
+    if timestamp is None and not getattr(settings, "shuffle", False):
+        raise ConfigError(f"a {kind} sees the order of events: pass timestamp=, the column that tells it")
+    windows: dict[str, int] = {"length": 5, "targets": 3} if kind == "caser" else {}  # as Tang and Wang 2018
+    return SequenceSettings(**windows, ordered=timestamp is not None)
+
+
+def _refuse_what_is_no_rating(rows: DataFrame, user: str, item: str, rating: str) -> None:
+    """Raise InputError for ratings that are null, NaN, infinite or too large for 32 bits."""
+    wrong = ~F.coalesce(F.abs("value") < float("inf"), F.lit(False))
+    n, first = rows.agg(F.count_if(wrong), F.min(F.when(wrong, F.struct("user_id", "item_id", "value")))).collect()[0]
+    if n:
+        raise InputError(
+            f"{rating}: {n:,} ratings cannot be used, the first of {user} {first.user_id!r}, {item} {first.item_id!r}: "
+            f"found {first.value}, expected numbers of 32 bits. Drop these rows, or correct them."
+        )
+
+
+def _stops_early(training: TrainingSettings) -> bool:
+    return training.stopping is not None or training.epochs is None
+
+
+def _kept_back(observed: DataFrame) -> tuple[DataFrame, DataFrame]:
+    """Rows to train on, and the last row of users with five or more, whose item somebody else has, too."""
+    of_user, of_item = Window.partitionBy("user"), Window.partitionBy("item")
+    last_first = of_user.orderBy(F.desc_nulls_last("timestamp"), F.xxhash64("user", "item"), "item")
+    every = max(1, observed.select("user").distinct().count() // _KEPT_BACK)
+    last = (F.row_number().over(last_first) == 1) & (F.pmod(F.xxhash64("user"), F.lit(every)) == 0)
+    enough = (F.count("*").over(of_user) >= 5) & (F.count("*").over(of_item) >= 2)
+    marked = observed.withColumn("kept_back", last & enough).persist()
+    return marked.where("NOT kept_back").drop("kept_back"), marked.where("kept_back").drop("kept_back")
 
 
 def _with_counts(ids: DataFrame, train: DataFrame, side: str) -> DataFrame:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from sparkrec import storage
 from sparkrec.errors import InputError
@@ -86,6 +87,23 @@ class Shard:
     def rows(self) -> I64:
         """Position in `users` of each example."""
         return np.repeat(np.arange(len(self.users)), np.diff(self.indptr))
+
+    def without(self, users: NDArray[np.bool_]) -> Shard:
+        """It without the examples and sequences of some of its users, (u,) True; they stay in `users`, and what they
+        have in `positives`."""
+        kept = np.flatnonzero(~users[self.rows])
+        lengths = np.where(users, 0, np.diff(self.indptr))
+        sequences = self.sequences
+        return replace(
+            self,
+            indptr=np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths))),
+            items=self.items[kept],
+            values=self.values[kept],
+            confidence=self.confidence[kept],
+            timestamps=None if self.timestamps is None else self.timestamps[kept],
+            entries=None if self.entries is None else self.entries.take(kept),
+            sequences=sequences and sequences.take(np.flatnonzero(~users[sequences.rows])),
+        )
 
 
 @dataclass(frozen=True)

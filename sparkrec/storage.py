@@ -53,7 +53,8 @@ def write_json(path: str, value: Any) -> None:
 def write(path: str, data: bytes) -> None:
     """Write a file so that a reader sees all of it or nothing."""
     filesystem, name = resolve(path)
-    filesystem.create_dir(name.rsplit("/", 1)[0], recursive=True)
+    if folder := name.rpartition("/")[0]:  # a bare name lies where the process does
+        filesystem.create_dir(folder, recursive=True)
     # An object store shows an object when it is whole; elsewhere a rename does that.
     direct = filesystem.type_name in ("s3", "gcs", "abfs")
     target = name if direct else f"{name}.{uuid.uuid4().hex}.tmp"
@@ -91,6 +92,13 @@ def delete(path: str) -> None:
         filesystem.delete_dir(name)
     elif kind == pafs.FileType.File:
         filesystem.delete_file(name)
+
+
+def size(path: str) -> int:
+    """Bytes of all files in a folder, at any depth; 0 when it is not there."""
+    filesystem, name = resolve(path)
+    selector = pafs.FileSelector(name, recursive=True, allow_not_found=True)
+    return sum(info.size for info in filesystem.get_file_info(selector) if info.type == pafs.FileType.File)
 
 
 def folders(path: str) -> list[str]:

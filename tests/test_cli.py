@@ -1,5 +1,6 @@
 """The command line: exit codes, one clear line an error, --dry-run."""
 
+import json
 import subprocess
 import sys
 
@@ -50,6 +51,31 @@ def test_an_unknown_stage_is_refused(run):
     code, _, err = run("tran")
     assert code == 2
     assert "No such command" in err
+
+
+def test_the_help_of_a_stage_names_its_settings(run):
+    _, out, _ = run("recommend", "--help")
+    assert "(integer from 1, default 10) Items in each list." in out
+    assert "train.1.model.rank=8" in out
+
+
+def test_settings_are_printed_as_the_page_has_them(run):
+    code, out, _ = run("settings", "als")
+    assert code == 0
+    assert out.startswith("## als\n")
+    assert "- `rank` (integer from 1 to 1024, default 64): Length of the factors.\n" in out
+    code, _, err = run("settings", "alz")
+    assert code == 2
+    assert "models are popularity, bias" in err
+
+
+def test_a_json_schema_is_printed_for_editors(run):
+    code, out, _ = run("settings", "--json-schema", "train")
+    assert code == 0
+    assert json.loads(out)["properties"]["seed"]["default"] == 0
+    code, _, err = run("settings", "--json-schema")
+    assert code == 2
+    assert "--json-schema needs a STAGE" in err
 
 
 @pytest.mark.spark

@@ -93,3 +93,55 @@ def test_environment_variables_fill_paths(tmp_path, monkeypatch):
     monkeypatch.delenv("SOMEWHERE")
     with pytest.raises(ConfigError, match="needs the environment variable SOMEWHERE"):
         load(TrainSettings, path)
+
+
+def run_of(text, tmp_path, settings=TrainSettings, **variables):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        return load(settings, path)
+
+
+NETWORK = "lake: x\ndataset: plays\nmodel: {kind: mlp, layers: '${LAYERS:-[8, 4]}', training: {epochs: \"${EPOCHS}\"}}"
+
+
+def test_an_environment_variable_is_a_number_or_a_list_where_the_setting_is(tmp_path):
+    model = run_of(NETWORK, tmp_path, EPOCHS="7", LAYERS="[16, 8]").model
+    assert (model.training.epochs, model.layers) == (7, [16, 8])
+    text = "lake: x\ndataset: d\nmodel: {kind: als, biases: true, regularization: '${R}'}\ninclude_validation: ${ALL}"
+    settings = run_of(text, tmp_path, R="1e-3", ALL="true")
+    assert (settings.model.regularization, settings.include_validation) == (0.001, True)
+
+
+def test_an_environment_variable_is_text_where_the_setting_is(tmp_path):
+    text = "lake: ${YEAR}\ndataset: d\nname: ${NAME}\nspark: {conf: {a: '${ON}', b: '${LIST}'}}\nmodel: {kind: bias}"
+    settings = run_of(text, tmp_path, YEAR="2024", NAME="1e3", ON="true", LIST="[1")
+    assert (settings.lake, settings.name, settings.spark.conf) == ("2024", "1e3", {"a": "true", "b": "[1"})
+
+
+def test_the_default_of_a_variable_stands_where_it_is_not_set_or_empty(tmp_path):
+    assert run_of(NETWORK, tmp_path, EPOCHS="1").model.layers == [8, 4]
+    assert run_of(NETWORK, tmp_path, EPOCHS="1", LAYERS="").model.layers == [8, 4]
+    assert run_of("lake: ${NOWHERE:-/tmp}/lake\ndataset: d\nmodel: {kind: bias}", tmp_path).lake == "/tmp/lake"
+
+
+def test_a_variable_of_the_wrong_type_is_named_by_the_key_it_fills(tmp_path):
+    with pytest.raises(ConfigError, match=r"model.training.epochs: Input should be a valid integer.*found 'many'"):
+        run_of(NETWORK, tmp_path, EPOCHS="many")
+
+
+def test_variables_reach_the_entries_of_a_pipeline_and_overrides(tmp_path, monkeypatch):
+    from sparkrec.config import PipelineSettings
+    from sparkrec.stages.pipeline import Plan
+
+    entry = tmp_path / "train.yaml"
+    entry.write_text("model: {kind: als, rank: '${RANK}'}")
+    monkeypatch.setenv("RANK", "12")
+    monkeypatch.setenv("FOLDER", str(tmp_path))
+    path = tmp_path / "run.yaml"
+    path.write_text("lake: x\nprepare: {dataset: '${RANK}'}\ntrain: ['${FOLDER}/train.yaml', {model: {kind: als}}]")
+    plan = Plan(load(PipelineSettings, path, ["train.1.model.rank=${RANK}"]))
+    assert plan.prepare.dataset == "12"
+    assert [each.model.rank for each in plan.train] == [12, 12]

@@ -44,6 +44,11 @@ def test_the_settings_of_the_guide_to_sequences_are_valid():
         validate(settings, {"lake": "lake", **more, **yaml.safe_load(example)}, "docs/sequences.md")
 
 
+def test_the_config_of_the_guide_to_configuration_is_valid():
+    (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/configuration.md").read_text(), re.DOTALL)
+    validate(TrainSettings, yaml.safe_load(example), "docs/configuration.md")
+
+
 CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "conf").glob("*/*.yaml"))}
 
 

@@ -1,4 +1,7 @@
-"""gensim's word2vec on what each user did: python gensim_peer.py CASE PAIRS.npy quick|whole. Prints a line of JSON."""
+"""gensim's word2vec on what each user did: python gensim_peer.py CASE PAIRS.npy WARM_UP RUNS THREADS.
+
+Prints a line of JSON.
+"""
 
 import json
 import sys
@@ -21,6 +24,7 @@ class Epochs(CallbackAny2Vec):
         self.seconds.append(time.perf_counter() - self.started)
 
 
+warm_up, runs, threads = map(int, sys.argv[3:6])
 user, item = np.load(sys.argv[2]).T
 order = np.argsort(user, kind="stable")
 bags = np.split(item[order], np.flatnonzero(np.diff(user[order])) + 1)
@@ -35,8 +39,8 @@ Word2Vec(
     negative=5,
     sample=0,
     min_count=1,
-    workers=2,
-    epochs=2 if sys.argv[3] == "quick" else 5,
+    workers=threads,
+    epochs=warm_up + runs,
     callbacks=[epochs],
 )
-print(json.dumps({"examples_per_second": round(len(item) / median(epochs.seconds[1:]))}))
+print(json.dumps({"examples_per_second": len(item) / median(epochs.seconds[warm_up:])}))

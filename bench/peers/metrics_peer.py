@@ -1,7 +1,8 @@
-"""Ranking metrics in the peers' environment: python metrics_peer.py PEER LISTS.parquet RELEVANT.parquet CUTOFFS RUNS.
+"""Ranking metrics in the peers' environment.
 
-Reads both tables (polars, since their numpy is older than any pyarrow), measures six metrics, and prints a line of
-JSON: seconds, of the best run, and ndcg@10.
+python metrics_peer.py PEER LISTS.parquet RELEVANT.parquet CUTOFFS WARM_UP RUNS reads both tables (polars, since their
+numpy is older than any pyarrow), measures six metrics, and prints a line of JSON: the median seconds of the runs after
+those that warm up, and ndcg@10. Threads are as many as the environment says.
 """
 
 import importlib.machinery
@@ -9,6 +10,7 @@ import json
 import sys
 import time
 import types
+from statistics import median
 
 for name in ("ir_datasets", "seaborn", "fastparquet"):  # ranx imports them for what is not done here
     sys.modules[name] = module = types.ModuleType(name)
@@ -58,9 +60,10 @@ def replay(lists, relevant, cutoffs):
 
 
 peer, paths, cutoffs = sys.argv[1], sys.argv[2:4], json.loads(sys.argv[4])
+warm_up, runs = map(int, sys.argv[5:7])
 seconds = []
-for _ in range(int(sys.argv[5])):
+for _ in range(warm_up + runs):
     started = time.perf_counter()
     ndcg = {"rectools": rectools, "ranx": ranx, "replay": replay}[peer](*paths, cutoffs)
     seconds.append(time.perf_counter() - started)
-print(json.dumps({"seconds": round(min(seconds), 2), "ndcg@10": ndcg}))
+print(json.dumps({"seconds": median(seconds[warm_up:]), "ndcg@10": float(ndcg)}))

@@ -1,4 +1,4 @@
-"""RecBole's second epoch: python recbole_peer.py CASE PAIRS.npy quick|whole. Prints a line of JSON."""
+"""RecBole's epochs: python recbole_peer.py CASE PAIRS.npy WARM_UP RUNS THREADS. Prints a line of JSON."""
 
 import importlib.machinery
 import itertools
@@ -50,8 +50,8 @@ class Few:
         return getattr(self.loader, name)
 
 
-def main(case: str, interactions: str, quick: bool) -> None:
-    torch.set_num_threads(2)
+def main(case: str, interactions: str, warm_up: int, runs: int, threads: int) -> None:
+    torch.set_num_threads(threads)
     pairs = np.load(interactions)
     negatives = 1 if case == "bpr" else 4
     with tempfile.TemporaryDirectory() as folder:
@@ -103,16 +103,16 @@ def main(case: str, interactions: str, quick: bool) -> None:
         model = get_model(config["model"])(config, train.dataset)
         trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
         if case in SEQUENCES:
-            train = Few(train, 4 if quick else 10)
+            train = Few(train, 10)
         seconds = []
-        for epoch in range(2 if quick else 4):
+        for epoch in range(warm_up + runs):
             started = time.perf_counter()
             trainer._train_epoch(train, epoch)
             seconds.append(time.perf_counter() - started)
     examples = len(train.dataset) * (1 if case == "bpr" else 1 + negatives)
     if case in SEQUENCES:
         examples = len(train) * 2048
-    print(json.dumps({"examples_per_second": round(examples / statistics.median(seconds[1:]))}))
+    print(json.dumps({"examples_per_second": examples / statistics.median(seconds[warm_up:])}))
 
 
-main(sys.argv[1], sys.argv[2], sys.argv[3] == "quick")
+main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6]))

@@ -9,6 +9,7 @@ from sparkrec.config.base import (
     StageSettings,
     TableName,
 )
+from sparkrec.config.data import DataFacts, ModelKind, chosen, values_of
 from sparkrec.config.features import (
     CategoricalField,
     DateField,
@@ -89,9 +90,21 @@ from sparkrec.config.use import (
     FullRanking,
     GivenCandidates,
     IdSource,
+    ItemTitles,
     PipelineSettings,
     Protocol,
     RecommendSettings,
     RetrieveSettings,
     SampledNegatives,
 )
+
+STAGES: dict[str, type[StageSettings]] = {
+    "ingest": IngestSettings,
+    "prepare": PrepareSettings,
+    "train": TrainSettings,
+    "tune": TuneSettings,
+    "evaluate": EvaluateSettings,
+    "recommend": RecommendSettings,
+    "run": PipelineSettings,
+}
+"""Settings of each stage."""

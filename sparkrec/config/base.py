@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from typing_extensions import Self
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 """A dataset, model or batch: letters, digits, `_`, `.` and `-`. It becomes part of a path."""
@@ -18,10 +19,26 @@ Reference: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 
 
+def _ascending(span: tuple[float, float]) -> tuple[float, float]:
+    if not span[0] < span[1]:
+        raise ValueError(f"found {span[0]:g} and {span[1]:g}, expected the lower bound first")
+    return span
+
+
+Span: TypeAlias = Annotated[tuple[float, float], AfterValidator(_ascending)]
+"""A lower and an upper bound."""
+
+
 class Settings(BaseModel):
     """Base of all settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    validated_later: ClassVar[frozenset[str]] = frozenset()
+    """Keys whose values are settings of other classes, and are left as they are until those take them."""
+
+    def filled(self, **values: object) -> Self:
+        """A copy in which each of these settings that is None has this value."""
+        return self.model_copy(update={name: value for name, value in values.items() if getattr(self, name) is None})
 
 
 class SparkSettings(Settings):

@@ -12,6 +12,7 @@ from sparkrec.config.ingest import SourceSettings
 
 class _FieldSettings(Settings):
     column: str = Field(min_length=1)
+    """Column of the table."""
     name: Name | None = None
     """What the field is called. None: as its column."""
 
@@ -38,8 +39,11 @@ class MultiField(_FieldSettings):
     pooling: Literal["mean", "sum"] = "mean"
     """What becomes of the vectors of a row's categories. An empty array is as null."""
     separator: str | None = Field(None, min_length=1)
+    """What stands between the categories of a string. None: the column is an array."""
     min_count: int = Field(1, ge=1)
+    """Categories with fewer train rows count as unknown."""
     hash_buckets: int | None = Field(None, ge=1)
+    """Categories by hash into so many buckets: no vocabulary, and nothing is unknown."""
 
 
 class NumericField(_FieldSettings):
@@ -49,6 +53,7 @@ class NumericField(_FieldSettings):
     scale: Literal["standard", "log", "buckets"] = "standard"
     """standard: (x - mean) / deviation of the train rows; log: of sign(x) log(1 + |x|); buckets: by quantile."""
     buckets: int = Field(10, ge=2)
+    """Number of buckets of scale `buckets`."""
 
 
 class DateField(_FieldSettings):
@@ -56,6 +61,7 @@ class DateField(_FieldSettings):
 
     kind: Literal["date"] = "date"
     column: str = "timestamp"
+    """Column of timestamps."""
     part: Literal["hour", "weekday", "day", "month"]
     """weekday: 0 is Monday; day: of the month."""
 
@@ -73,12 +79,14 @@ class SideFeatures(Settings):
     """Features of users or items, from a table of them."""
 
     source: SourceSettings
+    """The table."""
     id: str
     """Column of ids, as the interaction log has them."""
     timestamp: str | None = None
     """Column that says from when on a row holds, in a table with several rows of an id: an interaction sees the latest
     of its time or before, and nothing later. None: one row an id."""
     fields: list[FieldSettings] = Field(min_length=1)
+    """Which columns are features, and of what kind."""
 
 
 class FeatureSettings(Settings):
@@ -87,7 +95,9 @@ class FeatureSettings(Settings):
     context: list[FieldSettings] = []
     """Of an interaction: context columns of the table, `timestamp` or `event`."""
     users: SideFeatures | None = None
+    """Of users. None: their ids alone."""
     items: SideFeatures | None = None
+    """Of items. None: their ids alone."""
     max_categories: int = Field(1_000_000, ge=1)
     """A column of more categories is hashed into so many buckets, with a warning."""
 

@@ -24,10 +24,13 @@ class ColumnSettings(Settings):
     """Which column of the source is what."""
 
     user: str = "user"
+    """Column of the user's id."""
     item: str = "item"
+    """Column of the item's id."""
     rating: str | None = None
     """Rating, play count or weight. None: every row weighs 1."""
     timestamp: str | None = None
+    """When it happened. None: not known; then neither `dedup: last` nor a split by time is possible."""
     event: str | None = None
     """Kind of event, such as view, cart, buy."""
     context: list[str] = []
@@ -59,7 +62,9 @@ class IngestSettings(StageSettings):
     """Take one batch of an interaction log into a Delta table."""
 
     source: SourceSettings
+    """What to read."""
     columns: ColumnSettings = ColumnSettings()
+    """Which of its columns is what."""
     table: TableName = "interactions"
     """Target; what is refused goes to `<table>_rejected`."""
     batch: Name | None = None
@@ -70,6 +75,7 @@ class IngestSettings(StageSettings):
     """`auto`: timestamps as they are, numbers as seconds since 1970, strings as ISO 8601. `seconds`, `milliseconds`,
     or a Spark datetime pattern."""
     on_null_timestamp: Literal["reject", "keep"] = "reject"
+    """What becomes of a row without a timestamp, where `columns.timestamp` names one."""
     max_abs_rating: float = Field(1e6, gt=0)
     """A rating of larger magnitude is rejected."""
     max_rejected: float = Field(0.1, ge=0, le=1)

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
 
-from sparkrec.config.base import Reference, Settings
+from sparkrec.config.base import Reference
+from sparkrec.config.data import DataFacts, ModelKind, significant
 from sparkrec.config.training import TrainingSettings
 
+MOST_ITEMS = 50_000
+"""Of a softmax over all items, where nothing else is said."""
 
-class NetworkSettings(Settings):
+
+class NetworkSettings(ModelKind):
+    """What all models that torch trains have."""
+
     training: TrainingSettings = TrainingSettings()
+    """How it is trained."""
+
+    def suited(self, data: DataFacts) -> Self:
+        return self.model_copy(update={"training": self.training.suited(data, self._usual(data))})
+
+    def _usual(self, data: DataFacts) -> dict[str, Any]:
+        """Settings of training that suit the kind: adagrad takes steps by how often a row was read, which holds from
+        thousands of rows to millions where a rate of adam does not."""
+        if data.values == "ratings":  # in deviations: a scale of 1 to 10 is no other than one of 1 to 5
+            scale = data.deviation or 1.0
+            root = scale**0.5
+            usual: dict[str, Any] = {"loss": "squared", "negatives": 0, "optimizer": "adagrad"}
+            usual |= {"learning_rate": 0.1 * root, "init_scale": 0.2 * root, "user_l2": 0.08 * scale}
+            usual |= {"item_l2": 0.08 * scale}
+        else:
+            loss = ("log_loss", 0) if data.values == "clicks" else ("bce", 8)
+            usual = {"loss": loss[0], "negatives": loss[1], "optimizer": "adagrad", "learning_rate": 0.08}
+            usual |= {"init_scale": 0.1, "user_l2": 0.05 * data.scarcity, "item_l2": 0.0125 * data.scarcity}
+        return {name: significant(value) if isinstance(value, float) else value for name, value in usual.items()}
 
 
 class MfSettings(NetworkSettings):
@@ -19,6 +45,7 @@ class MfSettings(NetworkSettings):
 
     kind: Literal["mf"] = "mf"
     dim: int = Field(64, ge=1)
+    """Length of the vectors of users and items."""
 
 
 class GmfSettings(NetworkSettings):
@@ -26,12 +53,14 @@ class GmfSettings(NetworkSettings):
 
     kind: Literal["gmf"] = "gmf"
     dim: int = Field(64, ge=1)
+    """Length of the vectors of users and items."""
 
 
 class _Layers(NetworkSettings):
     layers: list[int] = Field([64, 32, 16, 8], min_length=2)
     """Sizes, from the concatenation of user and item on."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the units that a step leaves out."""
 
     @field_validator("layers")
     @classmethod
@@ -93,6 +122,7 @@ class FwfmSettings(FieldNetworkSettings):
 
     kind: Literal["fwfm"] = "fwfm"
     dim: int = Field(10, ge=1)
+    """Length of the vectors."""
 
 
 class NfmSettings(FieldNetworkSettings):
@@ -100,14 +130,18 @@ class NfmSettings(FieldNetworkSettings):
 
     kind: Literal["nfm"] = "nfm"
     dim: int = Field(10, ge=1)
+    """Length of the vectors."""
     layers: list[Annotated[int, Field(ge=1)]] = [64]
+    """Sizes of the hidden layers."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """After bi-interaction pooling and after each layer."""
     batch_norm: bool = True
+    """After bi-interaction pooling."""
 
 
 class _DeepSettings(FieldNetworkSettings):
     dim: int = Field(10, ge=1)
+    """Length of the vectors."""
     layers: list[Annotated[int, Field(ge=1)]] = Field([128, 128, 128], min_length=1)
     """Sizes of the hidden layers."""
     batch_norm: bool = False
@@ -141,6 +175,7 @@ class DcnSettings(_DeepSettings):
 
     kind: Literal["dcn"] = "dcn"
     cross_layers: int = Field(3, ge=1)
+    """Layers of the cross network."""
 
 
 class AfmSettings(FieldNetworkSettings):
@@ -148,9 +183,11 @@ class AfmSettings(FieldNetworkSettings):
 
     kind: Literal["afm"] = "afm"
     dim: int = Field(10, ge=1)
+    """Length of the vectors."""
     attention: int = Field(16, ge=1)
     """Size of the attention layer."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """After attention pooling."""
 
 
 class SequenceNetworkSettings(NetworkSettings):
@@ -160,13 +197,24 @@ class SequenceNetworkSettings(NetworkSettings):
     dim: int = Field(64, ge=1)
     """Length of the vectors of items."""
 
+    def suited(self, data: DataFacts) -> Self:
+        training = self.training.suited(data, self._usual(data), sequences=True)
+        return self.model_copy(update={"training": training})
+
+    def _usual(self, data: DataFacts) -> dict[str, Any]:
+        whole = data.items <= MOST_ITEMS
+        usual: dict[str, Any] = {"loss": "full_softmax" if whole else "softmax", "negatives": 0 if whole else 128}
+        usual |= {"optimizer": "adagrad", "learning_rate": 0.05, "init_scale": 0.1, "user_l2": 0.0, "item_l2": 0.0}
+        return usual
+
 
 class Item2vecSettings(SequenceNetworkSettings):
     """Items by those around them (Barkan and Koenigstein 2016): word2vec (Mikolov et al. 2013) on histories. Who asks
     is the mean of the items of the history."""
 
     kind: Literal["item2vec"] = "item2vec"
-    training: TrainingSettings = TrainingSettings(negatives=5, popularity_power=0.75)
+    training: TrainingSettings = TrainingSettings(popularity_power=0.75)
+    """How it is trained."""
     architecture: Literal["skip_gram", "cbow"] = "skip_gram"
     """skip_gram: each of those around an event predicts it; cbow: their mean does."""
     window: int = Field(5, ge=1)
@@ -176,13 +224,16 @@ class Item2vecSettings(SequenceNetworkSettings):
     shuffle: bool = False
     """Whether the order of a history is nothing: it is drawn anew in each epoch."""
 
+    def _usual(self, data: DataFacts) -> dict[str, Any]:
+        return super()._usual(data) | {"loss": "bce", "negatives": 5}
+
     @model_validator(mode="after")
     def _has_a_kernel(self) -> Item2vecSettings:
         training = self.training
         for name, expected in (("loss", "bce"), ("negative_sampling", "items"), ("device", "cpu"), ("accumulate", 1)):
-            if (found := getattr(training, name)) != expected:
+            if (found := getattr(training, name)) not in (None, expected):
                 raise ValueError(f"training.{name} of item2vec: found {found}, expected {expected}")
-        if not training.negatives:
+        if training.negatives == 0:
             raise ValueError("training.negatives of item2vec: found 0, expected 1 or more")
         return self
 
@@ -192,9 +243,13 @@ class FpmcSettings(SequenceNetworkSettings):
 
     kind: Literal["fpmc"] = "fpmc"
 
+    def _usual(self, data: DataFacts) -> dict[str, Any]:
+        return super()._usual(data) | {"learning_rate": 0.08, "user_l2": 0.05, "item_l2": 0.005}
+
 
 class _DropoutSettings(SequenceNetworkSettings):
     dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of the units that a step leaves out."""
 
 
 class Gru4recSettings(_DropoutSettings):
@@ -204,6 +259,7 @@ class Gru4recSettings(_DropoutSettings):
     hidden: int = Field(64, ge=1)
     """Of the recurrent state."""
     layers: int = Field(1, ge=1)
+    """Recurrent layers."""
 
 
 class CaserSettings(_DropoutSettings):
@@ -213,11 +269,14 @@ class CaserSettings(_DropoutSettings):
     horizontal: int = Field(16, ge=1)
     """Filters of each height."""
     vertical: int = Field(4, ge=1)
+    """Vertical filters."""
 
 
 class _AttentionSettings(_DropoutSettings):
     blocks: int = Field(2, ge=1)
+    """Blocks of attention and a layer on each event."""
     heads: int = Field(1, ge=1)
+    """Heads of attention, each with an equal part of `dim`."""
 
     @model_validator(mode="after")
     def _heads_share(self) -> _AttentionSettings:

@@ -19,6 +19,7 @@ class ExplicitFeedback(Settings):
     """From counts or weights to ratings: as they are; log(1 + x); or the quantile of x among the user's own, in
     `levels` steps from 1."""
     levels: int = Field(5, ge=2)
+    """Steps of scale `quantile`."""
 
 
 class ImplicitFeedback(Settings):
@@ -30,7 +31,9 @@ class ImplicitFeedback(Settings):
     confidence: Literal["one", "linear", "log"] = "one"
     """c = 1; c = 1 + alpha r; or c = 1 + alpha log(1 + r / epsilon)."""
     alpha: float = Field(1.0, ge=0)
+    """How much a weight adds to the confidence."""
     epsilon: float = Field(1.0, gt=0)
+    """Scale of the weight r in confidence `log`."""
 
 
 class LeaveLastOut(Settings):
@@ -38,7 +41,9 @@ class LeaveLastOut(Settings):
 
     kind: Literal["leave_last_out"] = "leave_last_out"
     test: int = Field(1, ge=0)
+    """Interactions of each user to test on: the very last ones."""
     validation: int = Field(1, ge=0)
+    """Interactions of each user to validate on: those before the test ones."""
     min_train: int = Field(1, ge=1)
     """Users who would keep fewer train interactions give nothing away."""
 
@@ -59,6 +64,7 @@ class TimeSplit(Settings):
     test_from: str
     """ISO 8601 timestamp (UTC)."""
     validation_from: str | None = None
+    """ISO 8601 timestamp (UTC), from which on until `test_from` is the validation split. None: there is none."""
 
     @model_validator(mode="after")
     def _in_order(self) -> TimeSplit:
@@ -73,8 +79,17 @@ class RatioSplit(Settings):
 
     kind: Literal["ratio"] = "ratio"
     test: Fraction = 0.2
+    """Share of a user's interactions to test on."""
     validation: Fraction = 0.1
+    """Share of a user's interactions to validate on."""
     seed: int = 0
+    """Of the draw."""
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> RatioSplit:
+        if self.test + self.validation >= 1:
+            raise ValueError(f"test {self.test:g} and validation {self.validation:g} leave nothing to train on")
+        return self
 
 
 class FoldSplit(Settings):
@@ -82,8 +97,11 @@ class FoldSplit(Settings):
 
     kind: Literal["fold"] = "fold"
     folds: int = Field(5, ge=2)
+    """Number of folds."""
     fold: int = Field(0, ge=0)
+    """Which of them is the test split, from 0."""
     seed: int = 0
+    """Of the draw: the folds of one seed are disjoint."""
 
     @model_validator(mode="after")
     def _fold_exists(self) -> FoldSplit:
@@ -99,6 +117,7 @@ class ColdItems(Settings):
     test: float = Field(0.2, gt=0, lt=1)
     """Share of the items."""
     seed: int = 0
+    """Of the draw."""
 
 
 class GivenSplit(Settings):
@@ -116,6 +135,7 @@ class GivenSplit(Settings):
     validation_items: int = Field(0, ge=0)
     """Or this many of them."""
     seed: int = 0
+    """Of the draw of `validation`."""
 
     @model_validator(mode="after")
     def _one_validation(self) -> GivenSplit:
@@ -149,7 +169,9 @@ class PrepareSettings(StageSettings):
     """Turn interactions into a dataset: integer ids, values, splits."""
 
     dataset: Name
+    """What to call the dataset."""
     interactions: TableName = "interactions"
+    """Ingested table to read."""
     version: int | None = Field(None, ge=0)
     """Delta version to read. None: the latest, pinned in the manifest."""
     dedup: Literal["last", "sum", "max", "none"] = "last"
@@ -157,11 +179,15 @@ class PrepareSettings(StageSettings):
     event_weights: dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None = None
     """Factor on the rating for each kind of event; 0 drops it, a kind that is not listed is an error."""
     feedback: Annotated[ExplicitFeedback | ImplicitFeedback, Field(discriminator="kind")] = ImplicitFeedback()
+    """What an interaction is: a rating to predict, or a sign of interest."""
     min_user_interactions: int = Field(1, ge=1)
     """k-core: users and items with fewer are dropped, again and again until none is left."""
     min_item_interactions: int = Field(1, ge=1)
+    """The same for items."""
     split: Split = LeaveLastOut()
+    """What is held out, for test and for validation."""
     features: FeatureSettings | None = None
+    """What models with features see. None: ids alone."""
     sequences: SequenceSettings | None = None
     """None: models that see the order of events cannot be trained on it."""
 

@@ -31,7 +31,7 @@ def half_step_cg(
     total = np.empty(d)
     longest = longest_row(indptr)
     weight = np.empty(longest, np.float32)
-    y = np.empty((min(longest, KEPT), d), np.float32)
+    y = np.empty((min(longest, KEPT + 1), d), np.float32)  # one row more, for what is not kept
     loss = 0.0
 
     for u in range(n_dst):
@@ -51,7 +51,7 @@ def half_step_cg(
                 weight[e] = c - unobserved_weight
                 pull = c * p
                 loss += np.float64(pull) * p
-                row, y_e = src[own[e]], y[min(e, KEPT - 1)]
+                row, y_e = src[own[e]], y[min(e, KEPT)]
                 for k in range(d):
                     value = row[k]
                     y_e[k] = value

@@ -16,6 +16,7 @@ from typing import Any
 from sparkrec import storage
 from sparkrec.errors import SparkrecError
 from sparkrec.launch import guardian as guard
+from sparkrec.secrets import MaskingFormatter, masked
 from sparkrec.training.collective import Collective
 from sparkrec.training.loop import Job
 
@@ -28,7 +29,7 @@ class _LastLines(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.lines: deque[str] = deque(maxlen=LINES)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self.setFormatter(MaskingFormatter("%(asctime)s %(levelname)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.extend(self.format(record).splitlines())
@@ -42,7 +43,7 @@ def run_here(train_fn: Callable[[Job, Collective], Any], job: Job, collective: C
 
     def leave_word(error: str) -> None:
         rank, size = collective.process_rank, collective.size
-        said = {"rank": rank, "size": size, "error": error, "log": list(last.lines), "time": time.time()}
+        said = {"rank": rank, "size": size, "error": masked(error), "log": list(last.lines), "time": time.time()}
         storage.write_json(_word(job, rank), said)
 
     heartbeat = tempfile.NamedTemporaryFile()  # noqa: SIM115  # as long as the guardian lives

@@ -16,7 +16,7 @@ from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType, Str
 
 from sparkrec.config import AttributeSettings
 from sparkrec.errors import TrainError
-from sparkrec.spark.sources import read_source, require_columns
+from sparkrec.spark.sources import column, read_source, require_columns
 
 MAX_FEATURES = 4000
 """Of users or items; the driver holds a matrix of all features by all features."""
@@ -47,8 +47,8 @@ def encode(ids: DataFrame, key: str, settings: AttributeSettings) -> Features:
     raw = ids.schema[f"{key}_id"].dataType
     positions = [str(position) for position in range(len(settings.columns))]
     known = source.select(
-        _column(settings.id).try_cast(raw).alias("raw"),
-        *[_column(name).alias(position) for name, position in zip(settings.columns, positions, strict=True)],
+        column(settings.id).try_cast(raw).alias("raw"),
+        *[column(name).alias(position) for name, position in zip(settings.columns, positions, strict=True)],
     )
     rows = ids.select(key, F.col(f"{key}_id").alias("raw")).join(known, "raw").drop("raw").persist()
     try:
@@ -70,10 +70,6 @@ def encode(ids: DataFrame, key: str, settings: AttributeSettings) -> Features:
     finally:
         rows.unpersist()
     return Features(features, names)
-
-
-def _column(name: str) -> Column:
-    return F.col("`" + name.replace("`", "``") + "`")
 
 
 def _check_ids(rows: DataFrame, key: str, label: str, column: str) -> None:

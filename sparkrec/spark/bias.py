@@ -33,6 +33,14 @@ def fit_bias(settings: BiasSettings, dataset: Dataset, observed: DataFrame, *, s
     )
 
 
+def fold_users(model: Model, settings: BiasSettings, events: DataFrame, observed: DataFrame) -> DataFrame:
+    """Rows of the users in `events` (user, item, value), the items as they are."""
+    items = model.items.select("item", F.element_at("value", 1).alias("level"))
+    left = events.join(items, "item").groupBy("user")
+    bias = F.sum(F.col("value") - F.col("level")) / (F.count("*") + settings.user_regularization)
+    return dense(left.agg(bias.alias("bias")), "user", 1.0, F.col("bias"))
+
+
 def biases(observed: DataFrame, settings: BiasSettings) -> tuple[float, DataFrame, DataFrame]:
     """Mean of `value`, and biases (user, bias), (item, bias) of the users and items in `observed`.
 

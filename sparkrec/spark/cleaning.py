@@ -8,9 +8,13 @@ from pyspark.sql import types as T
 
 from sparkrec.config import IngestSettings
 from sparkrec.errors import IngestError
-from sparkrec.spark.sources import MALFORMED, require_columns
+from sparkrec.spark.digests import row_digest
+from sparkrec.spark.sources import MALFORMED, column, require_columns
 
 _LONGS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
+AMBIGUOUS = "ambiguous_timestamp"
+"""Reason of a text of digits where timestamps are read by themselves: seconds, milliseconds, a year or a day?"""
+
 _NUMBERS = (*_LONGS, T.FloatType, T.DoubleType, T.DecimalType)
 
 
@@ -18,7 +22,8 @@ def clean(frame: DataFrame, settings: IngestSettings) -> DataFrame:
     """Columns of `tables.INTERACTIONS` without `batch`, then what is kept of the source row.
 
     reason       null for a good row, else the first that holds of malformed, bad_encoding, null_user, null_item,
-                 null_rating, rating_not_finite, rating_out_of_range, bad_timestamp and null_timestamp
+                 null_rating, rating_not_finite, rating_out_of_range, ambiguous_timestamp, bad_timestamp and
+                 null_timestamp
     source_file  where the row came from
     row          the source row as JSON, of a rejected row only
     digest       64-bit hash of the source row
@@ -30,6 +35,10 @@ def clean(frame: DataFrame, settings: IngestSettings) -> DataFrame:
     item = _id(frame, columns.item, settings.id_type)
     rating = _rating(frame, columns.rating)
     timestamp, timestamp_given = _timestamp(frame, columns.timestamp, settings.timestamp_format)
+    digits = F.lit(False)
+    if settings.timestamp_format == "auto" and columns.timestamp:
+        digits = column(columns.timestamp).cast("string").rlike(r"^\s*[0-9]+\s*$")
+        digits = digits & F.lit(isinstance(frame.schema[columns.timestamp].dataType, T.StringType))
     absurd = F.abs(rating) > settings.max_abs_rating
     reasons = [
         *_of_text(frame, mapped),
@@ -38,31 +47,27 @@ def clean(frame: DataFrame, settings: IngestSettings) -> DataFrame:
         (rating.isNull(), "null_rating"),
         (F.isnan(rating) | (F.abs(rating) == float("inf")), "rating_not_finite"),
         (absurd, "rating_out_of_range"),
+        (digits, AMBIGUOUS),
         (timestamp.isNull() & timestamp_given, "bad_timestamp"),
     ]
     if columns.timestamp and settings.on_null_timestamp == "reject":
         reasons.append((timestamp.isNull(), "null_timestamp"))
-    event = _column(columns.event).cast("string") if columns.event else F.lit(None).cast("string")
+    event = column(columns.event).cast("string") if columns.event else F.lit(None).cast("string")
     # Hidden file metadata is there for file sources only.
     file = F.col("_metadata.file_path") if settings.source.format != "delta" else F.lit(settings.source.path)
     reason = F.coalesce(*[F.when(wrong, F.lit(name)) for wrong, name in reasons])
-    source = [_column(name) for name in frame.columns]
-    # Spark hashes no maps.
-    hashable = [
-        F.to_json(column) if "map<" in kind.simpleString() else column
-        for column, kind in zip(source, (field.dataType for field in frame.schema), strict=True)
-    ]
+    source = [column(name) for name in frame.columns]
     return frame.select(
         user.alias("user_id"),
         item.alias("item_id"),
         rating.alias("rating"),
         timestamp.alias("timestamp"),
         event.alias("event"),
-        *[_column(name) for name in columns.context],
+        *[column(name) for name in columns.context],
         reason.alias("reason"),
         file.alias("source_file"),
         F.when(reason.isNotNull(), F.to_json(F.struct(*source))).alias("row"),
-        F.xxhash64(*hashable).alias("digest"),
+        row_digest(frame).alias("digest"),
     )
 
 
@@ -71,26 +76,21 @@ def _of_text(frame: DataFrame, mapped: list[str | None]) -> list[tuple[Column, s
     characters, for which readers put U+FFFD."""
     if MALFORMED not in frame.columns:
         return []
-    texts = [_column(name) for name in mapped if name and isinstance(frame.schema[name].dataType, T.StringType)]
+    texts = [column(name) for name in mapped if name and isinstance(frame.schema[name].dataType, T.StringType)]
     broken = [text.contains("\ufffd") for text in texts]
-    return [(_column(MALFORMED).isNotNull(), "malformed"), *((each, "bad_encoding") for each in broken)]
-
-
-def _column(name: str) -> Column:
-    """A column by its exact name, dots and all."""
-    return F.col("`" + name.replace("`", "``") + "`")
+    return [(column(MALFORMED).isNotNull(), "malformed"), *((each, "bad_encoding") for each in broken)]
 
 
 def _id(frame: DataFrame, name: str, id_type: str) -> Column:
     kind = frame.schema[name].dataType
-    column = _column(name)
+    raw = column(name)
     if isinstance(kind, T.StringType):
-        text = F.when(F.trim(column) != "", column)
-        return text if id_type != "long" else F.trim(column).try_cast("long")
+        text = F.when(F.trim(raw) != "", raw)
+        return text if id_type != "long" else F.trim(raw).try_cast("long")
     if isinstance(kind, _LONGS) or (isinstance(kind, T.DecimalType) and kind.scale == 0):
         # A decimal may hold more digits than a long: as text it keeps them all.
         as_text = id_type == "string" or (isinstance(kind, T.DecimalType) and id_type == "source")
-        return column.cast("string") if as_text else column.try_cast("long")
+        return raw.cast("string") if as_text else raw.try_cast("long")
     raise IngestError(
         f"column {name!r} is {kind.simpleString()}, but an id is an integer or a string. "
         "Choose another column, or cast it where it is written."
@@ -103,7 +103,7 @@ def _rating(frame: DataFrame, name: str | None) -> Column:
     kind = frame.schema[name].dataType
     if not isinstance(kind, (*_NUMBERS, T.StringType, T.BooleanType)):
         raise IngestError(f"column {name!r} is {kind.simpleString()}, but a rating is a number.")
-    return _column(name).try_cast("double")
+    return column(name).try_cast("double")
 
 
 def _timestamp(frame: DataFrame, name: str | None, layout: str) -> tuple[Column, Column]:
@@ -111,24 +111,24 @@ def _timestamp(frame: DataFrame, name: str | None, layout: str) -> tuple[Column,
     if name is None:
         return F.lit(None).cast("timestamp"), F.lit(False)
     kind = frame.schema[name].dataType
-    column = _column(name)
-    given = column.isNotNull()
+    raw = column(name)
+    given = raw.isNotNull()
     if isinstance(kind, T.StringType):
-        given = given & (F.trim(column) != "")
+        given = given & (F.trim(raw) != "")
     if isinstance(kind, (T.TimestampType, T.TimestampNTZType, T.DateType)):
-        return column.cast("timestamp"), given
+        return raw.cast("timestamp"), given
     if layout == "milliseconds":
-        return _from_seconds(column.try_cast("double") / 1000), given
+        return _from_seconds(raw.try_cast("double") / 1000), given
     if layout == "seconds" or (layout == "auto" and isinstance(kind, _NUMBERS)):
-        return _from_seconds(column.try_cast("double")), given
+        return _from_seconds(raw.try_cast("double")), given
     if not isinstance(kind, T.StringType):
         raise IngestError(
             f"column {name!r} is {kind.simpleString()}, which timestamp_format {layout!r} cannot read. "
             "Use 'auto', 'seconds' or 'milliseconds'."
         )
     if layout == "auto":
-        return F.try_to_timestamp(column), given
-    return F.try_to_timestamp(column, F.lit(layout)), given
+        return F.try_to_timestamp(raw), given
+    return F.try_to_timestamp(raw, F.lit(layout)), given
 
 
 def _from_seconds(seconds: Column) -> Column:

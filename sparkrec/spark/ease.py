@@ -44,9 +44,7 @@ def fit_ease(settings: EaseSettings, dataset: Dataset, observed: DataFrame, *, s
     """
     ids = _items(dataset, settings)
     spark = observed.sparkSession
-    places = spark.createDataFrame(pa.table({"item": ids, "place": np.arange(len(ids), dtype=np.int32)}))
-    entries = strengths(observed).join(places, "item")
-    users = lists(entries, "user", "place", "strength").persist()
+    users = _placed(observed, ids).persist()
     try:
         # In Fortran order, so that a column, which is an item's row of the model, is contiguous.
         gram: F32 = np.zeros((len(ids), len(ids)), np.float32, order="F")
@@ -84,7 +82,23 @@ def _items(dataset: Dataset, settings: EaseSettings) -> I64:
             f"{settings.max_memory_gb:g}. Raise it if the driver has that much beside Spark; else prepare "
             "with a higher min_item_interactions, or take model.kind itemknn."
         )
-    return np.sort(dataset.items.select("item").toArrow()["item"].to_numpy())
+    return _ascending(dataset.items)
+
+
+def user_rows(model: Model, settings: EaseSettings, events: DataFrame, observed: DataFrame) -> DataFrame:
+    """Rows of the users in `events` (user, item, value, confidence): their histories."""
+    return _placed(events, _ascending(model.items))
+
+
+def _ascending(items: DataFrame) -> I64:
+    return np.sort(items.select("item").toArrow()["item"].to_numpy())
+
+
+def _placed(events: DataFrame, ids: I64) -> DataFrame:
+    """(user, index, value): the strengths of each user, by the place of an item among the ascending `ids`."""
+    places = pa.table({"item": ids, "place": np.arange(len(ids), dtype=np.int32)})
+    entries = strengths(events).join(events.sparkSession.createDataFrame(places), "item")
+    return lists(entries, "user", "place", "strength")
 
 
 def _histories(users: DataFrame, n_items: int) -> Iterator[csr_array]:

@@ -16,6 +16,7 @@ from sparkrec.kernels.metrics.statistics import holm, sign_test
 from sparkrec.spark.buckets import number, whole_users
 from sparkrec.spark.judging import ALL, Wanted
 from sparkrec.spark.question import OF_ITEMS, PROBLEMS, Question
+from sparkrec.spark.sources import column, quoted
 from sparkrec.spark.totals import Found, tidy
 
 METRICS = ("ndcg", "recall", "hit_rate", "map", "mrr", "precision")
@@ -33,6 +34,8 @@ def evaluate(
     sampled_from: int | None = None,
     bootstrap: int = 0,
     seed: int = 0,
+    user: str = "user",
+    item: str = "item",
 ) -> DataFrame:
     """How good recommendations are: (`by`, metric, k, segment, value, standard_error, low, high, users).
 
@@ -54,17 +57,19 @@ def evaluate(
     sampled_from     number of items that the candidates in `recommendations` were sampled from, for corrected metrics
     bootstrap        samples from which low and high are taken, between which the value is in 95 % of them; 0: they are
                      1.96 standard errors from it
+    user, item       what the columns of ids are called, in all tables
 
     A user counts where it has relevant items, in every run, with an empty list where it has none. `value` is the mean
     over users, unless the metric says otherwise. Ids may be of any type, the same on both sides. Raises EvaluateError
     for what is none of this.
     """
+    recommendations, relevant = (_renamed(each, user, item) for each in (recommendations, relevant))
+    segments, before, items = (each and _renamed(each, user, item) for each in (segments, before, items))
     asked = Question(recommendations, relevant, tuple(metrics), tuple(k), by, before, items, sampled_from, seed)
     rows = measured(asked, asked.answer(segments, bootstrap))
-    name = by or "by"
     columns = "metric string, k int, segment string, value double, standard_error double, low double, high double"
-    table = tidy(recommendations.sparkSession, rows, f"`{name}` string, {columns}, users long")
-    return table if by else table.drop(name)
+    table = tidy(recommendations.sparkSession, rows, f"{quoted(by or 'by')} string, {columns}, users long")
+    return table if by else table.drop("by")
 
 
 def measured(asked: Question, found: Found) -> list[tuple[Any, ...]]:
@@ -98,6 +103,8 @@ def compare(
     sampled_from: int | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
+    user: str = "user",
+    item: str = "item",
 ) -> DataFrame:
     """How much better runs are than one of them, user by user: (`by`, metric, k, segment, difference, standard_error,
     low, high, p_value, adjusted_p, better, worse, sign_p, users).
@@ -113,6 +120,8 @@ def compare(
         raise EvaluateError(
             f"metrics: found {', '.join(of_all)}, which no user has a value of, expected others (mae for rmse)"
         )
+    recommendations, relevant = (_renamed(each, user, item) for each in (recommendations, relevant))
+    segments, before, items = (each and _renamed(each, user, item) for each in (segments, before, items))
     asked = Question(recommendations, relevant, tuple(metrics), tuple(k), by, before, items, sampled_from, seed)
     names = [run for run in asked.runs if run is not None]
     if baseline not in names or len(names) < 2:
@@ -137,8 +146,9 @@ def compare(
     return tidy(
         recommendations.sparkSession,
         rows,
-        f"`{by}` string, metric string, k int, segment string, difference double, standard_error double, low double, "
-        "high double, p_value double, adjusted_p double, better long, worse long, sign_p double, users long",
+        f"{quoted(by)} string, metric string, k int, segment string, difference double, "
+        "standard_error double, low double, high double, p_value double, adjusted_p double, better long, worse long, "
+        "sign_p double, users long",
     )
 
 
@@ -152,17 +162,30 @@ def user_metrics(
     items: DataFrame | None = None,
     sampled_from: int | None = None,
     seed: int = 0,
+    user: str = "user",
+    item: str = "item",
 ) -> DataFrame:
-    """What each user contributes: (user, `by`, a column for each metric, as `ndcg@10`), null where one is not defined.
+    """What each user contributes: (`user`, `by`, a column for each metric, as `ndcg@10`), null where it is not defined.
 
     All else as in `evaluate`. The table is made when it is read; what is wrong with the rows is raised by Spark then.
     """
     if of_all := [name for name in metrics if name in OF_ITEMS]:
         raise EvaluateError(f"metrics: found {', '.join(of_all)}, which no user has a value of, expected others")
+    recommendations, relevant = (_renamed(each, user, item) for each in (recommendations, relevant))
+    before, items = (each and _renamed(each, user, item) for each in (before, items))
     asked = Question(recommendations, relevant, tuple(metrics), tuple(k), by, before, items, sampled_from, seed)
     whose = relevant.select("user", number(relevant, "user").alias("n")).distinct()
     names = [f"`{metric.title}`" for metric in asked.wanted]
-    return whose.join(user_values(asked), "n").select("user", *([by] if by else []), *names)
+    values = whose.join(user_values(asked), "n").select("user", *([column(by)] if by else []), *names)
+    return values.withColumnRenamed("user", user)
+
+
+def _renamed(frame: DataFrame, user: str, item: str) -> DataFrame:
+    """The columns of ids as `user` and `item`; what else is called so is left out."""
+    for name, own in ((user, "user"), (item, "item")):
+        if name != own and name in frame.columns:
+            frame = frame.drop(own).withColumnRenamed(name, own)
+    return frame
 
 
 def user_values(asked: Question) -> DataFrame:
@@ -187,7 +210,7 @@ def user_values(asked: Question) -> DataFrame:
                         [pa.array(judged.users[own]), runs, *columns], ["n", label, *names]
                     )
 
-    schema = f"n long, `{label}` string, {', '.join(f'`{name}` double' for name in names)}"
+    schema = f"n long, {quoted(label)} string, {', '.join(f'`{name}` double' for name in names)}"
     return asked.rows(None).mapInArrow(work, schema)
 
 

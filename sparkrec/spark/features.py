@@ -20,7 +20,7 @@ from sparkrec import fields, storage
 from sparkrec.config import DateField, FeatureSettings, FieldSettings, MultiField, NumericField, SideFeatures
 from sparkrec.errors import InputError, PrepareError
 from sparkrec.fields import FieldCode, FieldCodes
-from sparkrec.spark.sources import read_source, require_columns
+from sparkrec.spark.sources import column, read_source, require_columns
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,6 @@ _DATE_PARTS = {"hour": 24, "weekday": 7, "day": 32, "month": 13}
 def nothing() -> list[Column]:
     """`ENTRIES` of which there are none."""
     return [F.lit(b"").alias(name) for name in ("rows", "weights")]
-
-
-def column(name: str) -> Column:
-    """A column by its name, whatever characters that has."""
-    return F.col("`" + name.replace("`", "``") + "`")
 
 
 def fit(train: DataFrame, settings: FeatureSettings) -> FieldCodes:
@@ -194,6 +189,12 @@ def joined(events: DataFrame, settings: FeatureSettings, spark: SparkSession) ->
     return events
 
 
+def columns_of(settings: SideFeatures) -> list[str]:
+    """What is read of a table of users or items."""
+    names = [settings.id, settings.timestamp, *(field.column for field in settings.fields)]
+    return [name for name in dict.fromkeys(names) if name is not None]
+
+
 def side_rows(spark: SparkSession, settings: SideFeatures, side: str, kind: str) -> DataFrame:
     """(<side>_id, <side>_since, <side> struct): the rows of a table of users or items, ids as the dataset types them.
 
@@ -202,7 +203,7 @@ def side_rows(spark: SparkSession, settings: SideFeatures, side: str, kind: str)
     source = read_source(spark, settings.source)
     label = f"features.{side}s.source {settings.source.path}"
     names = list(dict.fromkeys(field.column for field in settings.fields))
-    require_columns(source, [settings.id, *([settings.timestamp] if settings.timestamp else []), *names], label)
+    require_columns(source, columns_of(settings), label)
     since = column(settings.timestamp).cast("timestamp") if settings.timestamp else F.lit(None).cast("timestamp")
     key, at = f"{side}_id", f"{side}_since"
     rows = source.select(

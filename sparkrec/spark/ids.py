@@ -113,6 +113,17 @@ def number(raw: DataFrame, index: str, start: int = 0) -> DataFrame:
     return bucketed.select((bucket_start + place).alias(index), column)
 
 
+def with_strangers(known: DataFrame, events: DataFrame) -> DataFrame:
+    """(user, user_id) of the known ones, and of those in `events` (user_id) who are none of them, with numbers behind
+    theirs: for the time being."""
+    known = known.select("user", "user_id")
+    strangers = events.select("user_id").distinct().join(known, "user_id", "left_anti").localCheckpoint()
+    if strangers.isEmpty():
+        return known
+    first = known.agg(F.coalesce(F.max("user") + 1, F.lit(0))).collect()[0][0]
+    return known.unionByName(number(strangers, "user", first))
+
+
 def _check(name: str, table: DataFrame, raw: DataFrame, index: str) -> None:
     (column,) = raw.columns
     if table.columns != [index, column]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import re
 import time
@@ -19,6 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sparkrec import __version__, storage
 from sparkrec.config import Settings
 from sparkrec.errors import InputError
+from sparkrec.secrets import masked
 
 FOLDERS = {
     "prepare": "datasets",
@@ -30,6 +32,7 @@ FOLDERS = {
 """Folder of a stage's runs: `<lake>/<folder>/<name>/<run id>`."""
 
 _COMMIT = re.compile(r"\d{20}\.(json|checkpoint)")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _ATTEMPTS = 8
 _PLACES = ("lake", "spark")  # where a run happens does not change what it computes
 
@@ -94,7 +97,7 @@ class Run:
             "code": code_version(),
             "finished": now,
             "seconds": round(now - self.started, 3),
-            **facts,
+            **masked(facts),
         }
         storage.write_json(f"{self.path}/manifest.json", manifest)
         return Run(self.stage, self.name, self.id, self.path, self.settings, self.inputs, manifest)
@@ -125,7 +128,8 @@ class Lake:
         if "`" in root:
             raise InputError(f"the lake's path {root!r} holds a backtick. Choose another folder.")
         self.spark = spark
-        self.root = root.rstrip("/")
+        # Delta's SQL takes whole paths alone, and the folder in which a JVM was started need not be this one.
+        self.root = root.rstrip("/") if _SCHEME.match(root) else os.path.abspath(root)
 
     def path(self, *parts: str) -> str:
         return "/".join((self.root, *parts))
@@ -192,8 +196,11 @@ class Lake:
     # --- runs ---
 
     def open_run(self, stage: str, name: str, settings: Settings, inputs: Mapping[str, Any]) -> Run:
-        """The run that these settings, input versions and code determine; finished when its manifest is there."""
-        values = settings.model_dump(mode="json", exclude=set(_PLACES))
+        """The run that these settings, input versions and code determine; finished when its manifest is there.
+
+        Secrets are masked: another password is no other run.
+        """
+        values = masked(settings.model_dump(mode="json", exclude=set(_PLACES)))
         key = json.dumps([stage, name, values, dict(inputs), code_version()], sort_keys=True, default=str)
         run_id = hashlib.sha256(key.encode()).hexdigest()[:12]
         path = self.path(FOLDERS[stage], name, run_id)

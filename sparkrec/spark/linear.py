@@ -26,10 +26,8 @@ def fit_linear(settings: LinearSettings, dataset: Dataset, observed: DataFrame, 
     Features are centred over the observed interactions, so a user or item that the source does not know
     counts as the average one. The normal equations are sums over interactions of products of two features;
     they add up user by user, so Spark never holds an interactions x features matrix, and the driver features
-    x features only. Raises TrainError on implicit feedback and without attributes.
+    x features only. Raises TrainError on implicit feedback.
     """
-    if settings.users is None and settings.items is None:
-        raise TrainError("linear: it has no attributes to work with. Set model.users, model.items or both.")
     if not dataset.explicit:
         raise TrainError(
             "linear: every interaction of an implicit dataset has the value 1, so there is nothing to "

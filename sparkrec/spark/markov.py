@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import MarkovSettings
 from sparkrec.errors import TrainError
-from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.dataset import Dataset, check_sequences
 from sparkrec.spark.model import Model
 from sparkrec.spark.rows import lists, sparse
 from sparkrec.spark.sequences import histories, last_events, ordered
@@ -19,7 +19,7 @@ def fit_markov(settings: MarkovSettings, dataset: Dataset, observed: DataFrame, 
     with n(j, i) the times that i came next after j, in one session. Rows have a place for each item, as what came
     before, and one more for popularity. Raises ConfigError where the dataset has no sequences.
     """
-    cut = dataset.cut_for(settings.kind)
+    cut = check_sequences(settings, dataset.sequence_settings, dataset.reference)
     size = int(dataset.items.agg(F.max("item")).collect()[0][0]) + 2
     if size > 2**31 - 1:
         raise TrainError(f"markov: item {size - 2} is beyond 2^31 - 3, the largest position of a sparse row")

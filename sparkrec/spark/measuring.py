@@ -7,7 +7,8 @@ Formulas are in `kernels.metrics`. What is averaged, and over whom:
 - Segments: `all`; `users:1/3`, the third of users with fewest train interactions; `items:1/3`, the third of the
   catalogue with fewest, where the truth is restricted to those items and the ranking is the same. Equal counts stay
   together.
-- A held-out item that the model does not know, or that the user has seen, cannot be ranked: a miss.
+- A held-out item that the model does not know, or that the user has seen where full ranking leaves that out, cannot be
+  ranked: a miss. `ranking.Unrankable` counts these.
 - auc: mean over a user's held-out items of the share of ranked items that score lower, ties half; other held-out items
   do not count. An item that the model does not know is below all.
 - coverage@k: share of the catalogue that is in anyone's first k. novelty@k: mean over users with a list of the mean
@@ -37,11 +38,10 @@ from sparkrec.spark.clicks import Clicks
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import asked, bind, check_codes, field_head, score_events
-from sparkrec.spark.ranking import Rankings, judged_rankings
+from sparkrec.spark.ranking import Rankings, Unrankable, judged_rankings
 from sparkrec.spark.retrieval import score_pairs
 from sparkrec.spark.segments import grouped, labels
-from sparkrec.spark.sequences import bind as bind_histories
-from sparkrec.spark.sequences import histories, sees_histories
+from sparkrec.spark.serving import serve
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,25 @@ class Measured(NamedTuple):
     """Of clicks: `Clicks.calibration`."""
     examples: dict[int, list[int]]
     """Lists of a few users."""
+    unrankable: Unrankable | None
+    """None: rankings were not measured."""
 
 
 def overall(metrics: Iterable[Metric]) -> dict[str, float]:
     """Metrics over all users, by name: {"ndcg@10": 0.43, ...}."""
     return {each.name: each.value for each in metrics if each.segment == "all"}
+
+
+def check_metric(metric: str) -> None:
+    """Raise ConfigError where `measure` knows no such metric."""
+    name, _, cutoff = metric.partition("@")
+    whole = ("rmse", "mae", "auc", *CLICK_METRICS, "grouped_click_auc")
+    at_cutoff = (*AT_CUTOFF, "coverage", "novelty")
+    if metric not in whole and not (name in at_cutoff and cutoff.isdecimal() and int(cutoff) > 0):
+        raise ConfigError(
+            f"metric {metric!r} does not exist. Choose {', '.join(whole)}, or one with a cutoff, as ndcg@10, of "
+            f"{', '.join(at_cutoff)}."
+        )
 
 
 def measure(
@@ -87,22 +101,20 @@ def measure(
     seen: DataFrame | None,
     metric: str,
     clip: tuple[float, float] | None = None,
+    exclude_seen: bool = True,
 ) -> float:
     """One metric under full ranking, by its name: `rmse`, `mae`, `auc`, or another with its cutoff as in `ndcg@10`."""
+    check_metric(metric)
     name, _, cutoff = metric.partition("@")
+    full = FullRanking(exclude_seen=exclude_seen)
     if metric in ("rmse", "mae"):
         found = metrics_of(model, dataset, truth, seen, None, ratings=True, clip=clip)
     elif metric in CLICK_METRICS or metric == "grouped_click_auc":
         found = metrics_of(model, dataset, truth, seen, None, clicks=True)
     elif metric == "auc":
-        found = metrics_of(model, dataset, truth, seen, Rankings(FullRanking(), [1], []))
-    elif name in (*AT_CUTOFF, "coverage", "novelty") and cutoff.isdecimal() and int(cutoff) > 0:
-        found = metrics_of(model, dataset, truth, seen, Rankings(FullRanking(), [int(cutoff)], [name], auc=False))
+        found = metrics_of(model, dataset, truth, seen, Rankings(full, [1], []))
     else:
-        raise ConfigError(
-            f"metric {metric!r} does not exist. Choose rmse, mae, auc, {', '.join(CLICK_METRICS)}, or one with a "
-            f"cutoff, as ndcg@10, of {', '.join((*AT_CUTOFF, 'coverage', 'novelty'))}."
-        )
+        found = metrics_of(model, dataset, truth, seen, Rankings(full, [int(cutoff)], [name], auc=False))
     return overall(found.metrics)[metric]
 
 
@@ -113,6 +125,7 @@ def metrics_of(
     seen: DataFrame | None,
     rankings: Rankings | None,
     *,
+    include_validation: bool = False,
     segments: int = 1,
     ratings: bool = False,
     clip: tuple[float, float] | None = None,
@@ -121,10 +134,12 @@ def metrics_of(
     """Measure rankings (None: none), and predicted ratings and clicks if asked. A model that sees
     the context ranks for each user in that of the first held-out row.
 
-    truth     (user, item, value) held-out rows
-    seen      (user, item, timestamp) what came before: histories, for models that see them, and what full ranking
-              excludes; None: train came before, and nothing is excluded
-    segments  number of groups of users, and of items; 1: `all` only
+    truth               (user, item, value) held-out rows
+    seen                (user, item, value, confidence, timestamp) what came before: histories, from which users are
+                        answered to whom the model was not fitted (see `serving`), and what full ranking excludes; None:
+                        train came before, and nothing is excluded
+    include_validation  whether the model was fitted to train and validation together
+    segments            number of groups of users, and of items; 1: `all` only
     Raises EvaluateError when `truth` is empty, or the dataset has no candidates and the protocol needs them.
     """
     if rankings and isinstance(rankings.protocol, GivenCandidates) and dataset.candidates is None:
@@ -147,18 +162,20 @@ def metrics_of(
             predicted = score_events(model, dataset, truth.drop("confidence"))
             if rankings is not None:
                 model = bind(model, asked(dataset, truth))
-        if sees_histories(model):
-            model = bind_histories(model, _histories(dataset, seen).join(truth.select("user"), "user", "left_semi"))
+        else:
+            before = dataset.train if seen is None else seen
+            model = serve(model, dataset, truth, before, include_validation=include_validation).model
         if with_auc or ((ratings or clicks) and predicted is None):
             scored = score_pairs(model, truth.select("user", "item").distinct()).persist()
         if predicted is None and scored is not None:
             predicted = truth.join(scored, ["user", "item"])
         found: list[Metric] = []
         lists: dict[int, list[int]] = {}
+        unrankable = None
         calibration: pa.Table | None = None
         if rankings is not None:
             targets = scored if with_auc else None
-            rows, lists = judged_rankings(model, dataset, truth, targets, seen, segments, rankings)
+            rows, lists, unrankable = judged_rankings(model, dataset, truth, targets, seen, segments, rankings)
             found = [Metric(*row[1:]) for row in rows]
         if ratings:
             assert predicted is not None
@@ -173,13 +190,7 @@ def metrics_of(
         truth.unpersist()
         if scored is not None:
             scored.unpersist()
-    return Measured(found, calibration, lists)
-
-
-def _histories(dataset: Dataset, seen: DataFrame | None) -> DataFrame:
-    settings = dataset.sequence_settings
-    assert settings is not None
-    return histories(dataset.train if seen is None else seen, settings)
+    return Measured(found, calibration, lists, unrankable)
 
 
 def _ratings(rows: DataFrame, dataset: Dataset, clip: tuple[float, float] | None, segments: int) -> list[Metric]:

@@ -22,9 +22,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 from sparkrec import storage
+from sparkrec.config import model_settings
 from sparkrec.fields import Entries
 from sparkrec.kernels.arrays import F32, I64, Lists
 from sparkrec.spark.lake import Lake, Run
@@ -129,31 +130,44 @@ class Model:
     files: dict[str, bytes] = field(default_factory=dict)
     """What else to keep beside it, by name: a log, a plot. For people; `load` does not read it."""
 
+    settings: Any = None
+    """A ModelSettings: what it was fitted with; None: nobody knows, and it has no rows but its own."""
+
     def save(self, run: Run) -> Run:
         """Write both tables and publish the run."""
-        self.users.write.mode("overwrite").parquet(f"{run.path}/users")
-        self.items.write.mode("overwrite").parquet(f"{run.path}/items")
+        return run.publish(model=self.write(run.path), facts=self.facts)
+
+    def write(self, folder: str) -> dict[str, Any]:
+        """Write both tables and what goes with them. Returns what `read` needs besides the files."""
+        self.users.write.mode("overwrite").parquet(f"{folder}/users")
+        self.items.write.mode("overwrite").parquet(f"{folder}/items")
         if self.head is not None:
-            storage.write(f"{run.path}/{_HEAD}", self.head.to_bytes())
+            storage.write(f"{folder}/{_HEAD}", self.head.to_bytes())
         for name, data in self.files.items():
-            storage.write(f"{run.path}/{name}", data)
-        names = ("size", "user_layout", "item_layout", "by_last_event")
-        shape = {name: getattr(self, name) for name in names}
-        return run.publish(model=shape, facts=self.facts)
+            storage.write(f"{folder}/{name}", data)
+        shape = {name: getattr(self, name) for name in ("size", "user_layout", "item_layout", "by_last_event")}
+        return {**shape, "settings": self.settings and self.settings.model_dump(mode="json")}
 
     @classmethod
     def load(cls, lake: Lake, run: Run) -> Model:
+        """The model of a finished run."""
         assert run.manifest is not None
+        return cls.read(lake.spark, run.path, run.manifest["model"], run.manifest["facts"])
+
+    @classmethod
+    def read(cls, spark: SparkSession, folder: str, shape: dict[str, Any], facts: dict[str, Any]) -> Model:
+        """The counterpart of `write`, which returned `shape`."""
+        settings = shape.get("settings")
         head: Head | None = None
-        if storage.exists(f"{run.path}/{_HEAD}"):
+        if storage.exists(f"{folder}/{_HEAD}"):
             from sparkrec.training import head as network  # with torch, which only such models need
 
-            head = network.Head.from_bytes(storage.read(f"{run.path}/{_HEAD}"))
+            head = network.Head.from_bytes(storage.read(f"{folder}/{_HEAD}"))
         return cls(
-            users=lake.spark.read.parquet(f"{run.path}/users"),
-            items=lake.spark.read.parquet(f"{run.path}/items"),
-            facts=run.manifest["facts"],
-            folder=run.path,
+            users=spark.read.parquet(f"{folder}/users"),
+            items=spark.read.parquet(f"{folder}/items"),
+            facts=facts,
+            folder=folder,
             head=head,
-            **run.manifest["model"],
+            **{**shape, "settings": settings and model_settings(settings)},
         )

@@ -73,29 +73,55 @@ def _fit(key: str, other: str, settings: KnnSettings, dataset: Dataset, observed
     )
 
 
-def neighbors(entries: DataFrame, settings: KnnSettings, scratch: str) -> DataFrame:
+def item_votes(model: Model, settings: ItemKnnSettings, events: DataFrame, observed: DataFrame) -> DataFrame:
+    """Rows of itemknn of the users in `events` (user, item, value, confidence): their histories."""
+    nearest = model.items.select("index", "value")
+    return lists(_votes(strengths(events), "item", nearest, settings.normalization), "user", "item", "strength")
+
+
+def nearest_users(model: Model, settings: UserKnnSettings, events: DataFrame, observed: DataFrame) -> DataFrame:
+    """Rows of userknn of the users in `events` (user, item, value, confidence): the users most similar to them among
+    those in `observed`, which the model was fitted to."""
+    columns = F.col("user").alias("row"), F.col("item").alias("column"), "strength"
+    matrix, queries = (strengths(each).select(*columns) for each in (observed, events))
+    return neighbors(matrix, settings, None, queries).withColumnRenamed("row", "user")
+
+
+def neighbors(
+    entries: DataFrame, settings: KnnSettings, scratch: str | None, queries: DataFrame | None = None
+) -> DataFrame:
     """Neighbours of each row of a matrix with `entries` (row long, column long, strength double).
 
+    scratch  folder to keep the result in; None: it is kept by the executors
+    queries  entries of other rows, whose neighbours are wanted instead; a row is not its own where it is in both
+
     Returns (row, index array<int>: ids of its `neighbors` most similar other rows, ascending, the lower id
-    where two are equally similar; value array<float>: their similarities), kept under `scratch`. Rows that
-    meet no other are left out or empty. Raises TrainError where the weighting needs strengths above 0.
+    where two are equally similar; value array<float>: their similarities). Rows that meet no other are left out or
+    empty. Raises TrainError where the weighting needs strengths above 0.
     """
     spark = entries.sparkSession
-    rows = lists(_weighted(entries, settings.weighting), "row", "column", "weight").persist()
+    rows = lists(_weighted(entries, entries, settings.weighting), "row", "column", "weight").persist()
+    asked = rows
+    if queries is not None:
+        asked = lists(_weighted(queries, entries, settings.weighting), "row", "column", "weight")
     try:
         bytes_needed = 8 * (rows.agg(F.sum(F.size("index"))).collect()[0][0] or 0)
         n_candidates = 1 + bytes_needed // BLOCK_BYTES
         # Queries come in smaller blocks: tasks for all cores, and little beside the candidates of each.
         n_queries = max(int(spark.conf.get("spark.sql.shuffle.partitions") or 1), 4 * n_candidates)
-        queries = _blocks(rows, "query", n_queries).persist()
+        of_queries = _blocks(asked, "query", n_queries).persist()
         candidates = _blocks(rows, "candidate", n_candidates).persist()
-        found = queries.crossJoin(candidates).mapInArrow(_searcher(settings), _FOUND)
-        _merge(found, settings.neighbors).write.mode("overwrite").parquet(f"{scratch}/neighbors")
-        queries.unpersist()
+        best = _merge(of_queries.crossJoin(candidates).mapInArrow(_searcher(settings), _FOUND), settings.neighbors)
+        if scratch is None:
+            best = best.localCheckpoint()
+        else:
+            best.write.mode("overwrite").parquet(f"{scratch}/neighbors")
+            best = spark.read.parquet(f"{scratch}/neighbors")
+        of_queries.unpersist()
         candidates.unpersist()
     finally:
         rows.unpersist()
-    return spark.read.parquet(f"{scratch}/neighbors")
+    return best
 
 
 def _votes(entries: DataFrame, key: str, neighbors: DataFrame, normalization: float) -> DataFrame:
@@ -118,18 +144,18 @@ def _size(ids: DataFrame, key: str) -> int:
     return size
 
 
-def _weighted(entries: DataFrame, weighting: str) -> DataFrame:
-    """(row, column, weight): less for a column that many rows share, and in a long row."""
+def _weighted(entries: DataFrame, matrix: DataFrame, weighting: str) -> DataFrame:
+    """(row, column, weight) of entries: less for a column that many rows of the matrix share, and in a long row."""
     if weighting == "none":
         return entries.withColumnRenamed("strength", "weight")
-    totals = entries.agg(F.countDistinct("row"), F.sum("strength"), F.min("strength"))
+    totals = matrix.agg(F.countDistinct("row"), F.sum("strength"), F.min("strength"))
     n_rows, total, least = totals.collect()[0]
     if least is not None and least <= 0:
         raise TrainError(
             f"knn: weighting {weighting} is for strengths above 0, but one is {least:g}. Set model.weighting "
             "to none, or prepare with feedback.kind implicit."
         )
-    columns = entries.groupBy("column").agg(F.log((1.0 + (n_rows or 0)) / (1.0 + F.count("*"))).alias("idf"))
+    columns = matrix.groupBy("column").agg(F.log((1.0 + (n_rows or 0)) / (1.0 + F.count("*"))).alias("idf"))
     strength = F.col("strength")
     if weighting == "tfidf":
         weighed, part = entries, F.sqrt(strength)

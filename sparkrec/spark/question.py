@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from sparkrec.spark.buckets import buckets
 from sparkrec.spark.catalogue import catalogue_of
 from sparkrec.spark.judging import ALL, BEFORE, RECOMMENDED, RELEVANT, SEGMENT, Judge, Wanted
 from sparkrec.spark.session import small_rows
-from sparkrec.spark.sources import require_columns
+from sparkrec.spark.sources import column, require_columns
 from sparkrec.spark.totals import SCHEMA, Found, together
 
 OF_ITEMS = ("coverage", "entropy", "gini", "personalisation")
@@ -27,6 +28,27 @@ _OF_BEFORE = ("miscalibration", LIFT)
 _OF_RATINGS = ("log_loss", "rmse", "mae")
 _AT_CUTOFF = (*AT_CUTOFF, *(CORRECTED + name for name in AT_CUTOFF), *OF_LISTS, LIFT, *OF_ITEMS)
 _WHOLE = (*WHOLE, *OF_SCORES)
+_OURS = frozenset(
+    (
+        *(
+            "user",
+            "item",
+            "rank",
+            "score",
+            "n",
+            "metric",
+            "k",
+            "segment",
+            "value",
+            "standard_error",
+            "low",
+            "high",
+            "users",
+        ),
+        *("difference", "p_value", "adjusted_p", "better", "worse", "sign_p"),
+    )
+)
+"""Columns of recommendations, and of what `evaluate`, `compare` and `user_metrics` return."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +66,17 @@ class Question:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        known = (*_AT_CUTOFF, *_WHOLE)
-        if unknown := [name for name in self.metrics if name not in known]:
-            raise EvaluateError(f"metrics: found {', '.join(map(repr, unknown))}, expected any of {', '.join(known)}")
+        check_names(self.metrics)
         if wrong := [each for each in self.k if isinstance(each, bool) or not isinstance(each, int) or each < 1]:
             raise EvaluateError(f"k: found {wrong[0]!r}, expected whole numbers from 1")
         if not self.wanted and not self.of_items:
             raise EvaluateError("nothing to measure: found no metric with a cutoff in `metrics` and `k`")
         require_columns(self.recommendations, ["user", "item", *([self.by] if self.by else [])], "recommendations")
+        if self.by is not None and self.by.lower() in {*_OURS, *(metric.title for metric in self.wanted)}:
+            raise EvaluateError(
+                f"by: found the column {self.by!r}, a name that rows of the input or of the result have for something "
+                "else. Rename the column."
+            )
         require_columns(self.relevant, ["user", "item"], "relevant")
         if self.order not in ("list", *self.recommendations.columns):
             raise EvaluateError(
@@ -84,7 +109,7 @@ class Question:
         """A pass over one column, where there are runs: each is measured on all users."""
         if self.by is None:
             return (None,)
-        rows = self.recommendations.select(F.col(self.by).cast("string")).distinct().collect()
+        rows = self.recommendations.select(column(self.by).cast("string")).distinct().collect()
         return tuple(sorted((row[0] for row in rows), key=lambda run: run or ""))
 
     @cached_property
@@ -100,7 +125,7 @@ class Question:
 
     def rows(self, segments: DataFrame | None) -> DataFrame:
         """All tables in buckets, those of a user in one task, bucket after bucket."""
-        label = F.col(self.by).cast("string") if self.by else None
+        label = column(self.by).cast("string") if self.by else None
         order = None if self.order == "list" else F.col(self.order)
         gain, beaten, segment = (
             F.col(name) if name in self.relevant.columns else None for name in ("relevance", "beaten", "segment")
@@ -153,30 +178,46 @@ class Question:
         if self.items is not None:
             require_columns(self.items, ["item"], "items")
             self._same_type("items", self.items, "item")
-        columns = [] if self.items is None else self.items.columns
-        needs = {
-            "before, the rows (user, item) that came before": (self.before is not None, _OF_BEFORE),
-            "before, or items with a column popularity": (
-                self.before is not None or "popularity" in columns,
-                _OF_POPULARITY,
-            ),
-            "items or before, for the catalogue": (self.items is not None or self.before is not None, OF_ITEMS),
-            "items with a column vector": ("vector" in columns, ("diversity",)),
-            "items with a column categories": (
-                "categories" in columns,
-                ("category_diversity", "miscalibration"),
-            ),
-            "sampled_from, the size of the catalogue": (
-                self.sampled_from is not None,
-                tuple(name for name in self.metrics if name.startswith(CORRECTED)),
-            ),
-            "recommendations with a score": (self.order == "score", _OF_RATINGS),
-            "relevant with a relevance": ("relevance" in self.relevant.columns, ("rmse", "mae")),
+        columns = () if self.items is None else self.items.columns
+        known = {
+            "before": self.before is not None,
+            "popularity": self.before is not None or "popularity" in columns,
+            "catalogue": self.items is not None or self.before is not None,
+            "vector": "vector" in columns,
+            "categories": "categories" in columns,
+            "sampled_from": self.sampled_from is not None,
+            "score": self.order == "score",
+            "relevance": "relevance" in self.relevant.columns,
         }
-        for what, (there, metrics) in needs.items():
-            if not there and (lacking := [name for name in self.metrics if name in metrics]):
-                raise EvaluateError(f"metrics: found {', '.join(lacking)}, which take {what}: expected it, too")
+        check_needs(self.metrics, {name for name, there in known.items() if there})
 
+
+def check_names(metrics: Sequence[str]) -> None:
+    """Raise EvaluateError where a metric does not exist."""
+    known = (*_AT_CUTOFF, *_WHOLE)
+    if unknown := [name for name in metrics if name not in known]:
+        raise EvaluateError(f"metrics: found {', '.join(map(repr, unknown))}, expected any of {', '.join(known)}")
+
+
+def check_needs(metrics: Sequence[str], known: Set[str]) -> None:
+    """Raise EvaluateError where a metric is made from what is not among `known`, keys of `_NEEDS`."""
+    for what, (title, names) in _NEEDS.items():
+        lacking = [name for name in metrics if name in names or (what == "sampled_from" and name.startswith(CORRECTED))]
+        if lacking and what not in known:
+            raise EvaluateError(f"metrics: found {', '.join(lacking)}, which take {title}: expected it, too")
+
+
+_NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "before": ("before, the rows (user, item) that came before", _OF_BEFORE),
+    "popularity": ("before, or items with a column popularity", _OF_POPULARITY),
+    "catalogue": ("items or before, for the catalogue", OF_ITEMS),
+    "vector": ("items with a column vector", ("diversity",)),
+    "categories": ("items with a column categories", ("category_diversity", "miscalibration")),
+    "sampled_from": ("sampled_from, the size of the catalogue", ()),
+    "score": ("recommendations with a score", _OF_RATINGS),
+    "relevance": ("relevant with a relevance", ("rmse", "mae")),
+}
+"""What metrics are made from, beside lists and what is relevant."""
 
 PROBLEMS = {
     "nobody": "found {n:,} rows whose user or item is null, expected none. Drop those rows.",

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from sparkrec.spark.blocks import pack, unpack
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.evaluation import METRICS, measured, user_values
 from sparkrec.spark.model import Model
-from sparkrec.spark.question import Question
+from sparkrec.spark.question import Question, check_names, check_needs
 from sparkrec.spark.retrieval import rank, score_lists
 from sparkrec.spark.segments import label
 
@@ -33,6 +33,30 @@ _EXAMPLE = 10
 _CELLS = 4 << 20
 """Scores of candidates in one matrix."""
 Found: TypeAlias = tuple[Any, ...]
+
+
+class Unrankable(NamedTuple):
+    """Held-out pairs of user and item that are misses whatever the model says."""
+
+    pairs: int
+    """All that are held out."""
+    no_list: int
+    """Of users for whom the model has no list."""
+    unknown: int
+    """Of items that it does not have."""
+    seen: int
+    """Of items that the user had before, which full ranking leaves out."""
+
+
+class Judged(NamedTuple):
+    """What a model's rankings are worth."""
+
+    rows: list[Found]
+    """As of `evaluation.measured`."""
+    lists: dict[int, list[int]]
+    """Of a few users."""
+    unrankable: Unrankable | None
+    """None: under full ranking without AUC."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +79,17 @@ class Rankings:
         return isinstance(self.protocol, FullRanking)
 
 
+def check_metrics(protocol: Protocol, metrics: Sequence[str]) -> None:
+    """Raise EvaluateError for a metric that does not exist, or that `judged_rankings` cannot have by this protocol."""
+    check_names(metrics)
+    known = {"popularity", "catalogue"}
+    if not isinstance(protocol, FullRanking):
+        known.add("score")
+    if isinstance(protocol, SampledNegatives):
+        known.add("sampled_from")
+    check_needs(metrics, known)
+
+
 def judged_rankings(
     model: Model,
     dataset: Dataset,
@@ -63,12 +98,12 @@ def judged_rankings(
     seen: DataFrame | None,
     segments: int,
     asked: Rankings,
-) -> tuple[list[Found], dict[int, list[int]]]:
-    """Rows of `evaluation.measured`, and lists of a few users.
+) -> Judged:
+    """Lists of the users with held-out rows, measured.
 
     truth    (user, item, user_group, item_group) held-out rows
     targets  (user, item, score) of them, where the AUC of full ranking is asked for
-    seen     (user, item) what full ranking excludes; None: nothing
+    seen     (user, item) what users had before; None: nothing
     """
     metrics, protocol, sampled_from = [*asked.metrics, *(["auc"] if asked.auc else [])], asked.protocol, None
     relevant = truth.select("user", "item", label(segments, "item").alias("segment"))
@@ -77,8 +112,9 @@ def judged_rankings(
         if targets is not None:
             below = F.lit(float("-inf")).cast("float")
             targets = targets.select("user", "item", F.coalesce("score", below).alias("score"))
+        exclude = seen if protocol.exclude_seen else None
         lists = rank(
-            model, max(asked.cutoffs), truth.select("user").distinct(), exclude=seen, targets=targets
+            model, max(asked.cutoffs), truth.select("user").distinct(), exclude=exclude, targets=targets
         ).persist()
         if targets is not None:
             relevant = relevant.join(_beaten(lists, targets), ["user", "item"], "left").fillna(0.5, ["beaten"])
@@ -107,13 +143,27 @@ def judged_rankings(
         if asked.users_to is not None:
             each = user_values(question).withColumnRenamed("n", "user").drop("by")
             each.write.mode("overwrite").parquet(asked.users_to)
+        unrankable = _unrankable(model, truth, lists) if asked.auc or not asked.full else None
         shown: dict[int, list[int]] = {}
         if asked.full and asked.examples:  # which users: by their ids alone
             few = lists.orderBy(F.xxhash64("user")).limit(asked.examples)
             shown = dict(few.select("user", F.slice("items", 1, _EXAMPLE)).collect())
-        return found, shown
+        return Judged(found, shown, unrankable)
     finally:
         lists.unpersist()
+
+
+def _unrankable(model: Model, truth: DataFrame, lists: DataFrame) -> Unrankable:
+    pairs = truth.select("user", "item").distinct()
+    if "known" in lists.columns:
+        sums = [F.coalesce(F.sum(each), F.lit(0)) for each in (F.size("greater"), F.col("known"), F.col("rankable"))]
+        (n, (listed, known, rankable)) = pairs.count(), lists.agg(*sums).collect()[0]
+        return Unrankable(n, n - listed, listed - known, known - rankable)
+    for side, rows in (("user", lists), ("item", model.items)):
+        pairs = pairs.join(rows.select(side, F.lit(True).alias(f"has_{side}")), side, "left")
+    no_list, unknown = F.col("has_user").isNull(), F.col("has_item").isNull()
+    n, strangers, others = pairs.agg(F.count("*"), F.count_if(no_list), F.count_if(~no_list & unknown)).collect()[0]
+    return Unrankable(n, strangers, others, 0)
 
 
 def _or_unranked(score: Column) -> Column:
@@ -150,7 +200,8 @@ def _candidates(dataset: Dataset, truth: DataFrame, protocol: GivenCandidates | 
     if isinstance(protocol, GivenCandidates):
         assert dataset.candidates is not None
         return held_out.unionByName(dataset.candidates.select("user", "item").join(users, "user", "left_semi"))
-    splits = [each.select("user", "item") for each in (dataset.train, dataset.validation, dataset.test)]
+    others = (dataset.train, dataset.validation, dataset.test) if protocol.exclude_seen else ()
+    splits = [each.select("user", "item") for each in others]
     known = reduce(DataFrame.unionByName, splits, held_out).join(users, "user", "left_semi")
     known = known.groupBy("user").agg(F.array_sort(F.collect_set("item")).alias("known"))
     catalogue = pack(dataset.items.coalesce(1), "item", {}, max_rows=1 << 31, max_bytes=1 << 31)

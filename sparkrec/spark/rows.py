@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from sparkrec import storage
@@ -28,6 +28,15 @@ def read_dense(folder: str, key: str) -> tuple[I64, F32]:
     table = pa.concat_tables(storage.read_parquet(folder, [key, "value"]))
     order = np.argsort(table[key].to_numpy())
     return table[key].to_numpy()[order], matrix(table["value"].combine_chunks())[order]
+
+
+def as_vector(row: Row, size: int) -> F32:
+    """(size,) of a model row, dense or sparse."""
+    if row["index"] is None:
+        return np.array(row["value"], np.float32)
+    vector = np.zeros(size, np.float32)
+    vector[row["index"]] = row["value"]
+    return vector
 
 
 def dense(rows: DataFrame, key: str, *values: Column | float) -> DataFrame:

@@ -126,8 +126,8 @@ class Ranking(Question):
     """The k best items that are not excluded; and, for each target, how many others score above it or the same.
 
     `items` and `scores` are the list, best first; `candidates` is the number of items that are neither excluded nor
-    targets, of which `greater` and `equal` count those that beat and tie each target. A target_score of -inf or NaN is
-    one that everything beats.
+    targets, of which `greater` and `equal` count those that beat and tie each target. `known` targets are among the
+    items, and `rankable` of them not excluded. A target_score of -inf or NaN is one that everything beats.
     """
 
     k: int
@@ -139,11 +139,14 @@ class Ranking(Question):
         "item": np.int64,
         "score": np.float32,
         "candidates": np.int64,
+        "known": np.int64,
+        "rankable": np.int64,
         "greater": np.int64,
         "equal": np.int64,
     }
     answers: ClassVar[str] = (
-        "user long, items array<long>, scores array<float>, candidates long, greater array<long>, equal array<long>"
+        "user long, items array<long>, scores array<float>, candidates long, known long, rankable long, "
+        "greater array<long>, equal array<long>"
     )
 
     @property
@@ -153,7 +156,8 @@ class Ranking(Question):
     def ask(self, users: Users, items: Items, cells: int) -> Partial:
         target, target_score = users.block.arrays["target"], users.block.arrays["target_score"].values
         exclude, _ = items.locate(users.block.arrays["exclude"])
-        others = _union(exclude, items.locate(target)[0], len(items)) if len(target.values) else exclude
+        here = items.locate(target)[0]
+        others = _union(exclude, here, len(items)) if len(target.values) else exclude
         best = kernel.TopK(len(users), len(items), self.k, exclude.lists)
         candidates = len(items) - others.lengths
         greater, equal = np.zeros(len(target.values), np.int64), np.zeros(len(target.values), np.int64)
@@ -176,6 +180,8 @@ class Ranking(Question):
             "item": np.where(place >= 0, items.ids[place], -1),
             "score": score,
             "candidates": candidates,
+            "known": here.lengths,
+            "rankable": others.lengths - exclude.lengths,
             "greater": greater,
             "equal": equal,
         }
@@ -189,7 +195,7 @@ class Ranking(Question):
             b["score"].reshape(shape),
             self.k,
         )
-        counts = {name: a[name] + b[name] for name in ("candidates", "greater", "equal")}
+        counts = {name: a[name] + b[name] for name in ("candidates", "known", "rankable", "greater", "equal")}
         return {**a, **counts, "item": item, "score": score}
 
     def answer(self, whole: Partial) -> pa.RecordBatch:
@@ -202,6 +208,8 @@ class Ranking(Question):
                 "items": Ragged.of_lengths(length, item[there]).arrow(),
                 "scores": Ragged.of_lengths(length, whole["score"].reshape(-1, self.k)[there]).arrow(),
                 "candidates": whole["candidates"],
+                "known": whole["known"],
+                "rankable": whole["rankable"],
                 "greater": Ragged(whole["target_start"], whole["greater"]).arrow(),
                 "equal": Ragged(whole["target_start"], whole["equal"]).arrow(),
             }

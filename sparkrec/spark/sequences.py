@@ -84,7 +84,7 @@ def bind(model: Model, asking: DataFrame) -> Model:
     """The model for users who ask after these histories: a vector of each of them, and of each item.
 
     asking  (user, items array<long>); items that the model does not know are passed over, and users without others have
-            no row
+            no row. A user whom the model does not know is known by the history alone
     """
     if model.by_last_event:
         return replace(model, users=last_events(asking.select("user"), asking, model.size))
@@ -92,7 +92,9 @@ def bind(model: Model, asking: DataFrame) -> Model:
     head = cast(SequenceHead, model.head)
     assert model.folder is not None
     folder, schema = f"{model.folder}/items", "user long, value array<float>"
-    shown = numbered(asking, items).join(model.users.select("user", "value"), "user").select("user", "value", "items")
+    nobody = F.array_repeat(F.lit(0.0).cast("float"), model.size)
+    own = numbered(asking, items).join(model.users.select("user", "value"), "user", "left")
+    shown = own.select("user", F.coalesce("value", nobody).alias("value"), "items")
 
     def states(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = _item_rows(folder)

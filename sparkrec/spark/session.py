@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import delta
 import pyspark
@@ -18,6 +18,8 @@ from sparkrec.errors import EnvironmentMismatch
 DELTA_FOR_SPARK = {"4.2": "4.4.0"}
 """Pairs of Spark and Delta that this version was tested with."""
 
+_LOOPBACK = "127.0.0.1"
+"""Where a local session listens, its web page included: nobody else has a part in it."""
 _ARROW = "spark.sql.execution.arrow"
 _EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 
@@ -90,10 +92,25 @@ def _new_session(settings: SparkSettings) -> SparkSession:
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
     }
+    if local := settings.master.startswith("local"):
+        defaults |= {"spark.driver.bindAddress": _LOOPBACK, "spark.driver.host": _LOOPBACK}
     builder = SparkSession.builder.appName("sparkrec")
     for key, value in (defaults | settings.conf).items():
         builder = builder.config(key, value)
-    return builder.getOrCreate()
+    with _environment("SPARK_LOCAL_IP", _LOOPBACK) if local else nullcontext():
+        return builder.getOrCreate()
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """A variable that the JVM inherits, unless it is set already; of the moment."""
+    already = name in os.environ
+    os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        if not already:
+            del os.environ[name]
 
 
 def _delta_package_version() -> str:

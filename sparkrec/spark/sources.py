@@ -76,9 +76,26 @@ def _load(reader: DataFrameReader, source: SourceSettings) -> DataFrame:
     return frame
 
 
+def quoted(name: str) -> str:
+    """A name as Spark's SQL and schemas take it, whatever characters it has."""
+    return "`" + name.replace("`", "``") + "`"
+
+
 def column(name: str) -> Column:
     """A column by its exact name, dots and all."""
-    return F.col("`" + name.replace("`", "``") + "`")
+    return F.col(quoted(name))
+
+
+def numbers(frame: DataFrame, name: str) -> Column:
+    """A column of numbers, as float. Raises InputError, with some of its values, where it has another type."""
+    kind = frame.schema[name].dataType
+    if not isinstance(kind, T.NumericType | T.BooleanType):
+        some = frame.select(column(name).cast("string")).dropna().distinct().limit(3).collect()
+        raise InputError(
+            f"column {name!r} is {kind.simpleString()}, such as {', '.join(repr(row[0]) for row in some) or 'null'}: "
+            "expected numbers. Cast it, as by try_cast after replacing a decimal comma."
+        )
+    return column(name).cast("float")
 
 
 def require_columns(frame: DataFrame, wanted: list[str], label: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
@@ -11,13 +11,12 @@ from pyspark.sql import functions as F
 from sparkrec.config import RecommendSettings, instant
 from sparkrec.errors import InputError
 from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.features import column, encode, load
+from sparkrec.spark.features import encode, load
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import bind, check_codes, field_head, in_context, known_users
-from sparkrec.spark.sequences import bind as bind_histories
-from sparkrec.spark.sequences import histories, sees_histories
-from sparkrec.spark.sources import read_source
+from sparkrec.spark.serving import Served, serve
+from sparkrec.spark.sources import column, read_source
 
 
 @dataclass(frozen=True)
@@ -27,25 +26,24 @@ class Asking:
     settings: RecommendSettings
     dataset: Dataset
     users: DataFrame
-    """(user, user_id)"""
+    """(user, user_id), of the dataset or not"""
     events: DataFrame
-    """(user, item, timestamp) what users did."""
+    """(user, item, value, confidence, timestamp) what users did."""
 
-    def model(self, lake: Lake, run: Run) -> Model:
-        """A trained model, with a row for each of the users: of one that sees the context, for this one."""
-        model = Model.load(lake, run)
-        cut = self.dataset.sequence_settings
-        if sees_histories(model) and cut is not None:
-            asking = histories(self.events, cut).join(self.users.select("user"), "user", "left_semi")
-            return bind_histories(model, asking)
+    def model(self, lake: Lake, run: Run) -> Served:
+        """A trained model, with a row for each of the users that it can answer: of one that sees the context, for this
+        one."""
+        model, include_validation = Model.load(lake, run), bool(run.settings["include_validation"])
+        anew = self.users if self.settings.fresh else None
+        served = serve(model, self.dataset, self.users, self.events, include_validation=include_validation, anew=anew)
         head = field_head(model)
         if head is None:
-            return model
+            return served
         check_codes(model, self.dataset)
-        queries = known_users(self.dataset).join(self.users.select("user"), "user", "left_semi")
+        queries = known_users(self.dataset).join(served.users.select("user"), "user", "left_semi")
         if head.layout.context:
             queries = in_context(queries, self._context(lake))
-        return bind(model, queries)
+        return replace(served, model=bind(model, queries))
 
     def _context(self, lake: Lake) -> DataFrame:
         """(user, rows, weights) of contexts. Raises InputError where one is missing, or a user has two."""

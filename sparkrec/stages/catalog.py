@@ -9,23 +9,30 @@ from typing import Any
 from sparkrec import config
 from sparkrec.spark.lake import Lake
 from sparkrec.stages import evaluate, ingest, pipeline, prepare, recommend, train, tune
+from sparkrec.stages.planned import Planned
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its settings, what it does, and what it would read."""
+    """One stage: its settings, what they alone tell to be wrong, what it would do, and doing it."""
 
     settings: type[config.StageSettings]
+    check: Callable[[Any], None]
+    """Needs no session."""
+    plan: Callable[[Any, Lake], Planned | pipeline.PlannedPipeline]
     run: Callable[[Any, Lake], Any]
-    inputs: Callable[[Any, Lake], dict[str, Any]]
+
+
+def _nothing_more(settings: config.StageSettings) -> None:
+    """What can be told is told by the validation."""
 
 
 STAGES = {
-    "ingest": Stage(config.IngestSettings, ingest.ingest, ingest.inputs),
-    "prepare": Stage(config.PrepareSettings, prepare.prepare, prepare.inputs),
-    "train": Stage(config.TrainSettings, train.train, train.inputs),
-    "tune": Stage(config.TuneSettings, tune.tune, tune.inputs),
-    "evaluate": Stage(config.EvaluateSettings, evaluate.evaluate, evaluate.inputs),
-    "recommend": Stage(config.RecommendSettings, recommend.recommend, recommend.inputs),
-    "run": Stage(config.PipelineSettings, pipeline.run, pipeline.inputs),
+    "ingest": Stage(config.IngestSettings, _nothing_more, ingest.plan, ingest.ingest),
+    "prepare": Stage(config.PrepareSettings, _nothing_more, prepare.plan, prepare.prepare),
+    "train": Stage(config.TrainSettings, train.check, train.plan, train.train),
+    "tune": Stage(config.TuneSettings, tune.check, tune.plan, tune.tune),
+    "evaluate": Stage(config.EvaluateSettings, evaluate.check, evaluate.plan, evaluate.evaluate),
+    "recommend": Stage(config.RecommendSettings, _nothing_more, recommend.plan, recommend.recommend),
+    "run": Stage(config.PipelineSettings, pipeline.check, pipeline.plan, pipeline.run),
 }

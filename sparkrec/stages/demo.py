@@ -11,11 +11,13 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table
 
+from sparkrec import storage
 from sparkrec.config import PipelineSettings
 from sparkrec.configfile import override, read_yaml, validate
 from sparkrec.spark.lake import Lake
 from sparkrec.spark.session import open_session
 from sparkrec.stages.pipeline import PipelineResult, run
+from sparkrec.stages.report import report
 from sparkrec.synthetic import write_log
 
 CONFIG = "conf/pipeline/demo.yaml"
@@ -23,11 +25,11 @@ SHOWN = ("hit_rate@10", "ndcg@10", "mrr@10", "auc", "coverage@10")
 
 
 def demo(folder: str) -> None:
-    """Write a log into `folder`, run conf/pipeline/demo.yaml on it, print what came out."""
+    """Write a log into `folder`, run conf/pipeline/demo.yaml on it, print what came out, make a page of it."""
     started = time.perf_counter()
     root = Path(folder).resolve()
     events, items = write_log(root)
-    paths = [f"lake={root / 'lake'}", f"ingest.0.source.path={events}"]
+    paths = [f"lake={root / 'lake'}", f"ingest.0.source.path={events}", f"evaluate.0.titles.source.path={items}"]
     console = Console()
     config = read_yaml(CONFIG)
     config["train"] = [entry for entry in config["train"] if _can_train(entry["model"], console)]
@@ -36,6 +38,7 @@ def demo(folder: str) -> None:
     result = run(settings, lake)
     console.print(_rows_table(result), _metrics_table(result))
     _print_recommendations(console, lake, result, items)
+    _write_report(console, settings.lake, result, root / "report.html")
     console.print(f"Done in {time.perf_counter() - started:.0f} s. The lake is {settings.lake}.")
 
 
@@ -87,6 +90,14 @@ def _print_recommendations(console: Console, lake: Lake, result: PipelineResult,
     for row in rows.where(F.col("user_id") == user).join(names, "item_id").orderBy("rank").collect():
         console.print(f"  {row['rank']:2}  {row['name']}  ({row['score']:.3f})")
     rows.unpersist()
+
+
+def _write_report(console: Console, lake: str, result: PipelineResult, page: Path) -> None:
+    if not (find_spec("matplotlib") and find_spec("jinja2")):
+        console.print("Without matplotlib and jinja2 there is no page of the evaluations: pip install sparkrec[plot]")
+        return
+    storage.write(str(page), report(lake, [evaluation.reference for evaluation in result.evaluations]).encode())
+    console.print(f"The evaluations side by side, for a browser: {page}", soft_wrap=True)
 
 
 def _facts(run: Any) -> dict[str, Any]:

@@ -13,50 +13,74 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec import storage, tables
-from sparkrec.config import EvaluateSettings, GivenCandidates
-from sparkrec.errors import EvaluateError
+from sparkrec.config import EvaluateSettings, ItemTitles, model_settings
 from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.digests import content_digest
 from sparkrec.spark.explain import importance
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.measuring import metrics_of, overall
 from sparkrec.spark.model import Model
-from sparkrec.spark.ranking import Rankings
+from sparkrec.spark.ranking import Rankings, Unrankable, check_metrics
+from sparkrec.spark.sources import read_source, require_columns
+from sparkrec.stages.checks import check_measurement, prepared_as
+from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import stage
 
 log = logging.getLogger(__name__)
 
+_LISTS = ("had", "recommended", "held_out")
+"""Of an example."""
 _SHOWN = 10
 """Items of a user in an example."""
 
 
+def check(settings: EvaluateSettings) -> None:
+    """What the settings alone tell. Raises EvaluateError for a metric that the protocol cannot have."""
+    if settings.protocol is not None:
+        check_metrics(settings.protocol, settings.metrics)
+
+
 def inputs(settings: EvaluateSettings, lake: Lake) -> dict[str, Any]:
-    """The model and its dataset, pinned."""
+    """The model and its dataset, pinned, and a digest of the titles."""
+    check(settings)
     run = lake.finished_run("train", settings.model)
-    return {"model": run.reference, "dataset": run.inputs["dataset"]}
+    dataset = run.inputs["dataset"]
+    model = model_settings(run.settings["model"])
+    with_validation = bool(run.settings["include_validation"])
+    check_measurement(settings, model, with_validation, prepared_as(lake, dataset), run.reference, dataset)
+    pinned = {"model": run.reference, "dataset": run.inputs["dataset"]}
+    if settings.titles is not None:
+        pinned["titles"] = content_digest(_titles(settings.titles, lake))["digest"]
+    return pinned
+
+
+def open_run(settings: EvaluateSettings, lake: Lake) -> Run:
+    """The run of these settings."""
+    pinned = inputs(settings, lake)
+    return lake.open_run("evaluate", pinned["model"].partition("@")[0], settings, pinned)
+
+
+def plan(settings: EvaluateSettings, lake: Lake) -> Planned:
+    """What it would read and write."""
+    users = ["users"] if settings.keep_users and settings.protocol is not None else []
+    return Planned.of(open_run(settings, lake), lake, ["metrics.json", *users], [tables.METRICS.name])
 
 
 @stage("evaluate")
 def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
     """Every metric into the table `metrics` and a `metrics.json` beside the manifest; see `spark.measuring`.
 
-    Full ranking leaves out what the user has in train and, when the test split is measured, in validation. Raises
-    EvaluateError when the split is empty, the model was fitted to it, or the protocol lacks its candidates.
+    Full ranking leaves out what the user has in train and, when the test split is measured, in validation, unless
+    `exclude_seen` is false. Held-out items that cannot be ranked are `unrankable` in the manifest and metrics.json.
+    Raises EvaluateError when the split is empty, the model was fitted to it, or the protocol lacks its candidates.
     """
-    pinned = inputs(settings, lake)
+    run = open_run(settings, lake)
+    pinned = run.inputs
     trained = lake.finished_run("train", pinned["model"])
-    run = lake.open_run("evaluate", trained.name, settings, pinned)
     if run.finished:
         log.info("evaluation %s is there already", run.reference)
         return run
     dataset = Dataset.open(lake, pinned["dataset"])
-    if settings.split == "validation":
-        if trained.settings["include_validation"]:
-            raise EvaluateError(
-                f"model {trained.reference} was fitted to train and validation together: measured on validation it "
-                "would look better than it is. Use split test, or train with include_validation: false."
-            )
-        if isinstance(settings.protocol, GivenCandidates):
-            raise EvaluateError("candidates come with test rows only. Use split test, or protocol full or sampled.")
     model, truth = Model.load(lake, trained), dataset.test if settings.split == "test" else dataset.validation
     seen = dataset.observed(include_validation=settings.split == "test")
     rankings = None
@@ -69,12 +93,13 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
             users_to=f"{run.path}/users" if settings.keep_users else None,
             examples=settings.examples,
         )
-    found, calibrated, lists = metrics_of(
+    found, calibrated, lists, unrankable = metrics_of(
         model,
         dataset,
         truth,
         seen,
         rankings,
+        include_validation=bool(trained.settings["include_validation"]),
         segments=settings.segments,
         ratings=settings.ratings,
         clip=settings.clip,
@@ -107,12 +132,32 @@ def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
             storage.write(f"{run.path}/calibration.png", _plot(calibrated))
     if lists:
         report["examples"] = _examples(lists, dataset, seen, truth)
+        if settings.titles is not None:
+            named = {item for each in report["examples"] for key in _LISTS for item in each[key]}
+            titles = _titles(settings.titles, lake).where(F.col("item_id").isin([*named]))
+            report["titles"] = dict(titles.groupBy("item_id").agg(F.min("title")).collect())
+    if unrankable is not None:
+        report["unrankable"] = unrankable._asdict()
+        _tell(unrankable)
     if settings.importance:
         report["importance"] = importance(model, dataset, truth)
     storage.write_json(f"{run.path}/metrics.json", {**about, **report})
-    run = run.publish(metrics=overall(found), users=report["segments"]["all"]["users"])
+    facts = {name: report[name] for name in ("unrankable",) if name in report}
+    run = run.publish(metrics=overall(found), users=report["segments"]["all"]["users"], **facts)
     log.info("%s on %s: %s", trained.reference, settings.split, overall(found))
     return run
+
+
+def _tell(unrankable: Unrankable) -> None:
+    pairs, no_list, unknown, seen = unrankable
+    reasons = {
+        f"{no_list:,} of users for whom the model has no list": no_list,
+        f"{unknown:,} that it does not know": unknown,
+        f"{seen:,} that the user had before (protocol.exclude_seen: false ranks them)": seen,
+    }
+    if misses := sum(reasons.values()):
+        told = ", ".join(reason for reason, n in reasons.items() if n)
+        log.warning("%s of %s held-out items cannot be ranked and are misses: %s", f"{misses:,}", f"{pairs:,}", told)
 
 
 def _examples(lists: dict[int, list[int]], dataset: Dataset, seen: DataFrame, truth: DataFrame) -> list[dict[str, Any]]:
@@ -139,6 +184,14 @@ def _examples(lists: dict[int, list[int]], dataset: Dataset, seen: DataFrame, tr
     ]
 
 
+def _titles(settings: ItemTitles, lake: Lake) -> DataFrame:
+    """(item_id, title), both text and neither null."""
+    source = read_source(lake.spark, settings.source)
+    require_columns(source, [settings.id, settings.title], settings.source.path)
+    pairs = [source[settings.id].cast("string").alias("item_id"), source[settings.title].cast("string").alias("title")]
+    return source.select(*pairs).dropna()
+
+
 def _plot(calibrated: pa.Table) -> bytes:
     """Share of clicks over mean prediction, by bucket; on the diagonal, p means what it says."""
     from matplotlib.figure import Figure
@@ -158,4 +211,6 @@ def _title(settings: EvaluateSettings) -> str:
         return "none"
     protocol = settings.protocol.model_dump()
     kind = protocol.pop("kind")
+    if protocol.get("exclude_seen"):
+        del protocol["exclude_seen"]  # as ever
     return " ".join([kind, *(f"{key}={value}" for key, value in protocol.items())])

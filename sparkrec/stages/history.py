@@ -8,6 +8,8 @@ import os
 from importlib.util import find_spec
 from typing import Any
 
+from sparkrec.secrets import masked
+
 
 def files(history: list[dict[str, Any]]) -> dict[str, bytes]:
     """The log as JSON lines; with matplotlib (`pip install sparkrec[plot]`) a plot of it, too."""
@@ -28,7 +30,7 @@ def to_mlflow(name: str, settings: dict[str, Any], history: list[dict[str, Any]]
     if not told and mlflow.active_run() is None:
         return
     with mlflow.start_run(run_name=name, nested=mlflow.active_run() is not None):
-        mlflow.log_params(_flat(settings))
+        mlflow.log_params(_flat(masked(settings)))
         for entry in history:
             metrics = {key.replace("@", "_at_"): float(value) for key, value in entry.items() if key != "epoch"}
             mlflow.log_metrics(metrics, step=entry["epoch"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -14,12 +14,16 @@ from pyspark.sql import functions as F
 from sparkrec import tables
 from sparkrec.config import IngestSettings
 from sparkrec.errors import IngestError
-from sparkrec.spark.cleaning import clean
+from sparkrec.spark.cleaning import AMBIGUOUS, clean
 from sparkrec.spark.lake import Lake
 from sparkrec.spark.sources import MALFORMED, read_log
+from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import stage
 
 log = logging.getLogger(__name__)
+
+_READING = ("timestamp_format", "on_null_timestamp", "id_type", "max_abs_rating")
+"""Settings by which the same source becomes other rows."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +37,33 @@ class Batch:
     """Other rows by reason."""
     repeated: bool = False
     """The batch was there already and nothing was written."""
+    unlikely: dict[str, int] = field(default_factory=dict)
+    """Good rows whose time is `before_1990` or `in_the_future`, where there are any."""
 
     def report(self) -> dict[str, Any]:
         """For people."""
-        return {"batch": self.id, "rows": self.rows, "rejected": self.rejected, "repeated": self.repeated}
+        return {
+            "batch": self.id,
+            "rows": self.rows,
+            "rejected": self.rejected,
+            "repeated": self.repeated,
+            **({"unlikely_times": self.unlikely} if self.unlikely else {}),
+        }
 
 
 def inputs(settings: IngestSettings, lake: Lake) -> dict[str, Any]:
     """Version of the target before the batch."""
     known = lake.has_table(settings.table)
     return {"table": settings.table, "version": lake.table_version(settings.table) if known else None}
+
+
+def plan(settings: IngestSettings, lake: Lake) -> Planned:
+    """What it would read and write. A batch without an id has one once it is read."""
+    names = [settings.table, *(tables.named(each, settings.table) for each in (tables.REJECTED, tables.BATCHES))]
+    known = _known(lake, settings, settings.batch) if settings.batch else None
+    finished = None if settings.batch is None else known is not None and known["state"] == "closed"
+    batch = settings.batch or "made from its content"
+    return Planned(inputs(settings, lake), f"batch {batch}", [lake.path(name) for name in names], finished)
 
 
 @stage("ingest")
@@ -55,18 +76,21 @@ def ingest(settings: IngestSettings, lake: Lake) -> Batch:
     source = read_log(lake.spark, settings.source)
     rows = clean(source, settings).persist()
     try:
-        content, counts = _digest(rows, settings)
+        content, counts, unlikely = _digest(rows, settings)
         batch = settings.batch or content[:16]
         known = _known(lake, settings, batch)
         if known and known["content_hash"] != content:
+            same = known["content_hash"].partition(":")[0] == content.partition(":")[0]
+            how = f"read in another way ({', '.join(_READING)})" if same else "with other content"
             raise IngestError(
-                f"batch {batch!r} of table {settings.table!r} was ingested with other content on {known['at']}. "
-                "Give changed data a batch id of its own; rows that are in the table are never replaced."
+                f"batch {batch!r} of table {settings.table!r} was ingested {how} on {known['at']}. Give it a batch id "
+                "of its own, or another table; rows that are in the table are never replaced."
             )
         rejected = {reason: count for reason, count in counts.items() if reason}
         if known and known["state"] == "closed":
             log.info("batch %s is in table %s already: nothing to do", batch, settings.table)
-            return Batch(batch, known["rows"], rejected, repeated=True)
+            return Batch(batch, known["rows"], rejected, repeated=True, unlikely=unlikely)
+        _refuse_ambiguous(rows, counts, settings)
         _refuse_bad_batch(counts, settings)
         good = (
             rows.where("reason IS NULL")
@@ -84,11 +108,14 @@ def ingest(settings: IngestSettings, lake: Lake) -> Batch:
         settings.table,
         rejected or "none",
     )
-    return Batch(batch, counts.get(None, 0), rejected)
+    if unlikely:
+        log.warning("batch %s: unlikely times in column %r: %s", batch, settings.columns.timestamp, unlikely)
+    return Batch(batch, counts.get(None, 0), rejected, unlikely=unlikely)
 
 
-def _digest(rows: DataFrame, settings: IngestSettings) -> tuple[str, dict[str | None, int]]:
-    """A hash of the rows, whatever their order, and their number by reason."""
+def _digest(rows: DataFrame, settings: IngestSettings) -> tuple[str, dict[str | None, int], dict[str, int]]:
+    """What the rows are known by, whatever their order, and how they are read; their number by reason; good ones of an
+    unlikely time."""
     # Sums, not xor, under which equal rows cancel out; two of them, since one sum of 64 bits is easily made to collide.
     parts = (
         rows.groupBy("reason")
@@ -96,12 +123,30 @@ def _digest(rows: DataFrame, settings: IngestSettings) -> tuple[str, dict[str | 
             F.count("*").alias("n"),
             F.sum(F.col("digest").cast("decimal(38,0)")).alias("a"),
             F.sum(F.hash("digest").cast("decimal(38,0)")).alias("b"),
+            F.count_if(F.col("timestamp") < F.lit("1990-01-01").cast("timestamp")).alias("before_1990"),
+            F.count_if(F.col("timestamp") > F.current_timestamp()).alias("in_the_future"),
         )
         .collect()
     )
-    text = "\n".join(sorted(f"{part.reason} {part.n} {part.a} {part.b}" for part in parts))
-    text += str(settings.columns)
-    return hashlib.sha256(text.encode()).hexdigest(), {part.reason: part.n for part in parts}
+    text = "\n".join(sorted(f"{part.reason} {part.n} {part.a} {part.b}" for part in parts)) + str(settings.columns)
+    reading = str([getattr(settings, name) for name in _READING])
+    content = ":".join(hashlib.sha256(each.encode()).hexdigest() for each in (text, reading))
+    good = [part.asDict() for part in parts if part.reason is None]
+    unlikely = {name: part[name] for part in good for name in ("before_1990", "in_the_future") if part[name]}
+    return content, {part.reason: part.n for part in parts}, unlikely
+
+
+def _refuse_ambiguous(rows: DataFrame, counts: dict[str | None, int], settings: IngestSettings) -> None:
+    if not counts.get(AMBIGUOUS):
+        return
+    name = settings.columns.timestamp
+    assert name is not None
+    some = rows.where(F.col("reason") == AMBIGUOUS).select(F.get_json_object("row", f"$['{name}']")).limit(3).collect()
+    raise IngestError(
+        f"column {name!r} of {settings.source.path} holds texts of digits in {counts[AMBIGUOUS]:,} rows, such as "
+        f"{', '.join(repr(row[0]) for row in some)}: timestamp_format auto reads ISO 8601, and cannot tell seconds "
+        "from years. Set it to seconds, milliseconds or a pattern such as yyyyMMdd."
+    )
 
 
 def _known(lake: Lake, settings: IngestSettings, batch: str) -> Any:

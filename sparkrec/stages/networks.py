@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,18 +14,19 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec import storage
-from sparkrec.config import FieldNetworkSettings, SequenceNetworkSettings, SequenceSettings
+from sparkrec.config import FieldNetworkSettings, SequenceNetworkSettings
 from sparkrec.errors import ConfigError
-from sparkrec.fields import FieldCodes
 from sparkrec.kernels.arrays import F32, I64
-from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.features import load
+from sparkrec.spark.dataset import Dataset, check_sequences
+from sparkrec.spark.digests import content_digest
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import by_place
 from sparkrec.spark.rows import dense_vectors
 from sparkrec.spark.sequences import histories, numbered, sequences
 from sparkrec.spark.shards import Known, Ordered, write_shards
 from sparkrec.stages import history
+
+log = logging.getLogger(__name__)
 
 
 def fit_network(
@@ -40,8 +42,7 @@ def fit_network(
 
     start  folders of published models to start from, by kind
     """
-    if find_spec("torch") is None:
-        raise ConfigError(f"model {settings.kind} needs torch: install sparkrec[train], or sparkrec[horovod]")
+    check_packages(settings)
     from sparkrec.launch import launch
     from sparkrec.training.export import Trained
     from sparkrec.training.loop import Job, train
@@ -56,8 +57,9 @@ def fit_network(
     if isinstance(settings, FieldNetworkSettings) and dataset.layout is not None:
         known = Known(dataset.layout, by_place(dataset.features("item").toArrow(), items))
         codes = dataset.manifest["fields"]["digest"]
-        check_crosses(settings, load(dataset.folder))
-    cut = check_sequences(settings, dataset) if isinstance(settings, SequenceNetworkSettings) else None
+    cut = None
+    if isinstance(settings, SequenceNetworkSettings):
+        cut = check_sequences(settings, dataset.sequence_settings, dataset.reference)
     about = codes or (cut.model_dump_json() if cut else "")
     scratch = f"{scratch}/{_fingerprint(settings, observed, seed, about)}"
     of_group = max(training.shards.of_group or 0, training.processes)
@@ -75,7 +77,7 @@ def fit_network(
     train_on = ask_after = None
     if cut is not None:
         # what is prepared is of train alone
-        prepared = observed is dataset.train
+        prepared = observed is dataset.train and dataset.has_sequences_of_train
         train_on = numbered(dataset.sequences if prepared else sequences(observed, cut), items)
         asking = histories(observed, cut).join(dataset.validation.select("user").distinct(), "user", "left_semi")
         ask_after = numbered(asking.withColumn("place", F.lit(0)), items)
@@ -83,6 +85,8 @@ def fit_network(
     examples = shards(observed, "examples", train_on)
     job = Job(settings, examples, validation, f"{scratch}/checkpoints", seed, start or {})
     state = launch(train, job, training)
+    if left_out := state["users_without_negatives"]:
+        log.warning("%s users have every item, so that there is no negative to draw: they were left out", left_out)
     history.to_mlflow(f"{dataset.name}-{settings.kind}", settings.model_dump(mode="json"), state["history"])
     trained = Trained.of(settings, job.folder, state, job.shards, codes)
     rows = {side: f"{scratch}/{side}" for side in ("users", "items")}
@@ -100,40 +104,28 @@ def fit_network(
         size=len(stranger),
         user_layout="dense",
         item_layout="dense",
-        facts={"history": state["history"], "epoch": trained.epoch},
+        facts={
+            "history": state["history"],
+            "epoch": trained.epoch,
+            "users_without_negatives": state["users_without_negatives"],
+        },
         head=trained.head(),
         files=history.files(state["history"]),
         folder=scratch,
     )
 
 
-def check_sequences(settings: Any, dataset: Dataset) -> SequenceSettings:
-    """How a dataset was cut. Raises ConfigError where it has not the sequences that a model needs."""
-    found = dataset.cut_for(settings.kind)
-    if not (found.ordered or settings.shuffle):
+def check_packages(settings: Any) -> None:
+    """Raise ConfigError where what trains a network, or starts its processes, is not installed."""
+    if find_spec("torch") is None:
+        raise ConfigError(f"model {settings.kind} needs torch: install sparkrec[train], or sparkrec[horovod]")
+    training = settings.training
+    by_horovod = training.launcher == "horovod" or (training.launcher is None and training.processes > 1)
+    if by_horovod and find_spec("horovod") is None:
         raise ConfigError(
-            f"the sequences of dataset {dataset.reference} have no order (`ordered: false`): set model.shuffle to true"
+            "training.launcher horovod needs Horovod, which is not installed: `make setup` builds it where there is a "
+            "C++ compiler. Or set training.launcher to torch."
         )
-    if (settings.kind == "caser") != (found.targets is not None):
-        needs = "windows, as of `sequences: {length: 5, targets: 3}`" if settings.kind == "caser" else "whole histories"
-        has = "whole histories" if found.targets is None else f"windows with {found.targets} targets"
-        raise ConfigError(
-            f"model {settings.kind} is trained on {needs}; dataset {dataset.reference} has {has}. Prepare another one."
-        )
-    return found
-
-
-def check_crosses(settings: Any, codes: FieldCodes) -> None:
-    """Raise ConfigError where a cross is of a field that may have several values, or that the dataset has not."""
-    crossed = {name for cross in getattr(settings, "crosses", []) for name in cross}
-    several = {each.name for each in codes.fields if each.kind == "multi"}
-    plain = {each.name for each in codes.fields if each.kind == "numeric" and each.weighs}
-    for wrong, why in ((several, "have several values a row"), (plain, "are numbers: give them scale buckets")):
-        if found := sorted(crossed & wrong):
-            raise ConfigError(f"crosses: {', '.join(found)} {why}; expected fields of one category a row")
-    names = codes.layout.names
-    if unknown := sorted(crossed.difference(names)):
-        raise ConfigError(f"crosses: found no field {', '.join(unknown)} in the dataset, which has {', '.join(names)}")
 
 
 def _fingerprint(settings: Any, observed: DataFrame, seed: int, about: str) -> str:
@@ -141,13 +133,12 @@ def _fingerprint(settings: Any, observed: DataFrame, seed: int, about: str) -> s
 
     about  features or sequences that the examples come with
     """
-    how = {"processes", "threads", "launcher", "device", "checkpoint_every", "stall_seconds", "shards", "epochs"}
+    how = {"processes", "threads", "launcher", "device", "checkpoint_every", "stall_seconds", "shards"}
     same = settings.model_dump(mode="json", exclude={"training": how})
     more = [name for name in ("timestamp", "rows", "weights") if name in observed.columns]
     columns = ["user", "item", "value", "confidence", *(more if about else [])]
-    content = F.sum(F.xxhash64(*columns).cast("decimal(38,0)"))
-    counted = [str(each) for each in observed.agg(F.count("*"), content).collect()[0]]
-    return hashlib.sha256(json.dumps([same, seed, about, counted], sort_keys=True).encode()).hexdigest()[:16]
+    content = content_digest(observed, columns)
+    return hashlib.sha256(json.dumps([same, seed, about, content], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _write(path: str, key: str, ids: I64, rows: F32) -> None:

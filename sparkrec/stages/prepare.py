@@ -11,9 +11,10 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from sparkrec import tables
-from sparkrec.config import GivenSplit, PrepareSettings
+from sparkrec.config import GivenSplit, PrepareSettings, SideFeatures
 from sparkrec.errors import PrepareError
-from sparkrec.spark.features import column, encode, fit, joined, save, versions
+from sparkrec.spark.digests import content_digest
+from sparkrec.spark.features import columns_of, encode, fit, joined, save, versions
 from sparkrec.spark.ids import IdTable, assign
 from sparkrec.spark.interactions import (
     PAIR,
@@ -29,8 +30,9 @@ from sparkrec.spark.interactions import (
 )
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.sequences import sequences
-from sparkrec.spark.sources import require_columns
+from sparkrec.spark.sources import column, read_source, require_columns
 from sparkrec.spark.splits import PARTS, check, needs_time, split
+from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import stage
 
 log = logging.getLogger(__name__)
@@ -39,12 +41,18 @@ _QUANTILES = {"min": 0.0, "5%": 0.05, "25%": 0.25, "50%": 0.5, "75%": 0.75, "95%
 
 
 def inputs(settings: PrepareSettings, lake: Lake) -> dict[str, Any]:
-    """The tables that prepare would read, each pinned to a version."""
+    """The tables that prepare would read, each pinned to a version, and digests of those of features."""
     pinned = {"interactions": pin(lake, settings.interactions, settings.version)}
     if isinstance(settings.split, GivenSplit):
         pinned["test"] = pin(lake, settings.split.test)
         if settings.split.validation_table:
             pinned["validation"] = pin(lake, settings.split.validation_table)
+    for side in ("users", "items"):
+        features: SideFeatures | None = getattr(settings.features, side, None)
+        if features is not None:
+            source, names = read_source(lake.spark, features.source), columns_of(features)
+            require_columns(source, names, f"features.{side}.source {features.source.path}")
+            pinned[f"features.{side}"] = content_digest(source, names)
     return pinned
 
 
@@ -54,6 +62,25 @@ def pin(lake: Lake, table: str, version: int | None = None) -> dict[str, Any]:
     else:
         lake.table(table, version)  # refuses what cannot be read
     return {"table": table, "id": lake.table_id(table), "version": version}
+
+
+def plan(settings: PrepareSettings, lake: Lake) -> Planned:
+    """What it would read and write."""
+    run = lake.open_run("prepare", settings.dataset, settings, inputs(settings, lake))
+    files = [*PARTS, "users", "items"]
+    if isinstance(settings.split, GivenSplit) and settings.split.candidates:
+        files.append(tables.CANDIDATES.name)
+    if settings.sequences is not None:
+        files.append(tables.SEQUENCES.name)
+    if settings.features is not None:
+        features = (tables.FIELDS, tables.VOCABULARY, tables.USER_FEATURES, tables.ITEM_FEATURES)
+        files += [each.name for each in features]
+    return Planned.of(run, lake, files, id_tables(settings.interactions))
+
+
+def id_tables(interactions: str) -> list[str]:
+    """The Delta tables of the integer ids of a table of interactions."""
+    return [tables.named(table, interactions) for table in (tables.USERS, tables.ITEMS)]
 
 
 @stage("prepare")
@@ -82,7 +109,7 @@ def prepare(settings: PrepareSettings, lake: Lake) -> Run:
         raw_users, raw_items = parts.select("user_id"), parts.select("item_id")
         if to_rank is not None:
             raw_items = raw_items.union(to_rank.select("item_id"))
-        names = [tables.named(table, settings.interactions) for table in (tables.USERS, tables.ITEMS)]
+        names = id_tables(settings.interactions)
         with ThreadPoolExecutor() as pool:  # each waits for Delta most of the time
             users, items = pool.map(assign, (lake, lake), names, (raw_users, raw_items), ("user", "item"))
 

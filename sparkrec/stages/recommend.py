@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -11,24 +12,28 @@ from pyspark.sql import functions as F
 from sparkrec import tables
 from sparkrec.config import (
     IdSource,
-    MarkovSettings,
     PrepareSettings,
     RecommendSettings,
-    SequenceNetworkSettings,
-    model_settings,
 )
 from sparkrec.errors import ConfigError, InputError
 from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.digests import content_digest
+from sparkrec.spark.ids import with_strangers
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.model import Model
 from sparkrec.spark.retrieval import best, topk
 from sparkrec.spark.rows import dense
-from sparkrec.spark.sources import read_ids
+from sparkrec.spark.serving import ANSWERS, KINDS, follows_history
+from sparkrec.spark.sources import read_ids, read_source
 from sparkrec.stages.asking import Asking
+from sparkrec.stages.planned import Planned
 from sparkrec.stages.prepare import interactions_of, pin
 from sparkrec.stages.running import stage
 
 log = logging.getLogger(__name__)
+
+POPULARITY = "popularity"
+"""What answers users whom neither the model nor their history does."""
 
 ANYONE = -1
 """Stands for all users whom the dataset does not know: they get the same list."""
@@ -47,91 +52,112 @@ def inputs(settings: RecommendSettings, lake: Lake) -> dict[str, Any]:
             )
         pinned["retrieve"] = first.reference
     if settings.fresh:
+        if not follows_history(Model.load(lake, run)):
+            raise ConfigError(
+                f"fresh: model {run.reference} is a {run.settings['model']['kind']}, which knows what it was "
+                f"trained on and no more. Use {KINDS}, or train it again."
+            )
         prepared = lake.finished_run("prepare", pinned["dataset"])
         pinned["interactions"] = pin(lake, prepared.inputs["interactions"]["table"])
     for name in ("users", "candidates", "deny"):
         source: IdSource | None = getattr(settings, name)
         if source is not None:
             pinned[name] = _digest(lake, source)
+    if settings.users is not None:  # its further columns are contexts
+        pinned["users"]["columns"] = content_digest(read_source(lake.spark, settings.users.source))["digest"]
     return pinned
+
+
+def open_run(settings: RecommendSettings, lake: Lake) -> Run:
+    """The run of these settings."""
+    pinned = inputs(settings, lake)
+    return lake.open_run("recommend", pinned["model"].partition("@")[0], settings, pinned)
+
+
+def plan(settings: RecommendSettings, lake: Lake) -> Planned:
+    """What it would read and write."""
+    return Planned.of(open_run(settings, lake), lake, [], [tables.RECOMMENDATIONS.name])
 
 
 @stage("recommend")
 def recommend(settings: RecommendSettings, lake: Lake) -> Run:
     """Top k of each user into the table `recommendations`, in one commit that is made at most once.
 
-    Users whom the dataset does not know, or without an interaction that the model was fitted to, get the most popular
-    items, marked `fallback`. InputError when k is larger than the catalogue, or no id of a list is known.
+    A user whom the model was not fitted to is answered from what it did, where the model can; all others get the most
+    popular items, marked `fallback`. The manifest tells how many were `answered` by the model, from their history, by a
+    row that was folded in, and by popularity. InputError when k is larger than the catalogue, or no id of a list is
+    known.
     """
-    pinned = inputs(settings, lake)
+    run = open_run(settings, lake)
+    pinned = run.inputs
     trained = lake.finished_run("train", pinned["model"])
-    run = lake.open_run("recommend", trained.name, settings, pinned)
     if run.finished:
         log.info("recommendations of run %s are there already", run.reference)
         return run
     dataset = Dataset.open(lake, pinned["dataset"])
     items = _items(settings, lake, dataset)
-    events = _fresh(lake, trained, dataset, pinned["interactions"]) if settings.fresh else dataset.observed(True)
+    people, events = dataset.users.select("user", "user_id"), dataset.observed(True)
+    if settings.fresh:
+        people, events = _fresh(lake, dataset, pinned["interactions"])
     seen = events.select("user", "item") if settings.exclude_seen else None
-    fitted = dataset.observed(bool(trained.settings["include_validation"])).select("user").distinct()
-    users = _users(settings, lake, dataset).join(fitted.withColumn("fitted", F.lit(True)), "user", "left").persist()
-    try:
-        known = users.where("fitted").select("user", "user_id")
-        ask = Asking(settings, dataset, known, events)
+    with ExitStack() as held:
+
+        def hold(frame: DataFrame) -> DataFrame:
+            """Keep what several jobs read until the stage ends."""
+            held.callback(frame.persist().unpersist)
+            return frame
+
+        users = hold(_users(settings, lake, people))
+        ask = Asking(settings, dataset, users.where("user IS NOT NULL"), events)
+        served = ask.model(lake, trained)
+        answered = served.users
         if settings.retrieve is None:
-            lists = topk(ask.model(lake, trained), settings.k, known.select("user"), exclude=seen, items=items)
+            lists = topk(served.model, settings.k, answered.select("user"), exclude=seen, items=items)
         else:
-            quick = lake.finished_run("train", pinned["retrieve"])
+            first = ask.model(lake, lake.finished_run("train", pinned["retrieve"]))
+            answered = answered.join(first.users.select("user"), "user", "left_semi")
             n = min(settings.retrieve.n, dataset.items.count() if items is None else items.count())
-            retrieved = topk(ask.model(lake, quick), n, known.select("user"), exclude=seen, items=items)
-            lists = best(ask.model(lake, trained), retrieved.select("user", "item"), settings.k)
+            retrieved = topk(first.model, n, answered.select("user"), exclude=seen, items=items)
+            lists = best(served.model, retrieved.select("user", "item"), settings.k)
+        by = F.coalesce("by", F.lit(POPULARITY)).alias("by")
+        users = hold(users.join(answered, "user", "left").select("user", "user_id", by))
+        known = users.where(F.col("by") != POPULARITY)
         rows = lists.join(known, "user").withColumn("fallback", F.lit(False))
-        others = users.where("fitted IS NULL").select(F.coalesce("user", F.lit(ANYONE)).alias("user"), "user_id")
+        others = users.where(F.col("by") == POPULARITY).withColumn("user", F.coalesce("user", F.lit(ANYONE)))
         if not others.isEmpty():
             popular = _popular(settings.k, dataset, others, seen, items)
             rows = rows.unionByName(popular.join(others, "user").withColumn("fallback", F.lit(True)))
         rows = rows.join(dataset.items.select("item", "item_id"), "item")
         _write(lake, run, rows.withColumns({"run": F.lit(run.id), "model": F.lit(trained.reference)}))
-    finally:
-        users.unpersist()
-    written = lake.table(tables.RECOMMENDATIONS.name).where(F.col("run") == run.id)
-    first = F.col("rank") == 1
-    facts = written.agg(
-        F.count("*").alias("rows"),
-        F.count_if(first).alias("users"),
-        F.count_if(first & F.col("fallback")).alias("fallback"),
-    ).collect()[0]
+        written = lake.table(tables.RECOMMENDATIONS.name).where(F.col("run") == run.id)
+        with_list = written.where("rank = 1").join(users.select("user_id", "by"), "user_id")
+        n_users: dict[str, int] = dict(with_list.groupBy("by").count().collect())
+    answers = {by: n_users.get(by, 0) for by in (*ANSWERS, POPULARITY)}
+    total = written.count()
     run = run.publish(
-        table=lake.path(tables.RECOMMENDATIONS.name),
-        users=facts.users,
-        fallback_users=facts.fallback,
-        rows=facts.rows,
+        table=lake.path(tables.RECOMMENDATIONS.name), users=sum(answers.values()), answered_by=answers, rows=total
     )
-    log.info("%s rows for %s users (%s by popularity) in %s", facts.rows, facts.users, facts.fallback, run.path)
+    told = ", ".join(f"{n} by {by}" for by, n in answers.items() if n)
+    log.info("%s rows for %s users (%s) in %s", total, sum(answers.values()), told, run.path)
     return run
 
 
-def _fresh(lake: Lake, trained: Run, dataset: Dataset, pinned: dict[str, Any]) -> DataFrame:
-    """(user, item, timestamp): the interactions as they are now, of the users and items that the dataset knows."""
-    if not isinstance(model_settings(trained.settings["model"]), SequenceNetworkSettings | MarkovSettings):
-        raise ConfigError(
-            f"fresh: model {trained.reference} is a {trained.settings['model']['kind']}, which knows what it was "
-            "trained on and no more. Use a model of sequences, or train it again."
-        )
+def _fresh(lake: Lake, dataset: Dataset, pinned: dict[str, Any]) -> tuple[DataFrame, DataFrame]:
+    """The interactions as they are now, of items that the dataset knows: (user, user_id) of its users and of those who
+    have come since, and (user, item, value, confidence, timestamp) what they did."""
     prepared = PrepareSettings.model_validate({**dataset.manifest["settings"], "lake": lake.root})
-    events = interactions_of(prepared, lake, pinned)
-    ids = dataset.users.select("user", "user_id"), dataset.items.select("item", "item_id")
-    return events.join(ids[0], "user_id").join(ids[1], "item_id").select("user", "item", "timestamp")
+    events = interactions_of(prepared, lake, pinned).join(dataset.items.select("item", "item_id"), "item_id")
+    people = with_strangers(dataset.users, events)
+    columns = "user", "item", "value", "confidence", "timestamp"
+    return people, events.join(people, "user_id").select(*columns)
 
 
 def _digest(lake: Lake, source: IdSource) -> dict[str, Any]:
     """Content of a list, whatever its order: another list is another run."""
-    ids = read_ids(lake.spark, source)
-    total = F.sum(F.xxhash64(F.col("id").cast("string")).cast("decimal(38,0)"))
-    rows, digest = ids.agg(F.count("*"), total).collect()[0]
-    if not rows:
+    found = content_digest(read_ids(lake.spark, source))
+    if not found["rows"]:
         raise InputError(f"{source.source.path} holds no id in column {source.column!r}. Check the list.")
-    return {"ids": rows, "digest": str(digest)}
+    return found
 
 
 def _matched(lake: Lake, source: IdSource, ids: DataFrame, side: str) -> DataFrame:
@@ -148,10 +174,8 @@ def _matched(lake: Lake, source: IdSource, ids: DataFrame, side: str) -> DataFra
     return listed.select(name).distinct().join(ids.select(side, name), name, "left")
 
 
-def _users(settings: RecommendSettings, lake: Lake, dataset: Dataset) -> DataFrame:
-    if settings.users is None:
-        return dataset.users.select("user", "user_id")
-    return _matched(lake, settings.users, dataset.users, "user")
+def _users(settings: RecommendSettings, lake: Lake, people: DataFrame) -> DataFrame:
+    return people if settings.users is None else _matched(lake, settings.users, people, "user")
 
 
 def _items(settings: RecommendSettings, lake: Lake, dataset: Dataset) -> DataFrame | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from pyspark.sql import DataFrame
-
-from sparkrec.config import NetworkSettings
+from sparkrec.config import NetworkSettings, chosen
+from sparkrec.errors import ConfigError, TrainError
 from sparkrec.spark.als.fit import fit_als
 from sparkrec.spark.bias import fit_bias
 from sparkrec.spark.dataset import Dataset
@@ -18,6 +19,8 @@ from sparkrec.spark.model import Model
 from sparkrec.spark.neighbors import fit_itemknn, fit_userknn
 from sparkrec.spark.popularity import fit_popularity
 from sparkrec.stages.networks import fit_network
+
+log = logging.getLogger(__name__)
 
 FITTERS: dict[str, Callable[..., Model]] = {
     "popularity": fit_popularity,
@@ -32,11 +35,38 @@ FITTERS: dict[str, Callable[..., Model]] = {
 """kind -> fit(settings, dataset, observed, *, seed, scratch), of models that are no networks."""
 
 
-def fit(settings: Any, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str, **more: Any) -> Model:
-    """Fit the model that `settings` (a ModelSettings) describes to the `observed` rows of a dataset.
+def suited(settings: Any, dataset: Dataset, include_validation: bool = False) -> tuple[Any, dict[str, Any]]:
+    """Settings (a ModelSettings) with a value for each that is left to the data, and these values by dotted key.
 
-    The model has a row for every user and item of the dataset. `scratch` is a folder for what the fit keeps on the way:
-    called again with the same folder, a fit resumes from there. `more` is what only some kinds know.
+    Raises ConfigError where the settings cannot be meant for the dataset, TrainError where it has no rows to fit.
     """
-    fitter = fit_network if isinstance(settings, NetworkSettings) else FITTERS[settings.kind]
-    return fitter(settings, dataset, observed, seed=seed, scratch=scratch, **more)
+    facts = dataset.facts(include_validation)
+    if not facts.rows:
+        raise TrainError(f"dataset {dataset.reference} has no train rows to fit a model to. Prepare it again.")
+    try:
+        complete = settings.suited(facts)
+    except ValueError as error:
+        raise ConfigError(f"model {settings.kind} on dataset {dataset.reference}: {error}.") from None
+    return complete, chosen(settings, complete)
+
+
+def fit(
+    settings: Any, dataset: Dataset, include_validation: bool = False, *, seed: int, scratch: str, **more: Any
+) -> Model:
+    """Fit the model that `settings` (a ModelSettings) describes to the train rows of a dataset.
+
+    What the settings leave to the data is chosen, logged, and one of the model's facts, `chosen`. The model has a row
+    for every user and item of the dataset. `scratch` is a folder for what the fit keeps on the way: called again with
+    the same folder, a fit resumes from there. `more` is what only some kinds know. Errors as of `suited`.
+    """
+    if getattr(settings, "start_from", []) and "start" not in more:
+        raise ConfigError(
+            "model.start_from names models of a lake, which `sparkrec train` reads; tune and fit do not. Leave it out."
+        )
+    complete, of_data = suited(settings, dataset, include_validation)
+    if of_data:
+        log.info("%s: chosen by the data: %s", settings.kind, ", ".join(f"{k} {v}" for k, v in of_data.items()))
+    fitter = fit_network if isinstance(complete, NetworkSettings) else FITTERS[complete.kind]
+    observed = dataset.observed(include_validation)
+    model = fitter(complete, dataset, observed, seed=seed, scratch=scratch, **more)
+    return replace(model, settings=complete, facts=model.facts | {"chosen": of_data})

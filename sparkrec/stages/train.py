@@ -6,40 +6,78 @@ import logging
 from typing import Any
 
 from sparkrec import storage
-from sparkrec.config import TrainSettings
-from sparkrec.errors import InputError, TrainError
+from sparkrec.config import AttributeSettings, NetworkSettings, TrainSettings
+from sparkrec.errors import InputError
 from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.digests import content_digest
 from sparkrec.spark.lake import Lake, Run
-from sparkrec.stages.registry import fit
+from sparkrec.spark.sources import read_source, require_columns
+from sparkrec.stages.checks import check_fit, prepared_as
+from sparkrec.stages.networks import check_packages
+from sparkrec.stages.planned import Planned
+from sparkrec.stages.registry import fit, suited
 from sparkrec.stages.running import stage
 
 log = logging.getLogger(__name__)
 
 
+def check(settings: TrainSettings) -> None:
+    """What the settings alone tell. Raises ConfigError where a package is missing."""
+    if isinstance(settings.model, NetworkSettings):
+        check_packages(settings.model)
+
+
 def inputs(settings: TrainSettings, lake: Lake) -> dict[str, Any]:
     """The dataset and what to start from, pinned."""
+    check(settings)
     pinned: dict[str, Any] = {"dataset": lake.finished_run("prepare", settings.dataset).reference}
+    check_fit(settings.model, prepared_as(lake, pinned["dataset"]), pinned["dataset"])
     if start := getattr(settings.model, "start_from", []):
         pinned["start_from"] = [lake.finished_run("train", reference).reference for reference in start]
-    return pinned
+    return pinned | attribute_digests(settings.model, lake)
+
+
+def attribute_digests(model: Any, lake: Lake) -> dict[str, Any]:
+    """Digests of the tables of attributes that a model (a ModelSettings) reads beside its dataset, by setting."""
+    digests = {}
+    for side in ("users", "items"):
+        attributes: AttributeSettings | None = getattr(model, side, None)
+        if attributes is not None:
+            source, names = read_source(lake.spark, attributes.source), [attributes.id, *attributes.columns]
+            require_columns(source, names, f"model.{side}.source {attributes.source.path}")
+            digests[f"model.{side}"] = content_digest(source, names)
+    return digests
+
+
+def open_run(settings: TrainSettings, lake: Lake) -> Run:
+    """The run of these settings."""
+    pinned = inputs(settings, lake)
+    name = settings.name or f"{pinned['dataset'].partition('@')[0]}-{settings.model.kind}"
+    return lake.open_run("train", name, settings, pinned)
+
+
+def plan(settings: TrainSettings, lake: Lake) -> Planned:
+    """What it would read, choose by the data, and write."""
+    run = open_run(settings, lake)
+    dataset = Dataset.open(lake, run.inputs["dataset"])
+    _, of_data = suited(settings.model, dataset, settings.include_validation)
+    return Planned.of(run, lake, ["users", "items"], chosen=of_data)
 
 
 @stage()
 def train(settings: TrainSettings, lake: Lake) -> Run:
     """Fit, save, publish; a finished run is found again, an unfinished one resumes from its last snapshot."""
-    pinned = inputs(settings, lake)
+    run = open_run(settings, lake)
+    pinned = run.inputs
     dataset = Dataset.open(lake, pinned["dataset"])
-    run = lake.open_run("train", settings.name or f"{dataset.name}-{settings.model.kind}", settings, pinned)
     if run.finished:
         log.info("model %s is there already", run.reference)
         return run
-    observed = dataset.observed(settings.include_validation)
-    if observed.isEmpty():
-        raise TrainError(f"dataset {dataset.reference} has no train rows to fit a model to. Prepare it again.")
     log.info("fitting %s to %s", settings.model.kind, dataset.reference)
     scratch = f"{run.path}/scratch"
     more = {"start": _start(pinned, lake)} if "start_from" in pinned else {}
-    run = fit(settings.model, dataset, observed, seed=settings.seed, scratch=scratch, **more).save(run)
+    fitted = fit(settings.model, dataset, settings.include_validation, seed=settings.seed, scratch=scratch, **more)
+    run = fitted.save(run)
     storage.delete(scratch)
     log.info("model %s is in %s", run.reference, run.path)
     return run

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,40 +17,73 @@ import yaml
 from pyspark.sql import functions as F
 
 from sparkrec import storage, tables
-from sparkrec.config import Range, TrainSettings, TuneSettings
+from sparkrec.config import NetworkSettings, Range, TrainSettings, TuneSettings, model_settings
 from sparkrec.configfile import set_key, validate
-from sparkrec.errors import ConfigError, TrainError
+from sparkrec.errors import TrainError
+from sparkrec.kernels.metrics.directions import sign
 from sparkrec.progress import track
+from sparkrec.secrets import masked
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.lake import Lake, Run
-from sparkrec.spark.measuring import measure
+from sparkrec.spark.measuring import check_metric, measure
+from sparkrec.stages.checks import check_fit, has_validation, prepared_as
+from sparkrec.stages.networks import check_packages
+from sparkrec.stages.planned import Planned
 from sparkrec.stages.registry import fit
 from sparkrec.stages.running import stage
+from sparkrec.stages.train import attribute_digests
 
 log = logging.getLogger(__name__)
 
-LOWER_IS_BETTER = ("rmse", "mae")
+
+def check(settings: TuneSettings) -> None:
+    """What the settings alone tell. Raises ConfigError for a metric that is none, a trial that no model takes, or a
+    package that is missing."""
+    check_metric(settings.metric)
+    for model in map(model_settings, trials(settings)):
+        if isinstance(model, NetworkSettings):
+            check_packages(model)
 
 
 def inputs(settings: TuneSettings, lake: Lake) -> dict[str, Any]:
     """The dataset, pinned."""
-    return {"dataset": lake.finished_run("prepare", settings.dataset).reference}
+    check(settings)
+    dataset = lake.finished_run("prepare", settings.dataset).reference
+    prepared = prepared_as(lake, dataset)
+    for model in map(model_settings, trials(settings)):
+        check_fit(model, prepared, dataset)
+    if not settings.folds and not has_validation(prepared):
+        raise TrainError(
+            f"dataset {dataset} has no validation split to tune on. Set `folds` to cross-validate, or prepare it with "
+            "one."
+        )
+    return {"dataset": dataset, **attribute_digests(settings.model, lake)}
+
+
+def open_run(settings: TuneSettings, lake: Lake) -> Run:
+    """The run of these settings."""
+    pinned = inputs(settings, lake)
+    name = settings.name or f"{pinned['dataset'].partition('@')[0]}-{settings.model.kind}"
+    return lake.open_run("tune", name, settings, pinned)
+
+
+def plan(settings: TuneSettings, lake: Lake) -> Planned:
+    """What it would read and write."""
+    planned = Planned.of(open_run(settings, lake), lake, [], [tables.TRIALS.name])
+    return replace(planned, writes=[*planned.writes, settings.best]) if settings.best else planned
 
 
 @stage()
 def tune(settings: TuneSettings, lake: Lake) -> Run:
     """Measure every trial, write them to `trials`, and the best one's train config to `settings.best`."""
-    pinned = inputs(settings, lake)
-    dataset = Dataset.open(lake, pinned["dataset"])
-    run = lake.open_run("tune", settings.name or f"{dataset.name}-{settings.model.kind}", settings, pinned)
+    run = open_run(settings, lake)
+    dataset = Dataset.open(lake, run.inputs["dataset"])
     if not run.finished:
         run = _search(settings, lake, dataset, run)
     if settings.best:
         assert run.manifest is not None
         config = {"lake": settings.lake, "dataset": settings.dataset, "model": run.manifest["best"]["model"]}
-        path = Path(settings.best)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        storage.write(settings.best, yaml.safe_dump(config, sort_keys=False).encode())
     return run
 
 
@@ -65,7 +97,7 @@ def _search(settings: TuneSettings, lake: Lake, dataset: Dataset, run: Run) -> R
         values = [_measure(settings, model, part, f"{run.path}/scratch") for part in held_out]
         row = {
             "trial": number,
-            "settings": json.dumps(model),
+            "settings": json.dumps(masked(model)),
             "value": float(np.mean(values)),
             "spread": float(np.std(values)),
             "seconds": time.perf_counter() - started,
@@ -82,8 +114,7 @@ def _search(settings: TuneSettings, lake: Lake, dataset: Dataset, run: Run) -> R
         )
     for part in held_out:
         part.train.unpersist()
-    sign = 1 if settings.metric in LOWER_IS_BETTER else -1
-    best = min(results, key=lambda row: sign * row["value"])
+    best = min(results, key=lambda row: (not math.isfinite(row["value"]), -sign(settings.metric) * row["value"]))
     if not math.isfinite(best["value"]):
         raise TrainError(f"no trial has a finite {settings.metric}. Look at the held-out part of {dataset.reference}.")
     now = dt.datetime.now(dt.timezone.utc)
@@ -104,10 +135,8 @@ def trials(settings: TuneSettings) -> list[dict[str, Any]]:
     """Model settings of each trial, validated, the same for a seed."""
     points: Iterator[tuple[Any, ...]] | list[tuple[Any, ...]]
     if settings.search == "grid":
-        for key, values in settings.space.items():
-            if isinstance(values, Range):
-                raise ConfigError(f"space.{key}: a grid needs a list of values; a range is for search: random.")
-        points = itertools.product(*settings.space.values())
+        lists = [values for values in settings.space.values() if isinstance(values, list)]
+        points = itertools.product(*lists)
     else:
         rng = np.random.default_rng(settings.seed)
         points = [tuple(_draw(rng, each) for each in settings.space.values()) for _ in range(settings.trials)]
@@ -147,19 +176,30 @@ def parts(settings: TuneSettings, dataset: Dataset) -> list[Dataset]:
                 "Set `folds` to cross-validate, or prepare it with a validation split."
             )
         return [dataset]
-    if settings.folds == 1:
-        raise ConfigError("folds: 1 fold leaves nothing to fit; use 0 (the validation split) or at least 2.")
     rows = dataset.observed(include_validation=True)
     fold = F.pmod(F.xxhash64(F.lit(settings.seed), "user", "item", "timestamp"), F.lit(settings.folds))
     return [
-        replace(dataset, train=rows.where(fold != number), validation=rows.where(fold == number))
+        replace(
+            dataset,
+            train=rows.where(fold != number),
+            validation=rows.where(fold == number),
+            has_sequences_of_train=False,
+        )
         for number in range(settings.folds)
     ]
 
 
 def _measure(settings: TuneSettings, model: dict[str, Any], part: Dataset, scratch: str) -> float:
     train = validate(TrainSettings, {"lake": settings.lake, "dataset": settings.dataset, "model": model}, "trial")
-    fitted = fit(train.model, part, part.train, seed=settings.seed, scratch=scratch)
-    value = measure(fitted, part, truth=part.validation, seen=part.train, metric=settings.metric, clip=settings.clip)
+    fitted = fit(train.model, part, seed=settings.seed, scratch=scratch)
+    value = measure(
+        fitted,
+        part,
+        truth=part.validation,
+        seen=part.train,
+        metric=settings.metric,
+        clip=settings.clip,
+        exclude_seen=settings.exclude_seen,
+    )
     storage.delete(scratch)
     return value

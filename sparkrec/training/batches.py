@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparkrec.errors import TrainError
 from sparkrec.fields import Entries
-from sparkrec.kernels.arrays import F32, I32, I64
+from sparkrec.kernels.arrays import F32, F64, I32, I64
 from sparkrec.kernels.csr import by_key
-from sparkrec.kernels.negatives import Alias, draw_negatives, is_positive
+from sparkrec.kernels.negatives import Alias, Positives, draw_negatives, is_positive
 from sparkrec.kernels.pairs import Pairs, Steps, of_step
 from sparkrec.shards import Shard, Shards
 
@@ -45,7 +44,10 @@ class Batch:
     total: int
     """Positives in the step, of all processes."""
     taken: NDArray[np.bool_] | None = None
-    """(b, b) where the positive of a column is one of the user of a row, or that row's own."""
+    """(b, b) where the positive of a column is no negative of a row, its own among them."""
+    log_expected: F64 | None = None
+    """(b, 1 + n) or (b, b) log of the number of times that the item of a column is drawn for a row, in the mean; that
+    of the positive itself is not read. For softmax."""
     pairs: Pairs | None = None
     """The same for kernels, where they were asked for."""
     entries: Entries | None = None
@@ -66,6 +68,7 @@ class Batch:
                 values=self.values[at],
                 confidence=self.confidence[at],
                 degree=self.degree[at],
+                log_expected=None if self.log_expected is None else self.log_expected[at],
                 entries=self.entries and self.entries.take(at),
                 timestamps=None if self.timestamps is None else self.timestamps[at],
             )
@@ -84,6 +87,8 @@ class Run:
     """Positives of all processes in each."""
     taken: list[NDArray[np.bool_] | None]
     """Of each batch."""
+    log_expected: list[F64 | None]
+    """Of each batch."""
     steps: Steps | None
     """The same for kernels, where they were asked for."""
     entries: Entries | None = None
@@ -94,7 +99,8 @@ class Run:
             of_this = slice(self.starts[at], self.starts[at + 1])
             users, items, values, confidence, degree, *known = (each[of_this] for each in self.columns)
             pairs = of_step(self.steps, at) if self.steps else None
-            batch = Batch(users, items, values, confidence, degree, total, self.taken[at], pairs)
+            drawn = self.taken[at], self.log_expected[at]
+            batch = Batch(users, items, values, confidence, degree, total, *drawn, pairs)
             if self.entries is not None:
                 batch = replace(batch, timestamps=known[0], entries=self.entries.take(known[1]))
             yield batch
@@ -113,8 +119,13 @@ class Batches:
     seed: int
     of_batch: bool = False
     """Negatives are the other positives of the batch."""
+    softmax: bool = False
+    """Negatives stand for all items but the positive, as a softmax over all of them has it: other positives of the user
+    are among them. Else they are no positives of the user."""
     paired: bool = False
     """Whether runs have `steps`, and batches `pairs`."""
+    left_out: I64 | None = None
+    """(s,) how much of each shard is in no batch, as of `without_negatives`; None: nothing is."""
     _held: list[Shard] = field(default_factory=list)
     """Shards of the group that is worked on."""
 
@@ -122,6 +133,34 @@ class Batches:
     def users(self) -> I64:
         """Ids of this process's users, ascending in each shard: the rows of its user table."""
         return np.concatenate([np.zeros(0, np.int64), *(self.shards.read(number).users for number in self.mine)])
+
+    def without_negatives(self) -> I64:
+        """(s, 2) of the shards of this process: users for whom there is no negative to draw, since they have every
+        item, and what they have of what steps take parts of. They are in no batch."""
+        found = np.zeros((len(self.shards.manifest["shards"]), 2), np.int64)
+        if self.negatives:
+            for number in self.mine:
+                full = self._full(shard := self.shards.read(number))
+                found[number] = full.sum(), self._in(shard) - self._in(shard.without(full)) if full.any() else 0
+        return found
+
+    def _read(self, number: int) -> Shard:
+        shard = self.shards.read(number)
+        full = self._full(shard)
+        return shard.without(full) if full.any() else shard
+
+    def _full(self, shard: Shard) -> NDArray[np.bool_]:
+        """(u,) whether there is no negative to draw for a user."""
+        if not self.negatives:
+            return np.zeros(len(shard.users), bool)
+        none: NDArray[np.bool_] = (1 if self.softmax else shard.positives.degrees) >= np.full(
+            len(shard.users), self.alias.drawable
+        )
+        return none
+
+    def _in(self, shard: Shard) -> int:
+        """What a step takes its part of, in a shard that was read."""
+        return len(shard.items)
 
     @property
     def at_once(self) -> int:
@@ -147,7 +186,7 @@ class Batches:
                 continue
             mine = self.shards.mine(group, self.process_rank, self.size)
             if [shard.number for shard in held] != mine:
-                held[:] = [self.shards.read(shard) for shard in mine]
+                held[:] = [self._read(shard) for shard in mine]
             yield from self._group(number, group, held, offsets, steps, first)
             first = 0
 
@@ -160,6 +199,7 @@ class Batches:
         n_users = sum(int(self.shards.manifest["shards"][number]["users"]) for number in self.mine)
         entries = None if self.shards.layout is None else _joined([shard.entries for shard in held])
         firsts = np.cumsum([0, *(len(shard.items) for shard in held)]).tolist()
+        counts = self._counts([shard.items for shard in held])
         for begin in range(first, steps, self.at_once):
             wanted = range(begin, min(begin + self.at_once, steps))
             cuts = [cuts_of(len(order), steps, wanted) for order in orders]
@@ -169,12 +209,12 @@ class Batches:
             ]
             starts, columns = _by_step(parts, cuts)
             users, items, values, confidence = columns[:4]
-            taken = [
-                self._taken(held, users[a:b], items[a:b, 0]) if self.of_batch else None for a, b in pairwise(starts)
-            ]
+            steps_of = [slice(a, b) for a, b in pairwise(starts.tolist())]
+            taken = [self._taken(held, users[at], items[at, 0]) if self.of_batch else None for at in steps_of]
+            log_expected = [self._log_expected(items[at], counts) if self.softmax else None for at in steps_of]
             given = users, items, values, confidence, starts, n_users, self.shards.n_items
             totals = np.sum([np.diff(cuts_of(n, steps, wanted)) for n in sizes], axis=0).tolist()
-            yield Run(columns, starts, totals, taken, Steps.of(*given) if self.paired else None, entries)
+            yield Run(columns, starts, totals, taken, log_expected, Steps.of(*given) if self.paired else None, entries)
 
     def _part(
         self, shard: Shard, at: I64, key: int, begin: int, offset: int, first_example: int
@@ -183,7 +223,7 @@ class Batches:
         degrees = shard.positives.degrees.take(rows)
         items = shard.items.take(at)[:, None]
         if self.negatives:
-            items = np.concatenate((items, self._draw(shard, rows, key, begin)), axis=1)
+            items = np.concatenate((items, self._draw(shard, rows, items[:, 0], key, begin)), axis=1)
         known = () if shard.timestamps is None else (shard.timestamps.take(at), first_example + at)
         return rows + offset, items, shard.values.take(at), shard.confidence.take(at), degrees, *known
 
@@ -191,23 +231,44 @@ class Batches:
         """Of the stream of negatives."""
         return int(np.random.default_rng((self.seed, epoch, shard.number, 1)).integers(2**63))
 
-    def _draw(self, shard: Shard, rows: I64, key: int, begin: int) -> I32:
+    def _draw(self, shard: Shard, rows: I64, items: I32, key: int, begin: int) -> I32:
         """Negatives of examples, whose users are `rows` of the shard; the first of them is number `begin`."""
-        try:
-            return draw_negatives(key, begin, rows, shard.positives, self.alias, self.negatives)
-        except ValueError:
-            full = rows[shard.positives.degrees[rows] >= self.alias.drawable][0]
-            raise TrainError(
-                f"user {shard.users[full]} has all {self.alias.drawable} items: there is no negative to draw. "
-                "Leave this user out, or use a loss without negatives."
-            ) from None
+        positives = shard.positives
+        if self.softmax:  # a list for each example: of its own item
+            n = len(rows)
+            rows, positives = np.arange(n), Positives.of((np.arange(n + 1), items), n, self.shards.n_items)
+        return draw_negatives(key, begin, rows, positives, self.alias, self.negatives)
 
     def _taken(self, held: list[Shard], users: I64, items: I32) -> NDArray[np.bool_]:
+        if self.softmax:
+            same: NDArray[np.bool_] = items[:, None] == items
+            return same
         offsets = self._offsets()
         firsts = [offsets[shard.number] for shard in held]
         parts = np.split(users, np.searchsorted(users, firsts[1:]))
         given = zip(held, firsts, parts, strict=True)
         return np.concatenate([is_positive(rows - first, items, shard.positives) for shard, first, rows in given])
+
+    def _counts(self, items: list[I32]) -> I64 | None:
+        """(m,) how often each is a positive of the group, where columns are drawn from these."""
+        if not (self.softmax and self.of_batch):
+            return None
+        return np.bincount(np.concatenate([np.zeros(0, np.int32), *items]), minlength=self.shards.n_items)
+
+    def _log_expected(self, items: I32, counts: I64 | None, own: I64 | int = 1) -> F64:
+        """`Batch.log_expected` of items (b, 1 + n).
+
+        counts  as of `_counts`
+        own     (b,) columns of a batch that come with a row, whoever else is in it
+        """
+        found: F64
+        if counts is None:  # from all but the positive
+            chance = self.alias.log_probability[items]
+            found = chance - np.log1p(-np.exp(chance[:, :1])) + np.log(max(self.negatives, 1))
+            return found
+        others = np.maximum(len(items) - own, 1) / np.maximum(counts.sum() - own, 1)
+        found = np.log(counts[items[:, 0]]) + np.log(np.broadcast_to(others, len(items)))[:, None]
+        return found
 
     @property
     def mine(self) -> list[int]:
@@ -228,7 +289,10 @@ class Batches:
         return -(-sum(map(self._size, self.shards.numbers(group))) // self.batch)
 
     def _size(self, number: int) -> int:
-        """What a step takes its part of, in a shard."""
+        """What steps take parts of, in a shard of any process."""
+        return self._rows(number) - (0 if self.left_out is None else int(self.left_out[number]))
+
+    def _rows(self, number: int) -> int:
         return self.shards.rows(number)
 
 

@@ -52,7 +52,7 @@ class ContextBatches(SequenceBatches):
     def _questions(self, shard: Shard, epoch: int, steps: int) -> Any:
         return _Around(self, shard, epoch, steps)
 
-    def _joined(self, parts: list[ContextBatch], total: float) -> Batch:
+    def _joined(self, parts: list[ContextBatch], total: float, *more: Any) -> Batch:
         columns = {
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in ("users", "items", "values", "confidence", "degree")

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -23,6 +23,7 @@ from sparkrec.config import StoppingSettings, TrainingSettings
 from sparkrec.errors import TrainError
 from sparkrec.fields import Layout
 from sparkrec.kernels.arrays import Scratch
+from sparkrec.kernels.metrics.directions import sign
 from sparkrec.kernels.negatives import popularity
 from sparkrec.kernels.random import normal_rows
 from sparkrec.models import MODELS
@@ -58,6 +59,10 @@ from sparkrec.training.warm_start import start_from
 from sparkrec.training.whole_runs import train_run
 
 log = logging.getLogger(__name__)
+
+_HOPE = 5
+"""Times the patience with a network that ranks no better than popularity yet: before they learn who likes what, most
+learn nothing for a while."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +113,21 @@ class Trainer:
             self.alias,
             job.seed,
             of_batch,
+            softmax=settings.loss == "softmax",
             paired=has_kernel(job.settings),
         )
         self.batches = batches
         if issubclass(kind, SequenceModel):
             about = ContextBatches if issubclass(kind, Item2Vec) else SequenceBatches
             self.batches = about.of(batches, kind, job.settings)
+        left_out = collective.sum(torch.from_numpy(self.batches.without_negatives()).double()).long().numpy()
+        self.batches = replace(self.batches, left_out=left_out[:, 1])
+        self.without_negatives = int(left_out[:, 0].sum())
+        if self.without_negatives and not self.batches.steps():
+            raise TrainError(
+                f"all {self.without_negatives} users have every one of {self.alias.drawable} items: there is no "
+                "negative to draw, and nothing to learn from. Use a loss without negatives, such as full_softmax."
+            )
         self.all_items = settings.loss in ("full_softmax", "all_squared")
         self.users = self.batches.users
         self.model = kind(job.settings, self._sizes())
@@ -151,6 +165,14 @@ class Trainer:
                 if self._stops(state):
                     break
                 self._keep(state, self._epoch(epoch, prefetched))
+        if _only_popular(state) and self.collective.process_rank == 0:
+            log.warning(
+                "%s ranks no better than popularity on the validation split: %.4f, popularity %.4f. Take another kind "
+                "of model, or look at the data.",
+                self.job.settings.kind,
+                state["best"],
+                state["popularity"],
+            )
         return state
 
     def _keep(self, state: dict[str, Any], entry: dict[str, Any]) -> None:
@@ -160,8 +182,10 @@ class Trainer:
         if stopping and epoch % stopping.every == 0:
             value = self._validate(stopping)
             entry[stopping.title] = value
+            if state["popularity"] is None and stopping.metric not in VALUE_METRICS:
+                state["popularity"] = self._validate(stopping, by_popularity=True)
             self.collective.beat()
-            better = -value if stopping.metric in ("log_loss", "rmse") else value
+            better = sign(stopping.metric) * value
             if not state["best_epoch"] or better > state["best"]:
                 state.update(best=better, best_epoch=epoch)
         state["history"].append(entry)
@@ -173,21 +197,25 @@ class Trainer:
         if last or epoch % self.settings.checkpoint_every == 0 or state["best_epoch"] == epoch:
             self._save(state)
 
-    def _validate(self, stopping: StoppingSettings) -> float:
+    def _validate(self, stopping: StoppingSettings, by_popularity: bool = False) -> float:
         folder = self.job.validation
         if folder is None:
             raise TrainError(
                 "training.stopping needs a validation split, and the dataset has none: prepare it with one"
             )
-        measure = validate_values if stopping.metric in VALUE_METRICS else validate_ranking
-        held_out = Shards.open(folder)
-        return measure(self.model, self.shards, held_out, self.batches, self.features, stopping, self.collective)
+        given = Shards.open(folder), self.batches, self.features, stopping, self.collective
+        if stopping.metric in VALUE_METRICS:
+            return validate_values(self.model, self.shards, *given)
+        return validate_ranking(None if by_popularity else self.model, self.shards, *given)
 
     def _stops(self, state: dict[str, Any]) -> bool:
         stopping = self.settings.stopping
         if stopping is None or not state["best_epoch"]:
             return False
-        return bool(state["epoch"] - state["best_epoch"] >= stopping.patience * stopping.every)
+        patience = stopping.patience * stopping.every
+        if _only_popular(state):
+            patience *= _HOPE
+        return bool(state["epoch"] - state["best_epoch"] >= patience)
 
     def _epoch(self, epoch: int, prefetched: Prefetched) -> dict[str, Any]:
         """One pass over the examples, and what it was like."""
@@ -334,20 +362,11 @@ class Trainer:
             values=there(batch.values),
             confidence=there(batch.confidence),
             degree=there(batch.degree),
-            log_q=there(self._log_q(batch)).float() if self.settings.loss == "softmax" else None,
+            log_expected=None if batch.log_expected is None else there(batch.log_expected).float(),
             taken=None if batch.taken is None else there(batch.taken),
             drawn_share=self.batches.negatives / max(self.shards.n_items - 1, 1),
         )
         return loss_of(self.settings, scored)
-
-    def _log_q(self, batch: Batch) -> np.ndarray:
-        if self.batches.of_batch:
-            counts = self.shards.item_counts
-            log_q: np.ndarray = np.log(counts[batch.items[:, 0]] / counts.sum())[None]
-            return log_q
-        drawn: np.ndarray = self.alias.log_probability[batch.items]
-        drawn[:, 0] = 0.0
-        return drawn
 
     def _of_all(self, message: Tensor, items: RowGradients, batch: Batch) -> tuple[Tensor, RowGradients]:
         """The message of the dense layers, summed, and the item rows that any process has read with their gradients:
@@ -387,7 +406,8 @@ class Trainer:
     def _resume(self) -> dict[str, Any]:
         last = self.checkpoints.last()
         if last is None:
-            return {"epoch": 0, "best": -1.0, "best_epoch": 0, "history": []}
+            left_out = {"users_without_negatives": self.without_negatives}
+            return {"epoch": 0, "best": -1.0, "best_epoch": 0, "popularity": None, "history": [], **left_out}
         log.info("resuming after epoch %s", last["epoch"])
         shared = self.checkpoints.shared(last["epoch"])
         users = _gathered(self.checkpoints.users(last["epoch"]), self.users)
@@ -400,6 +420,10 @@ class Trainer:
         self.user_optimizer.load(_under("optimizer.", users))
         self.dense.optimizer.load(_under("optimizer.", shared))
         return last
+
+
+def _only_popular(state: dict[str, Any]) -> bool:
+    return state["popularity"] is not None and state["best"] <= state["popularity"]
 
 
 def _device(settings: TrainingSettings, collective: Collective) -> torch.device:

@@ -23,7 +23,8 @@ class Scored:
     values         (b,) observed values
     confidence     (b,) weight of each example
     degree         (b,) positives of each one's user
-    log_q          log probability with which a column is drawn, 0 of a positive that was not; None: not softmax
+    log_expected   (b, m) log of the number of times that the item of a column is drawn for a row, in the mean; that of
+                   the positive, which is there for sure, is not read. None: not softmax
     taken          (b, m) columns that are no negatives of a row; None: all but the positive are
     """
 
@@ -32,7 +33,7 @@ class Scored:
     values: Tensor
     confidence: Tensor
     degree: Tensor
-    log_q: Tensor | None = None
+    log_expected: Tensor | None = None
     taken: Tensor | None = None
     drawn_share: float = 1.0
     """Negatives of a positive over all items that could be."""
@@ -48,11 +49,12 @@ def loss_of(settings: TrainingSettings, batch: Scored) -> Tensor:
         clicked = torch.where(batch.values > 0, mine, -mine)
         return (confidence * F.softplus(-clicked)).sum()
     if settings.loss in ("softmax", "full_softmax"):
-        logits = scores if batch.log_q is None else scores - batch.log_q  # Bengio and Senécal 2008
+        logits = scores
+        if batch.log_expected is not None:  # the sum over all items in the mean (Bengio and Senécal 2008)
+            logits = (scores - batch.log_expected).scatter(1, batch.positive[:, None], mine[:, None])
         if batch.taken is not None:
             logits = logits.masked_fill(batch.taken.scatter(1, batch.positive[:, None], False), -torch.inf)
-        own = logits.gather(1, batch.positive[:, None])[:, 0]
-        return (confidence * (logits.logsumexp(1) - own)).sum()
+        return (confidence * (logits.logsumexp(1) - mine)).sum()
     if settings.loss == "all_squared":  # the sum over all items once a user: a share at each of its positives
         everywhere = (scores**2).sum(1) / batch.degree
         return (confidence * (mine - 1.0) ** 2).sum() + settings.negative_weight * everywhere.sum()
@@ -67,11 +69,13 @@ def loss_of(settings: TrainingSettings, batch: Scored) -> Tensor:
         return each.sum() + settings.negative_weight * (scores**2 * others).sum()
     margin = mine[:, None] - scores
     if settings.loss in ("bpr_max", "top1_max"):  # Hidasi and Karatzoglou 2018, eq. 8, 10 and 11
-        strong = scores.masked_fill(others == 0, -torch.inf).softmax(1)
+        # Where every column is taken there is no strongest one: lowest instead of -inf, so that no NaN comes of it.
+        strong = others * scores.masked_fill(others == 0, torch.finfo(scores.dtype).min).softmax(1)
         if settings.loss == "top1_max":
             return (confidence[:, None] * strong * ((-margin).sigmoid() + (scores**2).sigmoid())).sum()
         likely = (strong * margin.sigmoid()).sum(1).clamp(min=1e-24)
-        return (confidence * (settings.score_l2 * (strong * scores**2).sum(1) - likely.log())).sum()
+        there = others.amax(1)
+        return (confidence * (settings.score_l2 * (strong * scores**2).sum(1) - there * likely.log())).sum()
     pairs = F.softplus(-margin) if settings.loss == "bpr" else (1.0 - margin).relu()
     share = others / others.sum(1, keepdim=True).clamp(min=1.0)
     return (confidence[:, None] * pairs * share).sum()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sparkrec.kernels.arrays import I64
+from sparkrec.kernels.arrays import I32, I64
 from sparkrec.kernels.csr import spans
 from sparkrec.kernels.random import uniform
 from sparkrec.models.sequence_model import History, SequenceModel
@@ -50,7 +50,10 @@ class SequenceBatch(Batch):
     shown: Shown | None = None
 
     def parts(self, n: int) -> Iterator[Batch]:
-        """It in n parts of whole sequences."""
+        """It in n parts of whole sequences; whole where its positives are one another's negatives."""
+        if n == 1 or self.taken is not None:
+            yield self
+            return
         assert self.shown is not None
         items, start, at = self.shown
         for some in np.array_split(np.arange(len(start) - 1), n):
@@ -60,7 +63,8 @@ class SequenceBatch(Batch):
             mine = slice(*np.searchsorted(at, (first, stop)))
             shown = Shown(items[first:stop], start[some[0] : some[-1] + 2] - first, at[mine] - first)
             columns = {name: getattr(self, name)[mine] for name in ("users", "items", "values", "confidence", "degree")}
-            yield replace(self, shown=shown, **columns)
+            log_expected = None if self.log_expected is None else self.log_expected[mine]
+            yield replace(self, shown=shown, log_expected=log_expected, **columns)
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,12 @@ class SequenceBatches(Batches):
         own = {name: getattr(batches, name) for name in Batches.__dataclass_fields__}
         return cls(**own, asks=model.asks, masked=getattr(settings, "masked", 0.0))
 
-    def _size(self, number: int) -> int:
+    def _rows(self, number: int) -> int:
         return self.shards.sequences(number)
+
+    def _in(self, shard: Shard) -> int:
+        assert shard.sequences is not None
+        return len(shard.sequences.rows)
 
     @property
     def positives(self) -> float:
@@ -105,11 +113,12 @@ class SequenceBatches(Batches):
     ) -> Iterator[SequenceRun]:
         sizes = [self._size(number) for number in self.shards.numbers(group)]
         asked = [self._questions(shard, epoch, steps) for shard in held]
+        counts = self._counts([each.answers() for each in asked]) if self.softmax and self.of_batch else None
         for begin in range(first, steps, _STEPS_AT_ONCE):
             wanted = range(begin, min(begin + _STEPS_AT_ONCE, steps))
             totals = np.sum([np.diff(cuts_of(n, steps, wanted)) for n in sizes], axis=0) * self.positives
             made = [
-                self._joined([each.step(step, offsets[each.shard.number]) for each in asked], total)
+                self._joined([each.step(step, offsets[each.shard.number]) for each in asked], total, held, counts)
                 for step, total in zip(wanted, totals.tolist(), strict=True)
             ]
             yield SequenceRun(made, totals.tolist())
@@ -117,9 +126,21 @@ class SequenceBatches(Batches):
     def _questions(self, shard: Shard, epoch: int, steps: int) -> Any:
         return _Asked(self, shard, epoch, steps)
 
-    def _joined(self, parts: list[Any], total: float) -> Batch:
-        """Of several shards, as one."""
-        return _joined(parts, total)
+    def _joined(self, parts: list[Any], total: float, held: list[Shard], counts: I64 | None) -> Batch:
+        """Of several shards, as one, and what its columns are to one another."""
+        batch = _joined(parts, total)
+        if not (self.softmax or self.of_batch):
+            return batch
+        assert batch.shown is not None
+        taken, own = None, np.ones(len(batch.users), np.int64)
+        if self.of_batch:
+            taken = self._taken(held, batch.users, batch.items[:, 0])
+        if taken is not None and self.softmax:  # what comes with a row is not drawn
+            of = np.searchsorted(batch.shown.start, batch.shown.at, side="right") - 1
+            taken |= of[:, None] == of
+            own = np.bincount(of)[of]
+        log_expected = self._log_expected(batch.items, counts, own) if self.softmax else None
+        return replace(batch, taken=taken, log_expected=log_expected)
 
 
 class Ordered:
@@ -143,7 +164,8 @@ class Ordered:
         if not self.batches.negatives:
             return items
         # a sequence has no more questions than events, so that no two questions have one number
-        return np.concatenate((items, self.batches._draw(self.shard, rows, self.key, begin)), axis=1)
+        drawn = self.batches._draw(self.shard, rows, items[:, 0], self.key, begin)
+        return np.concatenate((items, drawn), axis=1)
 
 
 class _Asked(Ordered):
@@ -151,13 +173,23 @@ class _Asked(Ordered):
 
     def step(self, step: int, offset: int) -> SequenceBatch:
         some, begin = self.of_step(step)
-        show = {"each": self._each, "last": self._last, "masked": self._masked}[self.batches.asks]
-        shown, items, of = show(some, begin)
+        shown, items, of = self._show(some, begin)
         rows = some.rows[of]
         items = self.with_negatives(items, rows, begin)
         ones = np.ones(len(rows), np.float32)
         degree = self.shard.positives.degrees[rows]
         return SequenceBatch(rows + offset, items, ones, ones, degree, 0, shown=shown)
+
+    def answers(self) -> I32:
+        """What is asked for in the epoch."""
+        found: I32 = self._show(self.sequences.take(self.order), 0)[1][:, 0]
+        return found
+
+    def _show(self, some: Sequences, begin: int) -> tuple[Shown, Any, I64]:
+        """What is shown of some sequences, (n, 1) what is asked for, and of which of them; `begin` is the number of the
+        first of their events."""
+        show = {"each": self._each, "last": self._last, "masked": self._masked}[self.batches.asks]
+        return show(some, begin)
 
     def _each(self, some: Sequences, _: int) -> tuple[Shown, Any, I64]:
         """Each event but the first is asked for, from those before it."""

@@ -14,6 +14,7 @@ from sparkrec.kernels.csr import located
 from sparkrec.kernels.metrics.accuracy import accuracy
 from sparkrec.kernels.metrics.clicks import auc, log_loss
 from sparkrec.kernels.metrics.hits import find_hits
+from sparkrec.models.field_model import FieldModel
 from sparkrec.models.recommender import Features, Recommender
 from sparkrec.models.sequence_model import SequenceModel
 from sparkrec.shards import Shard, Shards
@@ -29,7 +30,7 @@ VALUE_METRICS = ("auc", "log_loss", "rmse")
 
 
 def validate_ranking(
-    model: Recommender,
+    model: Recommender | None,
     shards: Shards,
     held_out: Shards,
     batches: Batches,
@@ -37,34 +38,62 @@ def validate_ranking(
     settings: StoppingSettings,
     collective: Collective,
 ) -> float:
-    """Mean of the metric over users with held-out examples; all items but those of training are ranked, in the context
-    of a user's first held-out example."""
-    model.eval()
+    """Mean of the metric over users with held-out examples; all items are ranked, those of training left out as the
+    settings say, in the context of a user's earliest held-out example. Users for whom that leaves nothing do not count.
+
+    model  None: ranked by their numbers of examples
+    """
+    if model is not None:
+        model.eval()
     total, n = 0.0, 0
     most = -(-settings.users // collective.size)
-    cells = CELLS // (model.items.weight.shape[1] if features else 1)
-    device = model.items.weight.device
-    everything = torch.arange(shards.n_items, device=device)[None]
+    cells = CELLS // (model.items.weight.shape[1] if features and model is not None else 1)
+    popular = torch.from_numpy(shards.item_counts.astype(np.float32))
     with torch.no_grad():
         for known, wanted, at, there, offset in _shards(shards, held_out, batches):
+            if settings.exclude_seen:
+                there = there[known.positives.degrees[at[there]] < shards.n_items]
             there = there[: max(most - n, 0)]
             for part in np.array_split(there, max(-(-len(there) * shards.n_items // cells), 1)):
                 rows = at[part]
-                given = None
-                if features:
-                    entries = wanted.entries and wanted.entries.take(wanted.indptr[part])
-                    given = features.read_all(wanted.users[part], entries)
-                elif isinstance(model, SequenceModel):
-                    given = Features(_histories(model, held_out, wanted, part).tensors(device), None)
-                scores = model.score(torch.from_numpy(rows + offset).to(device), everything, given).cpu()
-                start, seen = _lists(known, rows)
-                scores[np.repeat(np.arange(len(rows)), np.diff(start)), seen] = -torch.inf
-                ranked = scores.topk(min(settings.k, shards.n_items), dim=1).indices.numpy()
-                lists = np.arange(len(ranked) + 1) * ranked.shape[1], ranked.ravel()
+                if model is None:
+                    scores = popular.repeat(len(rows), 1)
+                else:
+                    device = model.items.weight.device
+                    given = None
+                    if features:
+                        entries = wanted.entries and wanted.entries.take(_earliest(wanted, part))
+                        given = features.read_all(wanted.users[part], entries)
+                    elif isinstance(model, SequenceModel):
+                        given = Features(_histories(model, held_out, wanted, part).tensors(device), None)
+                    everything = torch.arange(shards.n_items, device=device)[None]
+                    scores = _all_scores(model, torch.from_numpy(rows + offset).to(device), everything, given).cpu()
+                if settings.exclude_seen:
+                    start, seen = _lists(known, rows)
+                    scores[np.repeat(np.arange(len(rows)), np.diff(start)), seen] = -torch.inf
+                best = scores.topk(min(settings.k, shards.n_items), dim=1)
+                ranked = (best.values > -torch.inf).numpy()  # few may be left that are not of training
+                lists = np.concatenate(([0], np.cumsum(ranked.sum(1)))), best.indices.numpy()[ranked]
                 found = accuracy(find_hits(lists, _lists(wanted, part)), settings.metric, settings.k)
                 total, n = total + float(np.nansum(found)), n + int(np.isfinite(found).sum())
     sums = collective.sum(torch.tensor([total, n], dtype=torch.float64))
     return float(sums[0] / sums[1]) if sums[1] else 0.0
+
+
+def _all_scores(model: Recommender, users: Tensor, everything: Tensor, known: Features | None) -> Tensor:
+    """(b,) users and (1, m) items -> (b, m): one product where scores are inner products of vectors."""
+    if not isinstance(model, FieldModel):
+        vectors = model.vectors(model.query(users, known and known.query), model.item(everything[0], None))
+        if vectors is not None:
+            return vectors[0] @ vectors[1].T
+    return model.score(users, everything, known)
+
+
+def _earliest(wanted: Shard, part: I64) -> I64:
+    """The first in time of the examples of each of some users."""
+    assert wanted.timestamps is not None
+    in_time = np.lexsort((wanted.timestamps, wanted.rows))
+    return in_time[wanted.indptr[part]]
 
 
 def _histories(model: SequenceModel, held_out: Shards, wanted: Shard, part: I64) -> Shown:

@@ -18,7 +18,6 @@ from sparkrec.config import (  # noqa: E402
     MlpSettings,
     NeumfSettings,
     NfmSettings,
-    TrainingSettings,
     WideDeepSettings,
 )
 from sparkrec.fields import Entries, Layout  # noqa: E402
@@ -28,7 +27,7 @@ from sparkrec.models.sequence_model import SequenceModel  # noqa: E402
 from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
 from sparkrec.training.loop import Job, train  # noqa: E402
-from tests.training.examples import cut_off, in_threads, planted, write_shards  # noqa: E402
+from tests.training.examples import cut_off, in_threads, plain, planted, write_shards  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -57,7 +56,7 @@ def test_every_model_of_pairs_is_here():
 def network(request):
     def make(**training):
         settings, given = SETTINGS[request.param]
-        return settings(**given, training=TrainingSettings(**{**TRAINING, **training}))
+        return settings(**given, training=plain(**{**TRAINING, **training}))
 
     return make
 

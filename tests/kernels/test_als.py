@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sparkrec.kernels import als
+from sparkrec.kernels.als_cg import KEPT
 from sparkrec.kernels.csr import Csr
 
 try:
@@ -140,6 +141,20 @@ def test_a_row_summed_in_parts_is_the_row(solver):
         for total, more in zip((a, b), als.equations(row, confidence[part], src, weight), strict=True):
             total += more
     np.testing.assert_allclose(als.solve(a + gram, b, reg[0], solver, start[0]), whole[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_cg_counts_every_rating_of_a_row_that_is_longer_than_what_it_keeps(steps):
+    lengths = [KEPT + 300, 5, KEPT]
+    targets, src, rng = problem(3, lengths=lengths, n_src=KEPT + 400)
+    confidence, gram, weight, reg = arguments("implicit", targets, src, rng)
+    heavy = np.array([0, KEPT - 1, KEPT, KEPT + 1, KEPT + 299, KEPT + 305, len(confidence) - 1])
+    confidence[heavy] = 1e5  # so that none of them can be lost in the sum of all
+    start = 0.1 * rng.normal(size=(3, 3)).astype(np.float32)
+    given = targets, confidence, src, gram, weight, reg, als.Solver("cg", steps=steps), start
+    (fast, fast_loss), (slow, slow_loss) = als.half_step(*given), als.half_step_reference(*given)
+    np.testing.assert_allclose(fast, slow, rtol=1e-3, atol=1e-4)
+    assert fast_loss == pytest.approx(slow_loss, rel=1e-4)
 
 
 @pytest.mark.parametrize("half_step", HALF_STEPS)
@@ -289,3 +304,12 @@ def test_grams_of_blocks_add_up_to_the_gram():
     exact = src.astype(np.float64).T @ src.astype(np.float64)
     np.testing.assert_allclose(als.gram(src), exact, rtol=1e-12)
     np.testing.assert_allclose(als.gram(src[:123]) + als.gram(src[123:]), exact, rtol=1e-12)
+
+
+@pytest.mark.parametrize("half_step", HALF_STEPS)
+def test_rows_without_ratings_cost_nothing_and_are_zero(half_step):
+    targets, src, rng = problem(4, lengths=[0, 0, 0])
+    confidence, *rest = arguments("implicit", targets, src, rng)
+    dst, loss = half_step(targets, confidence, src, *rest)
+    assert loss == 0.0
+    np.testing.assert_array_equal(dst, np.zeros((3, 4)))

@@ -16,3 +16,11 @@ def test_few_values_come_back_to_the_bit(n_values):
 def test_more_values_than_a_byte_has_are_not_coded():
     assert coded(np.arange(LEVELS + 1, dtype=np.float32)) is None
     assert coded(np.zeros(0, np.float32))[1].size == 0
+
+
+def test_whichever_value_comes_first_none_is_taken_for_another():
+    palette = np.random.default_rng(0).normal(size=LEVELS).astype(np.float32)
+    for first in range(0, LEVELS, 4):  # of so many, some share a place in the table of what is known
+        values = np.roll(palette, first)
+        levels, codes = coded(values)
+        np.testing.assert_array_equal(levels[codes], values)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sparkrec.kernels.arrays import checked_lists, frozen
-from sparkrec.kernels.csr import Csr
+from sparkrec.kernels.csr import Csr, distinct_in_parts
 
 
 def test_entries_end_up_by_row_then_column_whatever_their_order():
@@ -101,3 +101,15 @@ def test_lists_may_fall_between_rows_but_not_inside_one():
         checked_lists((indptr, np.array([5, 9, 2, 2])), 5, "seen", np.int64)
     with pytest.raises(ValueError, match="seen: found 5 rows, expected 4"):
         checked_lists((indptr, np.array([5, 9, 1, 2])), 4, "seen", np.int64)
+
+
+@pytest.mark.parametrize("n_ids", [10, 1 << 20])  # by counting, and by comparing
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_different_ids_of_each_part(kind, n_ids):
+    ids, starts = np.array([7, 2, 7, 9, 2, 2, 0], kind), np.array([0, 4, 4, 6, 7])
+    found, bounds, place = distinct_in_parts(ids, starts, n_ids)
+    assert found.tolist() == [2, 7, 9, 2, 0]
+    assert bounds.tolist() == [0, 3, 3, 4, 5]
+    assert place.tolist() == [1, 0, 1, 2, 0, 0, 0]
+    with pytest.raises(ValueError, match="items: found 0 to 9"):
+        distinct_in_parts(ids, starts, 9, "items")

@@ -222,3 +222,12 @@ def test_read_only_arrays_are_welcome(bilinear):
     topk.merge_topk(arrow(positions), arrow(best), arrow(positions[:, :0]), arrow(best[:, :0]), 5)
     topk.score_pairs(locked(users), locked(items), exclude)
     topk.count_above(arrow(tile), exclude[0], arrow(best[:, :2].ravel()), *exclude)
+
+
+def test_merging_keeps_the_best_of_both_and_the_lower_id_of_equals():
+    a_ids, a = np.array([[0, 9, -1], [5, 6, 7]]), np.array([[3, 1, -np.inf], [5, 4, 3]], np.float32)
+    b_ids, b = np.array([[4, 2], [8, -1]]), np.array([[3, 1], [2, -np.inf]], np.float32)
+    for first, second in (((a_ids, a), (b_ids, b)), ((b_ids, b), (a_ids, a))):
+        ids, best = topk.merge_topk(*first, *second, 5)
+        np.testing.assert_array_equal(ids, [[0, 4, 2, 9, -1], [5, 6, 7, 8, -1]])
+        np.testing.assert_array_equal(best, [[3, 3, 1, 1, -np.inf], [5, 4, 3, 2, -np.inf]])

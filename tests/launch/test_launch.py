@@ -11,11 +11,11 @@ from pyspark import cloudpickle
 pytest.importorskip("torch")
 
 from sparkrec import storage
-from sparkrec.config import MfSettings, TrainingSettings
+from sparkrec.config import MfSettings
 from sparkrec.errors import ConfigError, TrainError
 from sparkrec.launch import launch
 from sparkrec.training.loop import Job, train
-from tests.training.examples import planted, write_shards
+from tests.training.examples import plain, planted, write_shards
 
 pytestmark = [
     pytest.mark.spark,
@@ -34,7 +34,7 @@ def job(folder, name="run", **training):
     if not os.path.exists(shards):
         write_shards(shards, USERS, ITEMS, 80, of_group=2)
     given = {"threads": 1, "epochs": 2, "batch": 64, "learning_rate": 0.05, "init_scale": 0.1, "processes": 2}
-    settings = MfSettings(dim=6, training=TrainingSettings(**{**given, **training}))
+    settings = MfSettings(dim=6, training=plain(**{**given, **training}))
     return Job(settings, shards, None, str(folder / name), 0)
 
 
@@ -102,5 +102,3 @@ def test_a_process_that_stalls_ends_the_run(spark, tmp_path):
 def test_what_cannot_be_started_is_refused_at_once(spark, tmp_path):
     with pytest.raises(ConfigError, match=r"processes is 9, and the session at local\[2\] runs 2 tasks at once"):
         run(train, job(tmp_path, processes=9, launcher="torch"))
-    with pytest.raises(ConfigError, match="training.launcher local runs 1 process, found 2"):
-        run(train, job(tmp_path, launcher="local"))

@@ -121,7 +121,10 @@ def kills(*args):
     return half_step(*args)
 
 solve.SideSolver.half_step = kills
-settings = AlsSettings(rank=4, iterations=5, unobserved_weight=0.1, snapshot_every=2, user_blocks=3, item_blocks=3)
+settings = AlsSettings(
+    rank=4, iterations=5, unobserved_weight=0.1, regularization=0.01, regularization_exponent=1.0,
+    propensity_exponent=0.0, biases=False, snapshot_every=2, user_blocks=3, item_blocks=3,
+)
 users, items, history = factorize(spark.read.parquet(ratings), settings, seed=1, scratch=scratch)
 users.write.parquet(out + "/users")
 items.write.parquet(out + "/items")

@@ -428,3 +428,46 @@ def test_what_cannot_be_compared_says_why(spark):
         compare(recommended, relevant, "model", "best")
     with pytest.raises(EvaluateError, match="found -1, expected a number of samples"):
         compare(recommended, relevant, "model", "good", bootstrap=-1)
+
+
+def test_columns_of_ids_may_have_any_name(spark):
+    recommended, truth = frames(spark, *planted())
+    before = truth.select("user", "item").unionByName(recommended.select("user", "item"))
+    groups = (
+        truth.select("user").distinct().withColumn("segment", F.when(F.col("user") > 20, "late").otherwise("early"))
+    )
+
+    def named(frame):
+        return frame.withColumnsRenamed({"user": "the customer", "item": "sku"}).withColumn("user", F.lit(7.5))
+
+    given = {"metrics": ["ndcg", "novelty"], "k": [1, 3], "before": before, "segments": groups}
+    own = {**given, "before": named(before), "segments": named(groups), "user": "the customer", "item": "sku"}
+    found = evaluate(named(recommended), named(truth), **own)
+    assert found.collect() == evaluate(recommended, truth, **given).collect()
+    each = user_metrics(named(recommended), named(truth), ["ndcg"], user="the customer", item="sku")
+    assert each.columns == ["the customer", "ndcg@10"]
+    runs = recommended.withColumn("run", F.lit("a")).unionByName(recommended.withColumn("run", F.lit("b")))
+    settings = {"by": "run", "baseline": "a", "metrics": ["ndcg"], "bootstrap": 10}
+    same = compare(named(runs), named(truth), **settings, user="the customer", item="sku")
+    assert same.collect() == compare(runs, truth, **settings).collect()
+
+
+@pytest.mark.parametrize("by", ["metric", "Users", "score", "ndcg@10"])
+def test_a_column_of_runs_has_no_name_of_ours(spark, by):
+    recommendations = spark.createDataFrame(
+        [("a", "x", 1, "one")], f"user string, item string, rank int, `{by}` string"
+    )
+    relevant = spark.createDataFrame([("a", "x")], "user string, item string")
+    for measure, more in ((evaluate, {}), (user_metrics, {}), (compare, {"baseline": "one"})):
+        with pytest.raises(EvaluateError, match="Rename the column"):
+            measure(recommendations, relevant, metrics=["ndcg"], k=[10], by=by, **more)
+
+
+def test_a_column_of_runs_may_have_any_other_name(spark):
+    by = "my `run` no. 1"
+    rows = [("a", "x", 1, "one"), ("a", "y", 1, "two")]
+    quoted = by.replace("`", "``")
+    recommendations = spark.createDataFrame(rows, f"user string, item string, rank int, `{quoted}` string")
+    relevant = spark.createDataFrame([("a", "x")], "user string, item string")
+    found = evaluate(recommendations, relevant, ["recall"], k=[1], by=by).collect()
+    assert {row[by]: row["value"] for row in found} == {"one": 1.0, "two": 0.0}

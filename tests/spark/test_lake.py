@@ -6,6 +6,7 @@ from sparkrec import storage
 from sparkrec.config import PrepareSettings, SparkSettings
 from sparkrec.errors import InputError
 from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.lake import Lake
 
 pytestmark = pytest.mark.spark
 
@@ -79,3 +80,12 @@ def test_a_manifest_is_written_whole_or_not_at_all(tmp_path):
         storage.write_json(path, {("no", "key"): 1})
     assert storage.read_json(path) == {"rows": 1}
     assert [each.name for each in (tmp_path / "run").iterdir()] == ["manifest.json"]
+
+
+def test_a_lake_of_a_relative_path_is_below_the_folder_of_the_process(spark, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lake = Lake(spark, "lake/")
+    assert lake.root == str(tmp_path / "lake")
+    lake.append("numbers", spark.range(3), "first")
+    assert lake.table_version("numbers") == 0
+    assert Lake(spark, "s3a://bucket/lake/").root == "s3a://bucket/lake"

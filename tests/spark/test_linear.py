@@ -127,8 +127,6 @@ def test_rare_categories_share_a_feature(dataset_of, scores_of, attributes):
 def test_what_cannot_be_used_is_said(dataset_of, attributes, users, monkeypatch):
     dataset = dataset_of([(0, 0, 1.0), (1, 0, 2.0)], 2, 1, explicit=True)
     implicit = dataset_of([(0, 0, 1.0)], 2, 1)
-    with pytest.raises(TrainError, match=r"Set model.users, model.items or both"):
-        fit(LinearSettings(), dataset)
     with pytest.raises(TrainError, match=r"implicit dataset has the value 1"):
         fit(LinearSettings(users=users), implicit)
     with pytest.raises(InputError, match=r"model.users.source .* has no column 'size'. It has 'uid', 'age', 'sex'"):

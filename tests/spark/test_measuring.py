@@ -14,6 +14,7 @@ from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.measuring import measure, metrics_of, overall
 from sparkrec.spark.model import Model
 from sparkrec.spark.ranking import Rankings
+from sparkrec.spark.ranking import _candidates as ranking_candidates
 from sparkrec.spark.rows import dense
 from sparkrec.spark.segments import bounds_of
 
@@ -298,3 +299,62 @@ def test_every_figure_has_an_interval_but_those_of_the_catalogue(world, full):
             assert (each.low is None) == (each.metric == "coverage")
             if each.low is not None:
                 assert each.low <= each.value <= each.high
+
+
+def test_what_the_user_had_may_be_ranked(world):
+    repeated = world.test | world.train
+    found = metrics_of(
+        world.model,
+        world.dataset,
+        world.cells(repeated),
+        world.dataset.train,
+        Rankings(FullRanking(exclude_seen=False), CUTOFFS),
+    )
+    everything = np.ones_like(world.test)
+    metrics, _ = world.reference(everything, repeated, CUTOFFS, drawn=False)
+    expected = mean([{k: v for k, v in each.items() if k != "auc"} for each in metrics.values()])
+    told = overall(found.metrics)
+    assert {name: told[name] for name in expected} == pytest.approx(expected)
+
+
+def test_a_single_metric_ranks_what_the_user_had_where_it_is_told_to(world):
+    train, name = world.dataset.train, f"recall@{world.n_items}"
+    assert measure(world.model, world.dataset, train, train, name) == 0.0
+    assert measure(world.model, world.dataset, train, train, name, exclude_seen=False) > 0.5
+
+
+def test_held_out_items_that_cannot_be_ranked_are_counted(world):
+    held_out = world.test | world.train
+    with_list = held_out & world.known_users[:, None]
+    known = with_list & world.known_items[None]
+    expected = {
+        "pairs": held_out.sum(),
+        "no_list": (held_out & ~world.known_users[:, None]).sum(),
+        "unknown": (with_list & ~world.known_items[None]).sum(),
+        "seen": (known & world.train).sum(),
+    }
+    assert min(expected.values()) > 0
+
+    def counted(protocol):
+        asked = Rankings(protocol, [3])
+        truth, seen = world.cells(held_out), world.dataset.train
+        return metrics_of(world.model, world.dataset, truth, seen, asked).unrankable._asdict()
+
+    assert counted(FullRanking()) == expected
+    assert counted(FullRanking(exclude_seen=False)) == {**expected, "seen": 0}
+    assert counted(SampledNegatives(negatives=2)) == {**expected, "seen": 0}
+
+
+def test_negatives_are_drawn_from_what_the_user_had_where_people_repeat(world):
+    dataset = replace(world.dataset, validation=world.dataset.train.limit(0), test=world.cells(world.test))
+    full_house = world.cells(np.ones_like(world.test) & ~world.test)  # everything that is not held out is in train
+    dataset = replace(dataset, train=full_house)
+    user = int(np.flatnonzero(world.test.sum(1))[0])
+    one = dataset.test.where(F.col("user") == user)
+
+    def ranked(exclude_seen):
+        protocol = SampledNegatives(negatives=5, exclude_seen=exclude_seen)
+        return ranking_candidates(dataset, one, protocol).count() - one.count()
+
+    assert ranked(True) == 0
+    assert ranked(False) == 5

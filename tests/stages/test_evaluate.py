@@ -7,7 +7,15 @@ import pytest
 from pyspark.sql import functions as F
 
 from sparkrec import storage, tables
-from sparkrec.config import EvaluateSettings, GivenCandidates, PopularitySettings, PrepareSettings, TrainSettings
+from sparkrec.config import (
+    EvaluateSettings,
+    GivenCandidates,
+    GivenSplit,
+    LeaveLastOut,
+    PopularitySettings,
+    PrepareSettings,
+    TrainSettings,
+)
 from sparkrec.errors import EvaluateError, InputError
 from sparkrec.spark.lake import Lake
 from sparkrec.spark.model import Model
@@ -29,7 +37,8 @@ def cells(spark, split):
 
 def publish_dataset(lake, name, candidates=None, validation=VALIDATION):
     """A finished dataset of 3 users and 5 items, as `prepare` leaves it."""
-    run = lake.open_run("prepare", name, PrepareSettings(lake=lake.root, dataset=name), {})
+    split = GivenSplit(test="later", candidates="listed") if candidates else LeaveLastOut()
+    run = lake.open_run("prepare", name, PrepareSettings(lake=lake.root, dataset=name, split=split), {})
     ids = {}
     for side, table, counts in (("user", tables.USERS, [1, 2, 1]), ("item", tables.ITEMS, [2, 1, 0, 1, 0])):
         known = [(i, f"{side}{i}", n) for i, n in enumerate(counts)]
@@ -139,8 +148,6 @@ def test_candidates_of_the_dataset_are_ranked_with_nothing_excluded(house):
 def test_what_cannot_be_measured_is_refused_with_what_to_do(house):
     with pytest.raises(EvaluateError, match="came without candidates"):
         house.run(protocol=GivenCandidates())
-    with pytest.raises(EvaluateError, match="candidates come with test rows only"):
-        house.run(protocol=GivenCandidates(), split="validation")
     seen_all = publish_model(house.lake, house.dataset, include_validation=True)
     with pytest.raises(EvaluateError, match="was fitted to train and validation together"):
         house.run(model=seen_all.reference, split="validation")
@@ -183,3 +190,19 @@ def test_users_examples_and_intervals_are_kept_for_the_report(spark, tmp_path):
         "recommended": ["item2", "item3"],
         "held_out": ["item2"],
     }
+
+
+def test_items_of_examples_have_the_titles_of_a_table(lake, tmp_path):
+    dataset = publish_dataset(lake, "titled")
+    trained = publish_model(lake, dataset)
+    table = tmp_path / "items.csv"
+
+    def settings():
+        titles = {"source": {"path": str(table), "format": "csv"}, "id": "sku", "title": "name"}
+        return EvaluateSettings(lake=lake.root, model=trained.reference, cutoffs=[2], titles=titles)
+
+    table.write_text("sku,name\nitem0,So What\nitem1,\nitem2,Naima\nstranger,Other\n")
+    run = evaluate(settings(), lake)
+    assert storage.read_json(f"{run.path}/metrics.json")["titles"] == {"item0": "So What", "item2": "Naima"}
+    table.write_text("sku,name\nitem0,Blue Train\n")
+    assert inputs(settings(), lake)["titles"] != run.inputs["titles"]

@@ -18,6 +18,7 @@ from sparkrec.stages.recommend import recommend
 pytestmark = [pytest.mark.spark, pytest.mark.torch]
 
 TRAINING = {"epochs": 15, "batch": 256, "learning_rate": 0.01, "init_scale": 0.1, "threads": 1}
+TRAINING |= {"negatives": 4, "user_l2": 0.0, "item_l2": 0.0}
 
 
 @pytest.fixture(scope="module")

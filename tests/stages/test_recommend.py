@@ -114,7 +114,8 @@ def test_everyone_gets_the_best_unseen_items_and_who_has_no_train_row_the_popula
     }
     assert fallback == {"u3"}
     facts = run.manifest
-    assert (facts["rows"], facts["users"], facts["fallback_users"]) == (16, 4, 1)
+    assert (facts["rows"], facts["users"]) == (16, 4)
+    assert facts["answered_by"] == {"model": 3, "history": 0, "folded in": 0, "popularity": 1}
     assert facts["table"] == shop.lake.path("recommendations")
     table = shop.lake.table("recommendations")
     assert [name for name, _ in table.dtypes] == [c.split()[0] for c in tables.RECOMMENDATIONS.columns.split(", ")]
@@ -181,7 +182,7 @@ def test_a_list_with_other_ids_is_another_run_and_in_another_order_the_same(shop
     first = pinned("u0", "u1")
     assert first["model"] == shop.trained.reference
     assert first["dataset"] == shop.dataset.reference
-    assert first["users"]["ids"] == 2
+    assert first["users"]["rows"] == 2
     assert first == pinned("u1", "u0")
     assert first != pinned("u0", "u2")
 

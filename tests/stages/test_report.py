@@ -1,5 +1,6 @@
 """The page about evaluations: what is in it, and that a browser shows it."""
 
+import html
 import json
 import re
 import shutil
@@ -20,25 +21,30 @@ pytest.importorskip("jinja2")
 IDS = {"plain": "0123456789ab", "good": "ab0123456789", "other": "cd0123456789"}
 
 
-def publish(lake, name, lift, seed=0, dataset="shop@111111111111", users=400, keep=True, history=()):
+def publish(lake, name, lift, seed=0, dataset="shop@111111111111", users=400, keep=True, history=(), id=None, **more):
     """A finished evaluation, whose users have values of ndcg and recall at 5 and 10."""
+    id = id or IDS[name]
     rng = np.random.default_rng(7)
     values = {f"{metric}@{k}": rng.random(users) * 0.2 for metric in ("ndcg", "recall") for k in (5, 10)}
     values = {each: own + lift + 0.02 * np.random.default_rng(seed).normal(size=users) for each, own in values.items()}
     means = {each: float(own.mean()) for each, own in values.items()}
     figures = {"users": users, **means, "coverage@10": 0.4}
-    about = {"model": f"{name}@{IDS[name]}", "kind": "als", "dataset": dataset, "split": "test", "protocol": "full"}
-    segments = {"all": figures, **{f"users:{group}/2": {"users": 200, **means} for group in (1, 2)}}
+    about = {"model": f"{name}@{id}", "kind": "als", "dataset": dataset, "split": "test", "protocol": "full"}
+    segments = {
+        "all": figures,
+        **{f"{side}:{group}/2": {"users": 200, **means} for side in ("users", "items") for group in (1, 2)},
+    }
     intervals = {segment: {each: [mean - 0.01, mean + 0.01] for each, mean in means.items()} for segment in segments}
     examples = [{"user": "<b>ann</b>", "had": ["i1"], "recommended": ["i2", "i3"], "held_out": ["i3"]}]
-    folder = f"{lake}/evaluations/{name}/{IDS[name]}"
+    folder = f"{lake}/evaluations/{name}/{id}"
     storage.write_json(
-        f"{folder}/metrics.json", about | {"segments": segments, "intervals": intervals, "examples": examples}
+        f"{folder}/metrics.json", about | {"segments": segments, "intervals": intervals, "examples": examples} | more
     )
-    run = {"id": IDS[name], "finished": 1.0, "settings": {}, "name": name}
-    storage.write_json(f"{folder}/manifest.json", run | {"inputs": {"model": f"{name}@{IDS[name]}"}})
-    trained = run | {"inputs": {}, "facts": {"history": list(history)}}
-    storage.write_json(f"{lake}/models/{name}/{IDS[name]}/manifest.json", trained)
+    run = {"id": id, "finished": 1.0, "settings": {}, "name": name}
+    storage.write_json(f"{folder}/manifest.json", run | {"inputs": {"model": f"{name}@{id}"}})
+    trained = run | {"inputs": {}, "facts": {"history": list(history)}, "seconds": 83.0}
+    storage.write_json(f"{lake}/models/{name}/{id}/manifest.json", trained)
+    storage.write(f"{lake}/models/{name}/{id}/users/part-0.parquet", b"0" * 4_000_000)
     if keep:
         table = pa.table({"user": np.random.default_rng(seed).permutation(users)} | values)
         order = {"user": np.arange(users)} | values
@@ -80,7 +86,7 @@ class Page(HTMLParser):
         if self.into == "h2":
             self.titles.append(data.strip())
         elif self.into in ("td", "th", "small", "span") and self.rows:
-            self.rows[-1][-1] += data
+            self.rows[-1][-1] += data.strip("\n")
         if self.into == "h2":
             self.into = None
 
@@ -94,12 +100,13 @@ def test_figures_intervals_and_differences_are_there(lake):
     values = [each["segments"]["all"]["ndcg@10"] for each in about]
     assert f"{values[0]:.4f}" in rows["ndcg@10"][0]
     assert f"{values[0] - 0.01:.4f} to {values[0] + 0.01:.4f}" in rows["ndcg@10"][0]
-    assert f"{values[1] - values[0]:+.4f}, p = " in rows["ndcg@10"][1]
+    assert f"{values[1] - values[0]:+.4f}, p < 0.001" in rows["ndcg@10"][1]
     assert page.classes.count("better") == 4
     assert page.titles == [
-        "Metrics", "By cutoff", "By segment", "What is shown", "Training", "Example recommendations"
+        "Metrics", "By cutoff", "By segment", "What is shown", "Training", "Example recommendations",
+        "What was measured",
     ]  # fmt: skip
-    assert page.plots == 2 + 2 + 1 + 2
+    assert page.plots == 2 + 2 + 2 + 1 + 2
     assert page.links == []
 
 
@@ -122,8 +129,58 @@ def test_runs_that_are_not_comparable_are_said_to_be_so(lake):
     publish(lake, "other", 0.1, dataset="else@222222222222", keep=False)
     text = report(lake, ["plain", "other"])
     assert "The runs are of more than one dataset" in text
-    assert "Evaluate all runs with keep_users: true" in text
+    assert "p = " not in text
     assert "better" not in Page(text).classes
+
+
+def test_without_users_nothing_is_sure(lake):
+    publish(lake, "other", 0.1, keep=False)
+    text = report(lake, ["plain", "other"])
+    assert "Evaluate all runs with keep_users: true" in text
+    assert "other has the best figure; whether it is surely better than the others cannot be told" in text
+
+
+def test_the_best_run_comes_first_with_how_sure_that_is_and_what_it_costs(lake):
+    publish(lake, "other", 0.01, seed=0)
+    page = report(lake, ["plain", "good", "other"])
+    rows = Page(page).tables["ranking"]
+    assert "good is surely better than plain, but not surely better than other." in page
+    assert [row[0].lstrip("●■▲") for row in rows[1:]] == ["good", "other", "plain"]
+    assert rows[1][3:] == ["best", "1 min 23 s", "4 MB"]
+    assert rows[2][3].startswith("not surely worse than good (p = 1")
+    assert rows[3][3].startswith("surely worse than good (p < 0.001)")
+
+
+def test_an_error_is_better_when_it_is_lower(lake):
+    for name, id, rmse in (("plain", "1" * 12, 0.9), ("good", "2" * 12, 0.8)):
+        segments = {"all": {"users": 400, "rmse": rmse}}
+        publish(lake, name, 0.0, id=id, segments=segments, intervals={}, keep=False)
+    rows = Page(report(lake, ["plain@" + "1" * 12, "good@" + "2" * 12])).tables["ranking"]
+    assert [row[0][1:] for row in rows[1:]] == ["good", "plain"]
+
+
+def test_names_have_an_id_only_where_two_are_alike(lake):
+    publish(lake, "plain", 0.0, id="ee0123456789")
+    shown = Page(report(lake, ["plain@0123456789ab", "plain@ee0123456789", "good"])).tables["metrics"][0]
+    assert [each.lstrip("●■▲") for each in shown] == ["metric", "plain@0123456789ab", "plain@ee0123456789", "good"]
+
+
+def test_segments_and_items_are_called_what_they_are(lake):
+    publish(lake, "other", 0.0, titles={"i2": "Kind of <Blue>"})
+    text = report(lake, ["other"])
+    plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>|<!--.*?-->", " ", text))
+    for words in ("users with the fewest events", "users with the most events", "items with the fewest events"):
+        assert words in plain
+    assert "users:1/2" not in text
+    assert '<span title="i2">Kind of &lt;Blue&gt;</span></span>, <span class="hit">i3</span>' in text
+
+
+def test_many_runs_are_in_tables_that_fit_on_paper(lake):
+    names = [f"plain@{n:012}" for n in range(9)]
+    for n, name in enumerate(names):
+        publish(lake, "plain", 0.001 * n, id=name.partition("@")[2], keep=False)
+    page = Page(report(lake, names))
+    assert [len(page.tables[each][0]) for each in ("metrics", "metrics-2")] == [6, 5]
 
 
 def test_what_cannot_be_shown_is_an_error(lake):
@@ -145,14 +202,63 @@ def test_the_command_writes_a_file(lake, tmp_path, monkeypatch, capsys):
     assert target.read_text().startswith("<!doctype html>")
 
 
-def test_a_browser_shows_it(lake, tmp_path):
+def test_without_a_folder_the_file_lies_where_the_command_runs(lake, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["sparkrec", "report", "plain", "--lake", lake])
+    main()
+    assert capsys.readouterr().out.strip() == "report.html"
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_iterations_are_steps_of_training_as_epochs_are(lake):
+    rows = [{"iteration": n, "loss": 10.0 / n, "seconds": 0.5} for n in range(1, 4)]
+    publish(lake, "other", 0.0, history=rows)
+    both = report(lake, ["other", "good"])
+    assert ">iteration<" in both
+    assert ">epoch<" in both
+
+
+def browse(tmp_path, *arguments):
+    """What headless Chromium prints."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no chromium on this machine")
+    quiet = ("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", *quiet, profile, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def test_a_browser_shows_it(lake, tmp_path):
     target = tmp_path / "page.html"
     target.write_text(report(lake, ["plain", "good"]))
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{target}"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    page = Page(ended.stdout)
+    page = Page(browse(tmp_path, "--dump-dom", f"file://{target}"))
     assert [row[0] for row in page.tables["metrics"]][:2] == ["metric", "ndcg@5"]
-    assert page.plots == 7
+    assert page.plots == 9
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_the_page_is_as_wide_as_the_screen_and_its_text_is_large_enough(lake, tmp_path, width):
+    framed = html.escape(report(lake, ["plain", "good"]))
+    measure = """
+      const page = document.querySelector("iframe").contentDocument;
+      const heights = [...page.querySelectorAll("svg text")].map((text) => text.getBoundingClientRect().height);
+      const shown = {wide: page.documentElement.scrollWidth, smallest: Math.min(...heights)};
+      document.title = JSON.stringify(shown);"""
+    outer = tmp_path / "outer.html"
+    # A window of Chromium is at least 500 pixels wide, a frame is not.
+    outer.write_text(
+        f'<iframe width={width} height=800 style="border: 0" srcdoc="{framed}" onload="measure()"></iframe>'
+        f"<script>function measure() {{{measure}}}</script>"
+    )
+    title = re.search("<title>(.*?)</title>", browse(tmp_path, "--dump-dom", f"file://{outer}"))
+    shown = json.loads(html.unescape(title[1]))
+    assert shown["wide"] <= width
+    assert shown["smallest"] > 9
+
+
+def test_the_page_can_be_printed(lake, tmp_path):
+    target = tmp_path / "page.html"
+    target.write_text(report(lake, ["plain", "good"]))
+    browse(tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'page.pdf'}", f"file://{target}")
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")

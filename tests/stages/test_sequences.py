@@ -27,6 +27,8 @@ TRAINING = {
     "batch": 16,
     "learning_rate": 0.02,
     "init_scale": 0.1,
+    "user_l2": 0.0,
+    "item_l2": 0.0,
     "threads": 1,
     "stopping": {"metric": "hit_rate", "k": 1, "every": 5, "patience": 9},
 }
@@ -128,7 +130,8 @@ def test_bags_are_for_item2vec_alone(walked, tmp_path):
     take(lake, source, table="bags", on_null_timestamp="keep")
     split = {"kind": "ratio", "test": 0.2, "validation": 0.2}
     made(lake, "bags", interactions="bags", split=split, sequences={"length": 50, "ordered": False})
-    own = {"training": {"negatives": 5, "epochs": 20, "batch": 8, "learning_rate": 0.02}, "window": 10}
+    training = {"negatives": 5, "epochs": 20, "batch": 8, "learning_rate": 0.02, "init_scale": 0.01}
+    own = {"training": training, "window": 10}
     run = fitted(lake, "bags", "item2vec", shuffle=True, **own)
     settings = {"lake": lake.root, "model": run.reference, "k": 3}
     recommend(validate(RecommendSettings, settings, "test"), lake)

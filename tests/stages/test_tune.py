@@ -35,8 +35,20 @@ def test_a_space_that_does_not_fit_the_model_is_refused_by_key():
         trials(settings(space={"rnk": [4]}))
     with pytest.raises(ConfigError, match=r"model.rank: Input should be greater than or equal to 1"):
         trials(settings(space={"rank": [0]}))
-    with pytest.raises(ConfigError, match=r"space.rank: a grid needs a list of values"):
-        trials(settings(space={"rank": Range(low=1, high=4)}))
+
+
+def test_trials_rank_what_the_search_says(monkeypatch, tmp_path):
+    from types import SimpleNamespace
+
+    from sparkrec.stages import tune as stage
+
+    measured = []
+    monkeypatch.setattr(stage, "fit", lambda *_, **__: "model")
+    monkeypatch.setattr(stage, "measure", lambda *_, **how: measured.append(how["exclude_seen"]) or 0.5)
+    part = SimpleNamespace(train=None, validation=None)
+    for given in ({}, {"exclude_seen": False}):
+        stage._measure(settings(**given), {"kind": "als"}, part, str(tmp_path / "scratch"))
+    assert measured == [True, False]
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,16 @@ import pytest
 import torch
 
 from sparkrec import storage
+from sparkrec.config import TrainingSettings
 from sparkrec.shards import SCHEMA, SEQUENCES, WITH_FEATURES, entry
 from sparkrec.training.collective import Alone, Collective
 from sparkrec.training.loop import Trainer, train
+
+
+def plain(**training):
+    """TrainingSettings that leave nothing to the data."""
+    left = {"loss": "bce", "negatives": 4, "epochs": 20, "batch": 2048, "optimizer": "adam", "learning_rate": 1e-3}
+    return TrainingSettings(**{**left, "init_scale": 0.01, "user_l2": 0.0, "item_l2": 0.0, **training})
 
 
 def planted(n_users=60, n_items=80, tastes=4, each=12, seed=0):

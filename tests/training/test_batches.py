@@ -1,5 +1,7 @@
 """Batches: every example once an epoch, the same steps for everyone, whatever fails said in a sentence."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -100,10 +102,25 @@ def test_a_shard_may_be_empty_and_there_may_be_more_processes_than_users(tmp_pat
         list(batches(folder, 0, 5).epoch(0))
 
 
-def test_a_user_with_every_item_is_named(tmp_path):
-    folder = write_shards(tmp_path / "all", np.array([7, 7, 7]), np.array([0, 1, 2]), 3)
-    with pytest.raises(TrainError, match="user 7 has all 3 items: there is no negative to draw"):
-        list(batches(folder).epoch(0))
+def test_a_user_with_every_item_is_in_no_batch_and_counted(tmp_path):
+    users, items = np.append(USERS, np.full(80, 60)), np.append(ITEMS, np.arange(80))
+    folder = write_shards(tmp_path / "all", users, items, 80, of_group=3, groups=2)
+    some = batches(folder)
+    found = some.without_negatives()
+    assert found.sum(0).tolist() == [1, 80]
+    some = replace(some, left_out=found[:, 1])
+    made = list(some.epoch(0))
+    assert sorted(pairs(some, made)) == sorted(zip(USERS.tolist(), ITEMS.tolist(), strict=True))
+    assert [batch.total for batch in made] == [len(batch.users) for batch in made]
+    assert 60 in some.users
+    for changes in (
+        {"softmax": True},
+        {"negatives": 0},
+        {"negatives": 0, "of_batch": True},
+    ):  # nothing is lacking there
+        some = batches(folder, **changes)
+        assert some.without_negatives().sum() == 0
+        assert sum(len(batch.users) for batch in some.epoch(0)) == len(users)
 
 
 def test_what_is_missing_cut_off_or_changed_is_named(folder):

@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-from sparkrec.config import Item2vecSettings, TrainingSettings
+from sparkrec.config import Item2vecSettings
 from sparkrec.training.collective import Alone
 from sparkrec.training.context_batches import chances
 from sparkrec.training.loop import Job, Trainer
-from tests.training.examples import write_shards
+from tests.training.examples import plain, write_shards
 
 pytestmark = pytest.mark.torch
 
@@ -28,7 +28,7 @@ def batches(folder, training=None, **settings):
     users = np.repeat(np.arange(USERS), [len(bag) for bag in bags()])
     given = {"sequences": list(enumerate(bags())), "length": 20}
     shards = write_shards(folder / "s", users, np.concatenate(bags()), ITEMS, of_group=2, ordered=given)
-    own = TrainingSettings(**{"negatives": 3, "popularity_power": 0.75, "batch": 8, **(training or {})})
+    own = plain(**{"negatives": 3, "popularity_power": 0.75, "batch": 8, **(training or {})})
     job = Job(Item2vecSettings(dim=4, training=own, **settings), shards, None, str(folder), 0)
     return Trainer(job, Alone()).batches
 
@@ -106,4 +106,10 @@ def test_places_name_the_rows_that_are_read(tmp_path):
 )
 def test_what_has_no_kernel_is_refused(training, message):
     with pytest.raises(ValueError, match=message):
-        Item2vecSettings(training=TrainingSettings(**training))
+        Item2vecSettings(training=plain(**training))
+
+
+def test_chances_to_stay_are_those_of_word2vec_by_hand():
+    root = np.sqrt(0.01 / 0.9) + 0.01 / 0.9
+    np.testing.assert_allclose(chances(np.array([900, 96, 4]), 0.01), [root, np.sqrt(0.01 / 0.096) + 0.01 / 0.096, 1.0])
+    np.testing.assert_array_equal(chances(np.array([1, 0]), 2.0), [1.0, 1.0])

@@ -6,8 +6,8 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from sparkrec.config import TrainingSettings  # noqa: E402
 from sparkrec.training.dense import Dense  # noqa: E402
+from tests.training.examples import plain  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -29,7 +29,7 @@ def layers():
 @pytest.mark.parametrize("name", TORCHS)
 def test_layers_move_as_torch_moves_them(name, clip_norm):
     mine, theirs = layers(), layers()
-    settings = TrainingSettings(optimizer=name, momentum=0.9, weight_decay=0.05, clip_norm=clip_norm)
+    settings = plain(optimizer=name, momentum=0.9, weight_decay=0.05, clip_norm=clip_norm)
     dense, optimizer = Dense(mine, settings, torch.device("cpu")), TORCHS[name](theirs.parameters())
     for step in range(4):
         given = torch.arange(8.0).view(2, 4) - step
@@ -50,6 +50,6 @@ def test_what_is_not_learned_stays():
     model = layers()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    dense = Dense(model, TrainingSettings(), torch.device("cpu"))
+    dense = Dense(model, plain(), torch.device("cpu"))
     assert dense.step(dense.message(torch.tensor(2.0)), 0.1) == 2.0
     assert len(dense.weights) == 0

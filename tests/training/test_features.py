@@ -15,7 +15,6 @@ from sparkrec.config import (  # noqa: E402
     LrSettings,
     NfmSettings,
     StoppingSettings,
-    TrainingSettings,
     WideDeepSettings,
 )
 from sparkrec.errors import TrainError  # noqa: E402
@@ -27,7 +26,7 @@ from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
 from sparkrec.training.gradients import by_autograd  # noqa: E402
 from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
-from tests.training.examples import in_threads, write_shards  # noqa: E402
+from tests.training.examples import in_threads, plain, write_shards  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -48,7 +47,7 @@ LAYOUT = Layout(user=(("age", 2),), context=(("day", 2 + DAYS),), item=(("genres
 
 def network(kind, **training):
     settings, given = FIELDS[kind]
-    return settings(**given, training=TrainingSettings(**{**BASE, **training}))
+    return settings(**given, training=plain(**{**BASE, **training}))
 
 
 def lists(rows, weights):

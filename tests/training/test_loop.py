@@ -14,7 +14,6 @@ from sparkrec.config import (  # noqa: E402
     MlpSettings,
     NeumfSettings,
     StoppingSettings,
-    TrainingSettings,
 )
 from sparkrec.errors import TrainError  # noqa: E402
 from sparkrec.kernels.losses import PAIR_LOSSES, Goal, pair_loss  # noqa: E402
@@ -25,7 +24,7 @@ from sparkrec.training.gradients import by_autograd, by_kernel, has_kernel  # no
 from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
 from sparkrec.training.losses import Scored, loss_of  # noqa: E402
 from sparkrec.training.optimizers import Optimizer, rate_at  # noqa: E402
-from tests.training.examples import planted, write_shards  # noqa: E402
+from tests.training.examples import plain, planted, write_shards  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -33,7 +32,7 @@ BASE = {"threads": 1, "epochs": 3, "batch": 64, "learning_rate": 0.05, "init_sca
 
 
 def settings(**training):
-    return MfSettings(dim=6, training=TrainingSettings(**{**BASE, **training}))
+    return MfSettings(dim=6, training=plain(**{**BASE, **training}))
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +43,20 @@ def shards(tmp_path_factory):
 
 SCORES = np.array([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]], np.float32)
 CONFIDENCE, VALUES, DEGREE = np.array([1.0, 2.0]), np.array([4.0, 1.0]), np.array([2, 5])
-LOG_Q = np.array([[0.0, -1.0, -3.0], [0.0, -2.0, -0.5]])
+LOG_EXPECTED = np.array([[7.0, -1.0, -3.0], [8.0, -2.0, -0.5]])
 
 
-def scored(scores, log_q, taken=None):
-    confidence, values, log_q = (None if a is None else torch.tensor(a).float() for a in (CONFIDENCE, VALUES, log_q))
+def scored(scores, log_expected, taken=None):
+    confidence, values, log_expected = (
+        None if a is None else torch.tensor(a).float() for a in (CONFIDENCE, VALUES, log_expected)
+    )
     return Scored(
         torch.tensor(scores),
         torch.tensor([0, 0]),
         values,
         confidence,
         torch.tensor(DEGREE),
-        log_q=log_q,
+        log_expected=log_expected,
         taken=taken,
         drawn_share=0.25,
     )
@@ -84,20 +85,22 @@ EXPECTED = {
     "bpr": (CONFIDENCE * log1pexp(SCORES[:, 1:] - SCORES[:, :1]).mean(1)).sum(),
     "hinge": (CONFIDENCE * np.maximum(1 - SCORES[:, :1] + SCORES[:, 1:], 0).mean(1)).sum(),
     "full_softmax": (CONFIDENCE * (np.log(np.exp(SCORES).sum(1)) - SCORES[:, 0])).sum(),
-    "softmax": (CONFIDENCE * (np.log(np.exp(SCORES - LOG_Q).sum(1)) - SCORES[:, 0])).sum(),
+    "softmax": (
+        CONFIDENCE * (np.log(np.exp(SCORES[:, 0]) + np.exp((SCORES - LOG_EXPECTED)[:, 1:]).sum(1)) - SCORES[:, 0])
+    ).sum(),
 }
 
 
 @pytest.mark.parametrize("loss", EXPECTED)
 def test_a_loss_is_its_formula(loss):
-    batch = scored(SCORES, LOG_Q if loss == "softmax" else None)
-    found = loss_of(TrainingSettings(loss=loss, negative_weight=0.3, score_l2=2.0), batch)
+    batch = scored(SCORES, LOG_EXPECTED if loss == "softmax" else None)
+    found = loss_of(plain(loss=loss, negative_weight=0.3, score_l2=2.0), batch)
     assert float(found) == pytest.approx(EXPECTED[loss], rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", PAIR_LOSSES)
 def test_a_loss_by_kernel_is_that_of_torch(loss):
-    chosen = TrainingSettings(loss=loss, negative_weight=0.3)
+    chosen = plain(loss=loss, negative_weight=0.3)
     for given in (SCORES, SCORES * 100):  # no overflow, either
         leaf = torch.tensor(given, requires_grad=True)
         batch = Scored(leaf, torch.tensor([0, 0]), *(torch.tensor(a).float() for a in (VALUES, CONFIDENCE, DEGREE)))
@@ -118,8 +121,25 @@ def test_a_column_that_is_taken_is_no_negative():
     given = SCORES.copy()
     given[0, 2] = 1e6  # would be felt
     for loss in ("bpr", "hinge", "bpr_max", "top1_max", "softmax"):
-        batch = scored(given, LOG_Q if loss == "softmax" else None, taken)
-        assert float(loss_of(TrainingSettings(loss=loss, negative_sampling="batch"), batch)) < 1e3
+        batch = scored(given, LOG_EXPECTED if loss == "softmax" else None, taken)
+        assert float(loss_of(plain(loss=loss, negative_sampling="batch"), batch)) < 1e3
+
+
+@pytest.mark.parametrize("loss", ["bce", "bpr", "hinge", "bpr_max", "top1_max", "softmax"])
+def test_a_row_whose_columns_are_all_taken_is_worth_what_it_is_alone(loss):
+    taken, scores = torch.tensor([[True, True, True], [True, False, False]]), torch.tensor(SCORES, requires_grad=True)
+    log_expected = torch.tensor(LOG_EXPECTED).float() if loss == "softmax" else None
+    about = {"values": torch.ones(2), "confidence": torch.ones(2), "degree": torch.ones(2)}
+    chosen = plain(loss=loss)
+    both = loss_of(chosen, Scored(scores, torch.tensor([0, 0]), **about, log_expected=log_expected, taken=taken))
+    both.backward()
+    assert torch.isfinite(scores.grad).all()
+    assert (scores.grad[0, 1:] == 0).all()
+    about = {name: each[1:] for name, each in about.items()}
+    log_expected = None if log_expected is None else log_expected[1:]
+    other = Scored(scores.detach()[1:], torch.tensor([0]), **about, log_expected=log_expected, taken=taken[1:])
+    alone = np.log1p(np.exp(-SCORES[0, 0])) if loss == "bce" else 0.0
+    assert both.item() == pytest.approx(float(loss_of(chosen, other)) + alone, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +188,7 @@ BY_KERNEL = {
 @pytest.mark.parametrize("loss", PAIR_LOSSES)
 @pytest.mark.parametrize("name", BY_KERNEL)
 def test_gradients_by_kernel_are_those_of_torch(shards, tmp_path, name, loss):
-    training = TrainingSettings(**{**BASE, "loss": loss, "user_l2": 0.02, "item_l2": 0.01, "init_scale": 0.5})
+    training = plain(**{**BASE, "loss": loss, "user_l2": 0.02, "item_l2": 0.01, "init_scale": 0.5})
     chosen = BY_KERNEL[name].model_copy(update={"training": training})
     trainer = Trainer(Job(chosen, shards, None, str(tmp_path), 0), Alone())
     model, batch = trainer.model, next(trainer.batches.epoch(0))
@@ -219,15 +239,15 @@ def test_a_run_in_one_call_is_its_steps(shards, tmp_path, training):
     "training", [{"loss": "softmax"}, {"loss": "bpr", "negative_sampling": "batch"}, {"precision": "bfloat16"}]
 )
 def test_what_no_kernel_computes_torch_does(training):
-    assert has_kernel(MfSettings())
-    assert not has_kernel(MfSettings(training=TrainingSettings(**training)))
+    assert has_kernel(MfSettings(training=plain()))
+    assert not has_kernel(MfSettings(training=plain(**training)))
     assert not has_kernel(NeumfSettings(dropout=0.1))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rmsprop", "adam", "adamw"])
 def test_rows_move_alike_by_kernels_and_by_torch(optimizer):
     rng = np.random.default_rng(0)
-    given = TrainingSettings(optimizer=optimizer, momentum=0.9, weight_decay=0.1)
+    given = plain(optimizer=optimizer, momentum=0.9, weight_decay=0.1)
     start = torch.from_numpy(rng.normal(size=(9, 5)).astype(np.float32))
     tables = [Rows(9, 5), Rows(9, 5)]
     by_kernel, by_torch = (Optimizer(given, table.weight) for table in tables)
@@ -243,7 +263,7 @@ def test_rows_move_alike_by_kernels_and_by_torch(optimizer):
 
 
 def test_l2_on_a_table_reaches_a_row_when_it_is_read():
-    settings = TrainingSettings(optimizer="sgd")
+    settings = plain(optimizer="sgd")
     first, second = (Optimizer(settings, torch.ones(3, 2), l2=0.1) for _ in range(2))
     none = torch.zeros(1, 2)
     for _ in range(2):
@@ -258,7 +278,7 @@ def test_l2_on_a_table_reaches_a_row_when_it_is_read():
 
 def test_half_the_bits_learn_nearly_the_same(shards, tmp_path):
     networks = [
-        NeumfSettings(dim=4, layers=[16, 16, 8], training=TrainingSettings(**BASE, precision=precision))
+        NeumfSettings(dim=4, layers=[16, 16, 8], training=plain(**BASE, precision=precision))
         for precision in ("float32", "bfloat16")
     ]
     jobs = [Job(each, shards, None, str(tmp_path / each.training.precision), 0) for each in networks]
@@ -314,14 +334,24 @@ def test_training_stops_when_it_no_longer_gets_better_and_the_best_is_kept(tmp_p
     assert [json.loads(line) for line in lines] == state["history"]
 
 
+def test_what_people_come_back_to_counts_where_it_may_be_ranked(shards, tmp_path):
+    def measured(exclude_seen):
+        chosen = settings(epochs=10, stopping=StoppingSettings(patience=9, k=5, exclude_seen=exclude_seen))
+        job = Job(chosen, shards, shards, f"{tmp_path}/{exclude_seen}", 0)  # held out is what is trained on
+        return [entry["ndcg@5"] for entry in train(job, Alone())["history"]]
+
+    assert set(measured(True)) == {0.0}
+    assert max(measured(False)) > 0.2
+
+
 def test_the_learning_rate_warms_up_and_falls_to_nothing():
-    given = TrainingSettings(learning_rate=2.0, schedule="linear", warmup_steps=4)
+    given = plain(learning_rate=2.0, schedule="linear", warmup_steps=4)
     rates = [rate_at(given, step, 12) for step in range(13)]
     assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
     assert rates[4] == 2.0
     assert rates[8] == 1.0
     assert rates[12] == 0.0
-    cosine = TrainingSettings(learning_rate=2.0, schedule="cosine")
+    cosine = plain(learning_rate=2.0, schedule="cosine")
     assert rate_at(cosine, 6, 12) == pytest.approx(1.0)
 
 

@@ -15,7 +15,6 @@ from sparkrec.config import (  # noqa: E402
     MlpSettings,
     NeumfSettings,
     NfmSettings,
-    TrainingSettings,
 )
 from sparkrec.errors import InputError  # noqa: E402
 from sparkrec.fields import Entries  # noqa: E402
@@ -23,11 +22,11 @@ from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
 from sparkrec.training.head import HEAD_FILE  # noqa: E402
 from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
-from tests.training.examples import planted, write_shards  # noqa: E402
+from tests.training.examples import plain, planted, write_shards  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
-TRAINING = TrainingSettings(threads=1, epochs=2, batch=64, learning_rate=0.05, init_scale=0.1)
+TRAINING = plain(threads=1, epochs=2, batch=64, learning_rate=0.05, init_scale=0.1)
 LAYERS = [8, 8, 4]
 
 

@@ -83,11 +83,11 @@ def ndcg_full_ideal(hits: Hits, k: int) -> F64:
 
 
 def ndcg_linear(hits: Hits, k: int) -> F64:
-    return _graded(hits, k, lambda gains: gains)
+    return _graded(hits, k, lambda gains, most: gains / most)
 
 
 def ndcg_exponential(hits: Hits, k: int) -> F64:
-    return _graded(hits, k, lambda gains: np.exp2(gains) - 1.0)
+    return _graded(hits, k, lambda gains, most: np.exp2(gains - most) - np.exp2(-most))
 
 
 AT_CUTOFF: dict[str, Formula] = {
@@ -142,11 +142,15 @@ def _ideal(hits: Hits, k: int) -> F64:
     return found
 
 
-def _graded(hits: Hits, k: int, gain: Callable[[F64], F64]) -> F64:
+def _graded(hits: Hits, k: int, gain: Callable[[F64, F64], F64]) -> F64:
+    """gain(gains, most): over what the largest gain of the user is worth, which cancels out, so that none overflows."""
     start, gains = hits.ideal
+    most = np.ones(len(hits.n_relevant))
+    most[hits.n_relevant > 0] = gains[start[:-1][hits.n_relevant > 0]]
     place = places(start)
     user = np.repeat(np.arange(len(hits.n_relevant)), hits.n_relevant)
     within = place <= k
-    best = np.bincount(user[within], (gain(gains) * _discount(place))[within], minlength=len(hits.n_relevant))
-    found: F64 = _sum(hits, gain(hits.gain) * _discount(hits.place), hits.place <= k) / best
+    ideal = gain(gains, most[user]) * _discount(place)
+    best = np.bincount(user[within], ideal[within], minlength=len(hits.n_relevant))
+    found: F64 = _sum(hits, gain(hits.gain, most[hits.user]) * _discount(hits.place), hits.place <= k) / best
     return found

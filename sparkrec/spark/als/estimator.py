@@ -6,6 +6,8 @@ do. Ids may be strings or longs as they are.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 from pyspark import StorageLevel, keyword_only
@@ -18,6 +20,7 @@ from sparkrec.errors import InputError
 from sparkrec.spark.als.fit import fit_factors
 from sparkrec.spark.als.model import ALSModel, Fitted
 from sparkrec.spark.als.params import AlsParams, setter
+from sparkrec.spark.digests import content_digest
 from sparkrec.spark.id_column import IdColumn
 
 
@@ -113,6 +116,16 @@ class ALS(Estimator[ALSModel], AlsParams, DefaultParamsWritable, DefaultParamsRe
         self.warmStart = model
         return self
 
+    def _scratch(self, ratings: DataFrame, warm_start: DataFrame | None) -> str | None:
+        """A folder of `checkpointDir` for fits of these ratings in this sense, from this start: what the engine's own
+        fingerprint cannot see. None: nothing is kept."""
+        folder = self.getOrDefault("checkpointDir")
+        if not folder:
+            return None
+        alpha = self.getOrDefault("alpha") if self.getOrDefault("implicitPrefs") else None
+        about = [content_digest(ratings), alpha, warm_start and content_digest(warm_start)]
+        return f"{folder}/{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]}"
+
     def _fit(self, dataset: DataFrame) -> ALSModel:
         settings = self.settings()
         rated = self.rated(dataset)
@@ -129,7 +142,7 @@ class ALS(Estimator[ALSModel], AlsParams, DefaultParamsWritable, DefaultParamsRe
             ratings,
             settings,
             seed=self.getSeed() & 0xFFFFFFFF,
-            scratch=self.getOrDefault("checkpointDir") or None,
+            scratch=self._scratch(ratings, warm_start),
             warm_start=warm_start,
             preference=self.preference(),
         )

@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 from sparkrec.config import AlsSettings
 from sparkrec.errors import SparkrecError
 from sparkrec.progress import track
+from sparkrec.spark.als.fold import fold_in
 from sparkrec.spark.als.layout import Side, lay_out
 from sparkrec.spark.als.pack import Preference
 from sparkrec.spark.als.snapshots import Snapshots, fingerprint
@@ -65,13 +66,27 @@ def fit_als(settings: AlsSettings, dataset: Dataset, observed: DataFrame, *, see
     )
 
 
-def _inverse_propensity(ratings: DataFrame, exponent: float) -> DataFrame:
-    """Confidence of ratings divided by n_i^exponent and by its mean over all ratings."""
-    weights = ratings.groupBy("item").agg(F.count("*").alias("n")).select("item", F.pow("n", -exponent).alias("weight"))
-    weighted = ratings.join(weights, "item")
-    mean = weighted.agg(F.avg("weight")).collect()[0][0]
+def fold_users(model: Model, settings: AlsSettings, events: DataFrame, observed: DataFrame) -> DataFrame:
+    """Rows of the users in `events` (user, item, value, confidence): what fits these best, the items as they are.
+
+    observed  what the model was fitted to, whose items count
+    """
+    if settings.propensity_exponent:
+        events = _weighed(events, observed, settings.propensity_exponent)
+    known = model.items.join(observed.select("item").distinct(), "item", "left_semi")
+    fixed = known.select(F.col("item").alias("id"), "value")
+    columns = events.select("user", "item", "value", "confidence")
+    folded = fold_in(columns, fixed, settings, shift=0.0, own_first=True, preference=None)
+    return dense_vectors(folded.toDF("user", "value"), "user")
+
+
+def _weighed(ratings: DataFrame, observed: DataFrame, exponent: float) -> DataFrame:
+    """Confidence of ratings divided by n_i^exponent and by the mean of that over all that is observed."""
+    counted = observed.groupBy("item").agg(F.count("*").alias("n"))
+    weights = counted.select("item", "n", F.pow("n", -exponent).alias("weight"))
+    mean = weights.agg(F.sum(F.col("n") * F.col("weight")) / F.sum("n")).collect()[0][0]
     weight = (F.col("confidence") * F.col("weight") / F.lit(mean)).cast("float")
-    return weighted.withColumn("confidence", weight).drop("weight")
+    return ratings.join(weights, "item").withColumn("confidence", weight).drop("n", "weight")
 
 
 def fit_factors(
@@ -88,7 +103,7 @@ def fit_factors(
     Arguments and errors as of `factorize`; `warm_start` may have biases, too.
     """
     if settings.propensity_exponent:
-        ratings = _inverse_propensity(ratings, settings.propensity_exponent)
+        ratings = _weighed(ratings, ratings, settings.propensity_exponent)
     zeros = [0.0] * settings.rank
     if warm_start is not None:
         warm_start = warm_start.select("id", F.slice("value", 1, settings.rank).alias("value"))
@@ -179,7 +194,7 @@ class _Fit:
     ) -> tuple[DataFrame, DataFrame, list[dict[str, float]]]:
         settings = self.settings
         users, items = (SideSolver(side, other.n_ids, settings, self.seed) for side, other in (sides, sides[::-1]))
-        done, history, kept = snapshots.resume(self.ratings.sparkSession)
+        done, history, kept = snapshots.resume(self.ratings.sparkSession, settings.iterations)
         if done:
             log.info("als: resuming after iteration %s", done)
         item_state = items.start(kept.get("item", self.warm_start))

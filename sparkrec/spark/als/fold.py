@@ -63,7 +63,38 @@ def fold_in(
     return with_tail(folded, bias, F.array(own, one) if own_first else F.array(one, own))
 
 
-def contributions(
+def explain(
+    rated: DataFrame,
+    own: NDArray[Any],
+    target: NDArray[Any],
+    fixed: DataFrame,
+    settings: AlsSettings,
+    preference: Preference | None,
+) -> list[tuple[Any, float]]:
+    """What each of a user's ratings adds to the score of an item, and with biases they for item None; the largest
+    first.
+
+    rated   (item, value, row array<float>, and confidence if there is one): the ratings, and the rows of their items
+    own     (d,) row of the user
+    target  (d,) row of the item that is explained
+    fixed   (id, value array<float>) of all items
+    """
+    d, rows = settings.rank, rated.toPandas()
+    y, p = np.array(rows["row"].tolist()).reshape(len(rows), len(target)), rows["value"].to_numpy(np.float64)
+    confidence = rows["confidence"].to_numpy(np.float64) if "confidence" in rows else np.ones(len(p))
+    if preference is not None:
+        p, implied = preference.of(p)
+        confidence = confidence if "confidence" in rows else implied
+    if settings.biases:
+        p = p - y[:, -1] - own[-2]
+    terms = _contributions(y[:, :d], p, confidence, target[:d], fixed, settings)
+    explained = [*zip(rows["item"].tolist(), terms.tolist(), strict=True)]
+    if settings.biases:
+        explained.append((None, float(target[-1] + own[-2])))
+    return sorted(explained, key=lambda each: -each[1])
+
+
+def _contributions(
     y: NDArray[Any], p: NDArray[Any], c: NDArray[Any], target: NDArray[Any], fixed: DataFrame, settings: AlsSettings
 ) -> F64:
     """What each of a user's ratings adds to the score of an item (Hu et al. 2008, section 5), (n,) float64.

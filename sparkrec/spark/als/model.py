@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pyspark.errors import AnalysisException
 from pyspark.ml.base import Model as MlModel
 from pyspark.ml.recommendation import _ALSModelParams
 from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable, MLReader, MLWritable, MLWriter
@@ -16,14 +18,16 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.functions import pandas_udf
 
+from sparkrec import storage
 from sparkrec.config import AlsSettings
 from sparkrec.errors import InputError
-from sparkrec.spark.als.fold import contributions, fold_in
+from sparkrec.spark.als.fold import explain, fold_in
 from sparkrec.spark.als.params import AlsParams, setter
 from sparkrec.spark.id_column import IdColumn
 from sparkrec.spark.model import Model
 from sparkrec.spark.retrieval import rank
 from sparkrec.spark.rows import dense_vectors
+from sparkrec.spark.similar import similar
 from sparkrec.spark.sources import require_columns
 
 
@@ -40,6 +44,8 @@ class Fitted:
     history: list[dict[str, float]]
     params: AlsParams
     """Of the fit."""
+    folder: str = ""
+    """Name of the one that it was loaded from, in that of the model."""
 
     @property
     def settings(self) -> AlsSettings:
@@ -56,19 +62,45 @@ class _AlsModelWriter(MLWriter):
         super().__init__()
         self._model = model
 
-    def saveImpl(self, path: str) -> None:
-        fitted = self._model.fitted
+    def save(self, path: str) -> None:
+        """Keep the model in a folder, beside what that has: it counts once its metadata is there, which comes last and
+        at once, so that whoever is killed before leaves the old model as it was.
+
+        Raises InputError, before anything is written, where the folder is there and `overwrite` was not called.
+        """
+        older = storage.folders(path)
+        if not self.shouldOverwrite and (storage.exists(path) or self._has_metadata(path)):
+            raise InputError(f"{path} is there already. Choose another folder, or save by model.write().overwrite().")
+        fitted, tables = self._model.fitted, f"tables-{uuid.uuid4().hex}"
         extra = {
             "fit": fitted.params.values(),
-            "users": fitted.user_ids.save(f"{path}/userIds"),
-            "items": fitted.item_ids.save(f"{path}/itemIds"),
+            "tables": tables,
+            "users": fitted.user_ids.save(f"{path}/{tables}/userIds"),
+            "items": fitted.item_ids.save(f"{path}/{tables}/itemIds"),
             "mean": fitted.mean,
             "history": fitted.history,
         }
-        fitted.users.write.mode("overwrite").parquet(f"{path}/userFactors")
-        fitted.items.write.mode("overwrite").parquet(f"{path}/itemFactors")
-        # The metadata last: what has none is not a model.
-        DefaultParamsWriter.saveMetadata(self._model, path, self.sparkSession, extraMetadata=extra)
+        fitted.users.write.parquet(f"{path}/{tables}/userFactors")
+        fitted.items.write.parquet(f"{path}/{tables}/itemFactors")
+        metadata = DefaultParamsWriter._get_metadata_to_save(self._model, self.sparkSession, extra)
+        if storage.exists(f"{path}/{tables}/userFactors"):
+            storage.delete(f"{path}/metadata/.part-00000.crc")  # of what Hadoop wrote there, if it did
+            storage.write(f"{path}/metadata/part-00000", metadata.encode())
+        else:  # a path without a scheme, on the cluster's own file system, which Spark alone knows
+            text = self.sparkSession.createDataFrame([(metadata,)], "value string").coalesce(1)
+            text.write.mode("overwrite").text(f"{path}/metadata")
+        for name in older:
+            if name.startswith("tables-") and name != fitted.folder:
+                storage.delete(f"{path}/{name}")
+
+    saveImpl = save
+
+    def _has_metadata(self, path: str) -> bool:
+        try:
+            _ = self.sparkSession.read.text(f"{path}/metadata").schema
+        except AnalysisException:
+            return False
+        return True
 
 
 class _AlsModelReader(MLReader["ALSModel"]):
@@ -76,15 +108,19 @@ class _AlsModelReader(MLReader["ALSModel"]):
         spark = self.sparkSession
         metadata = DefaultParamsReader.loadMetadata(path, spark)
         params = AlsParams()._set(**metadata["fit"])
+        if "tables" not in metadata:
+            raise InputError(f"{path} has a model of an earlier version of sparkrec. Fit and save it again.")
+        tables = f"{path}/{metadata['tables']}"
         model = ALSModel(
             Fitted(
-                users=spark.read.parquet(f"{path}/userFactors"),
-                items=spark.read.parquet(f"{path}/itemFactors"),
-                user_ids=IdColumn.load(spark, f"{path}/userIds", metadata["users"]),
-                item_ids=IdColumn.load(spark, f"{path}/itemIds", metadata["items"]),
+                users=spark.read.parquet(f"{tables}/userFactors"),
+                items=spark.read.parquet(f"{tables}/itemFactors"),
+                user_ids=IdColumn.load(spark, f"{tables}/userIds", metadata["users"]),
+                item_ids=IdColumn.load(spark, f"{tables}/itemIds", metadata["items"]),
                 mean=metadata["mean"],
                 history=metadata["history"],
                 params=params,
+                folder=metadata["tables"],
             )
         )
         model._resetUid(metadata["uid"])
@@ -191,13 +227,10 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
 
         `rating` is the cosine of the factors, biases left aside.
         """
-        own = F.slice("value", 1, self.rank)
-        norm = F.sqrt(F.aggregate(own, F.lit(0.0), lambda total, x: total + x * x))
-        unit = F.transform(own, lambda x: (x / F.when(norm > 0, norm).otherwise(1.0)).cast("float"))
-        vectors = self.fitted.items.select("id", unit.alias("value"))
-        itself = vectors.select(F.col("id").alias("user"), F.col("id").alias("item"))
+        own = F.slice("value", 1, self.rank).alias("value")
+        vectors = self.fitted.items.select("id", F.lit(None).cast("array<int>").alias("index"), own)
         ids = self.fitted.item_ids
-        best = rank(_dense(vectors, vectors, self.rank), k, exclude=itself)
+        best = similar(vectors, self.rank, "dense", k)
         return self._lists(best, ids, self.getItemCol(), ids, self.getItemCol(), "similar")
 
     def foldIn(self, ratings: DataFrame, side: str = "user") -> ALSModel:
@@ -249,25 +282,14 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
         ratings = self.ratings if ratings is None else ratings
         if ratings is None:
             raise InputError("explain: this model was loaded without its ratings: pass them as ratings=")
-        d, item_col, settings = self.rank, self.getItemCol(), self.fitted.settings
+        item_col, settings = self.getItemCol(), self.fitted.settings
         own, target = self._row(self.userFactors, "user", user), self._row(self.itemFactors, "item", item)
         rated = self._rated(ratings.where(F.col(self.getUserCol()) == user)).drop(self.getUserCol())
-        rows = rated.join(self.itemFactors.toDF(item_col, "row"), item_col).toPandas()
-        y, p = np.array(rows["row"].tolist()), rows["value"].to_numpy(np.float64)
-        confidence = rows["confidence"].to_numpy(np.float64) if "confidence" in rows else np.ones(len(p))
-        preference = self.fitted.params.preference()
-        if preference is not None:
-            p, implied = preference.of(p)
-            confidence = confidence if "confidence" in rows else implied
-        if settings.biases:
-            p = p - y[:, -1] - own[-2]
-        terms = contributions(y[:, :d], p, confidence, target[:d], self.fitted.items, settings)
-        explained = [*zip(rows[item_col].tolist(), terms.tolist(), strict=True)]
-        if settings.biases:
-            explained.append((None, float(target[-1] + own[-2])))
+        rows = rated.join(self.itemFactors.toDF(item_col, "row"), item_col).withColumnRenamed(item_col, "item")
+        explained = explain(rows, own, target, self.fitted.items, settings, self.fitted.params.preference())
         kind = self.fitted.item_ids.kind
         schema = T.StructType().add(item_col, kind).add("contribution", T.DoubleType())
-        return self._spark.createDataFrame(sorted(explained, key=lambda each: -each[1]), schema)
+        return self._spark.createDataFrame(explained, schema)
 
     def write(self) -> MLWriter:
         """Parquet and JSON."""

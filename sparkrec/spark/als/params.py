@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from sparkrec.config import AlsSettings
 from sparkrec.configfile import validate
 from sparkrec.spark.als.pack import Preference
-from sparkrec.spark.sources import require_columns
+from sparkrec.spark.sources import column, numbers, require_columns
 
 P = TypeVar("P", bound=Params)
 
@@ -74,6 +74,7 @@ class AlsParams(_ALSParams):
             "regularization_scaling": "count" if scaling == "none" else scaling,
             "regularization_exponent": {"none": 0.0, "count": 1.0}.get(scaling, self.getOrDefault("regExponent")),
             "unobserved_weight": float(implicit) if weight is None else weight,
+            "propensity_exponent": 0.0,
             "init_scale": 0.1 if implicit else 1.0,  # what loss falls fastest from; MLlib: 1
             "solver": self.getOrDefault("solver"),
             "kernel": self.getOrDefault("kernel"),
@@ -103,8 +104,8 @@ class AlsParams(_ALSParams):
         names = [self.getOrDefault("userCol"), self.getOrDefault("itemCol")]
         rating, confidence = self.getOrDefault("ratingCol"), self.getOrDefault("confidenceCol")
         require_columns(dataset, [*names, *filter(None, (rating, confidence))], "ratings")
-        columns = [F.col(name) for name in names]
-        columns.append((F.col(rating) if rating else F.lit(1.0)).cast("float").alias("value"))
+        columns = [column(name) for name in names]
+        columns.append((numbers(dataset, rating) if rating else F.lit(1.0).cast("float")).alias("value"))
         if confidence:
-            columns.append(F.col(confidence).cast("float").alias("confidence"))
+            columns.append(numbers(dataset, confidence).alias("confidence"))
         return dataset.select(*columns)

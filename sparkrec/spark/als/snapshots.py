@@ -39,9 +39,9 @@ class Snapshots:
         manifest = {"iteration": iteration, "sides": sorted(factors), "history": history}
         storage.write_json(self._path(iteration, "manifest.json"), manifest)
 
-    def resume(self, spark: SparkSession) -> tuple[int, list[dict[str, float]], dict[str, DataFrame]]:
-        """Iterations done, their history, and the factors of the sides that were kept."""
-        last = self._last()
+    def resume(self, spark: SparkSession, iterations: int) -> tuple[int, list[dict[str, float]], dict[str, DataFrame]]:
+        """Iterations done, fewer than `iterations`, their history, and the factors of the sides that were kept."""
+        last = self._last(iterations)
         if last is None:
             return 0, [], {}
         factors = {side: spark.read.parquet(self._path(last["iteration"], side)) for side in last["sides"]}
@@ -52,11 +52,12 @@ class Snapshots:
         if self.folder is not None:
             storage.delete(self.folder)
 
-    def _last(self) -> dict[str, Any] | None:
+    def _last(self, before: int) -> dict[str, Any] | None:
         if self.folder is None:
             return None
         found = [storage.read_json(f"{self.folder}/{name}/manifest.json") for name in storage.folders(self.folder)]
-        return max((each for each in found if each), key=lambda each: each["iteration"], default=None)
+        usable = [each for each in found if each and each["iteration"] < before]
+        return max(usable, key=lambda each: each["iteration"], default=None)
 
     def _path(self, iteration: int, name: str) -> str:
         return f"{self.folder}/iteration-{iteration:05d}/{name}"

@@ -149,3 +149,22 @@ def test_read_only_lists_are_welcome():
     ranked = np.frombuffer(np.array([1, 2], np.int32).tobytes(), np.int32)
     hits = find_hits((np.array([0, 2]), ranked), lists([2]))
     assert accuracy(hits, "mrr", 2).item() == 0.5
+
+
+@pytest.mark.parametrize("start", [[0, 3], [1, 2], [0, 2, 1, 2]])
+def test_lists_that_do_not_end_where_their_items_do_are_refused(start):
+    relevant = lists(*([1] for _ in start[1:]))
+    with pytest.raises(ValueError, match="ranked: "):
+        find_hits((np.array(start), np.array([1, 2])), relevant)
+
+
+@pytest.mark.parametrize("name", ["ndcg_exponential", "ndcg_linear"])
+def test_no_user_vanishes_by_overflow(name):
+    """A relevance of 2,000 is worth 2^2000 times as much as one of 1, which no float is."""
+    lists = np.array([0, 2, 4]), np.array([5, 6, 5, 6])
+    relevant = np.array([0, 2, 4]), np.array([5, 6, 5, 6])
+    huge = 1.7e308 if name == "ndcg_linear" else 2000.0
+    values = accuracy(find_hits(lists, relevant, np.array([1e-3, huge, 3.0, 1.0])), name, 2)
+    gain = (lambda g: g) if name == "ndcg_linear" else (lambda g: 2.0**g - 1)
+    second = (gain(3.0) + gain(1.0) / np.log2(3)) / (gain(3.0) + gain(1.0) / np.log2(3))
+    np.testing.assert_allclose(values, [1 / np.log2(3), second])

@@ -35,6 +35,12 @@ def test_auc_is_the_share_of_pairs_in_order():
             assert total[user] == pytest.approx(np.mean(pairs) if pairs else 0.5)
 
 
+def test_where_nothing_irrelevant_is_listed_nobody_knows_what_is_better():
+    ranked, relevant = lists([4, 2], [5, 1], []), lists([2, 4, 9], [5, 9], [3])
+    share = beaten(ranked, np.array([2.0, 1.0, 3.0, 0.0]), relevant, np.array([True, True, True, False]))
+    np.testing.assert_array_equal(share, [0.5, 0.5, 0.5, 1.0, 0.0, 0.5])  # an item that is not listed is below all
+
+
 def test_grouped_auc_weighs_lists_with_both_kinds_by_their_rows():
     ranked, scores, _, clicked = drawn()
     total, weight = grouped_auc(lists(*ranked)[0], np.concatenate(scores), np.concatenate(clicked))

@@ -300,21 +300,26 @@ def test_confidence_of_a_column_counts_as_repeated_ratings_do(spark, ratings):
     np.testing.assert_allclose([row.features for row in one], [row.features for row in two], atol=1e-4)
 
 
-def test_a_fit_resumes_from_its_own_snapshots_only(ratings, tmp_path, monkeypatch, caplog):
+def killed_after_a_snapshot(monkeypatch, params, ratings):
+    """Fit, and end right after the first snapshot."""
     from sparkrec.spark.als.snapshots import Snapshots
 
-    params = {"rank": 4, "maxIter": 3, "checkpointInterval": 2, "checkpointDir": str(tmp_path), "seed": 1, **FEW}
-    whole = ALS(**{**params, "checkpointDir": ""}).fit(ratings)
     write = Snapshots.write
 
     def dies(self, *args):
         write(self, *args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Snapshots, "write", dies)
-    with pytest.raises(KeyboardInterrupt):
-        ALS(**params).fit(ratings)
-    monkeypatch.setattr(Snapshots, "write", write)
+    with monkeypatch.context() as patch:
+        patch.setattr(Snapshots, "write", dies)
+        with pytest.raises(KeyboardInterrupt):
+            ALS(**params).fit(ratings)
+
+
+def test_a_fit_resumes_from_its_own_snapshots_only(ratings, tmp_path, monkeypatch, caplog):
+    params = {"rank": 4, "maxIter": 3, "checkpointInterval": 2, "checkpointDir": str(tmp_path), "seed": 1, **FEW}
+    whole = ALS(**{**params, "checkpointDir": ""}).fit(ratings)
+    killed_after_a_snapshot(monkeypatch, params, ratings)
     caplog.set_level("INFO")
     ALS(**{**params, "maxIter": 1}).fit(ratings.where("item > 101"))
     assert "resuming" not in caplog.text
@@ -343,3 +348,46 @@ def test_what_cannot_be_fitted_is_said(spark, ratings):
         ALS(rank=0).fit(ratings)
     with pytest.raises(ConfigError, match="nonnegative factors have one solver"):
         ALS(nonnegative=True, solver="cg").fit(ratings)
+
+
+@pytest.mark.parametrize("other", [{"alpha": 40.0}, {"ratings": "weight"}])
+def test_a_fit_in_another_sense_does_not_resume(ratings, tmp_path, monkeypatch, caplog, other):
+    from pyspark.sql import functions as F
+
+    params = {
+        "rank": 4,
+        "maxIter": 3,
+        "checkpointInterval": 1,
+        "checkpointDir": str(tmp_path),
+        "implicitPrefs": True,
+        **FEW,
+    }
+    killed_after_a_snapshot(monkeypatch, params, ratings)
+    caplog.set_level("INFO")
+    changed = ratings.withColumn("rating", F.col("rating") + 1) if "ratings" in other else ratings
+    ALS(**params, **{name: each for name, each in other.items() if name != "ratings"}).fit(changed)
+    assert "resuming" not in caplog.text
+    ALS(**params).fit(ratings)
+    assert "resuming after iteration 1" in caplog.text
+
+
+def test_a_model_is_kept_whole_or_not_at_all(model, tmp_path, monkeypatch):
+    path = str(tmp_path / "model")
+    model.save(path)
+    kept = sorted(each.name for each in (tmp_path / "model").iterdir())
+    with pytest.raises(InputError, match="is there already"):
+        model.save(path)
+    assert sorted(each.name for each in (tmp_path / "model").iterdir()) == kept
+
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sparkrec.storage.write", dies)
+        with pytest.raises(KeyboardInterrupt):
+            model.write().overwrite().save(path)
+    loaded = ALSModel.load(path)
+    assert loaded.itemFactors.count() == model.itemFactors.count()
+    model.write().overwrite().save(path)
+    assert len([*(tmp_path / "model").glob("tables-*")]) == 1
+    assert ALSModel.load(path).itemFactors.count() == model.itemFactors.count()

@@ -15,6 +15,12 @@ from sparkrec.spark.partitions import partition_keys, spark_hash
 pytestmark = pytest.mark.spark
 
 
+def exactly(**given):
+    """Settings that leave nothing to the data."""
+    left = {"regularization": 0.01, "regularization_exponent": 1.0, "unobserved_weight": 0.0, "biases": False}
+    return AlsSettings(**{**left, "propensity_exponent": 0.0, **given})
+
+
 def ratings_of(spark, matrix, confidence=None):
     """DataFrame of the nonzero cells of a dense matrix; ids are spread out."""
     users, items = np.nonzero(matrix)
@@ -63,11 +69,11 @@ def matrix():
 @pytest.mark.parametrize(
     "settings",
     [
-        AlsSettings(rank=4, iterations=3, regularization=0.1, user_blocks=3, item_blocks=2),
-        AlsSettings(rank=4, iterations=3, regularization=0.5, unobserved_weight=0.3, regularization_exponent=0.5),
-        AlsSettings(rank=4, iterations=2, regularization=0.2, unobserved_weight=1.0, regularization_exponent=0.0),
+        exactly(rank=4, iterations=3, regularization=0.1, user_blocks=3, item_blocks=2),
+        exactly(rank=4, iterations=3, regularization=0.5, unobserved_weight=0.3, regularization_exponent=0.5),
+        exactly(rank=4, iterations=2, regularization=0.2, unobserved_weight=1.0, regularization_exponent=0.0),
         pytest.param(
-            AlsSettings(rank=4, iterations=2, unobserved_weight=0.3, kernel="torch", storage_level="DISK_ONLY"),
+            exactly(rank=4, iterations=2, unobserved_weight=0.3, kernel="torch", storage_level="DISK_ONLY"),
             marks=[pytest.mark.torch, pytest.mark.skipif(not find_spec("torch"), reason="torch is not installed")],
         ),
     ],
@@ -95,7 +101,7 @@ def test_factors_are_those_of_dense_closed_form_updates(spark, tmp_path, matrix,
 
 
 def test_propensities_divide_confidences_by_a_power_of_the_counts_of_items(spark, tmp_path, matrix):
-    settings = AlsSettings(rank=4, iterations=2, unobserved_weight=0.1)
+    settings = exactly(rank=4, iterations=2, unobserved_weight=0.1)
     counts = (matrix != 0).sum(0)
     weights = np.where(matrix != 0, counts**-0.5, 0)
     weights /= weights.sum() / counts.sum()
@@ -107,7 +113,7 @@ def test_propensities_divide_confidences_by_a_power_of_the_counts_of_items(spark
 
 def test_the_number_of_blocks_and_the_order_of_rows_change_nothing(spark, tmp_path, matrix):
     def fit(blocks, rows):
-        settings = AlsSettings(rank=4, iterations=3, unobserved_weight=0.1, user_blocks=blocks, item_blocks=blocks)
+        settings = exactly(rank=4, iterations=3, unobserved_weight=0.1, user_blocks=blocks, item_blocks=blocks)
         users, items, _ = factorize(rows, settings, seed=0, scratch=str(tmp_path / str(blocks)))
         return collected(users)[1] @ collected(items)[1].T
 
@@ -117,7 +123,7 @@ def test_the_number_of_blocks_and_the_order_of_rows_change_nothing(spark, tmp_pa
 
 def test_an_interrupted_fit_ends_where_an_uninterrupted_one_does(spark, tmp_path, matrix, monkeypatch, caplog):
     rows = ratings_of(spark, matrix)
-    settings = AlsSettings(rank=4, iterations=5, unobserved_weight=0.1, snapshot_every=2, user_blocks=2, item_blocks=3)
+    settings = exactly(rank=4, iterations=5, unobserved_weight=0.1, snapshot_every=2, user_blocks=2, item_blocks=3)
     users, items, history = factorize(rows, settings, seed=0, scratch=str(tmp_path / "whole"))
 
     from sparkrec.spark.als import solve
@@ -144,7 +150,7 @@ def test_an_interrupted_fit_ends_where_an_uninterrupted_one_does(spark, tmp_path
 
 def test_a_system_without_solution_names_the_user_or_item(spark, tmp_path):
     matrix = np.array([[1.0, 0.0], [0.0, 2.0]])
-    settings = AlsSettings(rank=3, iterations=1, regularization=0.0)
+    settings = exactly(rank=3, iterations=1, regularization=0.0)
     with pytest.raises(TrainError, match=r"the system of id \d+ with 1 ratings has no finite solution"):
         factorize(ratings_of(spark, matrix), settings, seed=0, scratch=str(tmp_path))
 
@@ -166,7 +172,7 @@ def test_an_id_with_more_ratings_than_a_block_should_have_is_summed_in_pieces(sp
     """Everyone's item, and whoever else has more than ten: the factors are those of blocks that hold them whole."""
     rows = ratings_of(spark, matrix)
     for solver in ("cholesky", "cg", "ials++"):
-        settings = AlsSettings(
+        settings = exactly(
             rank=4, iterations=2, unobserved_weight=0.1, user_blocks=2, item_blocks=3, solver=solver, coordinates=2
         )
         whole = fit_with(rows, settings, split_above=None)
@@ -189,7 +195,7 @@ def fit_with(rows, settings, split_above):
 @pytest.mark.parametrize("name", ["spark.sql.unionOutputPartitioning", "spark.sql.adaptive.enabled"])
 def test_an_optimiser_that_moves_the_layout_changes_nothing(spark, matrix, name):
     """Without either, Spark no longer sees that blocks and messages lie together (as Spark 4.0 does not)."""
-    settings = AlsSettings(rank=3, iterations=2, unobserved_weight=0.1, user_blocks=3, item_blocks=2)
+    settings = exactly(rank=3, iterations=2, unobserved_weight=0.1, user_blocks=3, item_blocks=2)
     rows = ratings_of(spark, matrix)
     users, _, history = factorize(rows, settings, seed=1, scratch=None)
     before = spark.conf.get(name, "true")
@@ -204,7 +210,7 @@ def test_an_optimiser_that_moves_the_layout_changes_nothing(spark, matrix, name)
 
 def test_what_dies_with_an_executor_is_made_again(spark, tmp_path, matrix, monkeypatch, caplog):
     """A Python worker that ends in the middle of an iteration fails its job: here, without retries of tasks."""
-    settings = AlsSettings(rank=3, iterations=4, unobserved_weight=0.1, snapshot_every=2, user_blocks=2, item_blocks=2)
+    settings = exactly(rank=3, iterations=4, unobserved_weight=0.1, snapshot_every=2, user_blocks=2, item_blocks=2)
     rows = ratings_of(spark, matrix)
     users, items, history = factorize(rows, settings, seed=1, scratch=None)
 
@@ -231,7 +237,7 @@ def test_a_missing_or_doubled_block_is_named(spark, matrix):
     from sparkrec.spark.als.block import Outline
     from sparkrec.spark.als.layout import lay_out
 
-    users, _ = lay_out(ratings_of(spark, matrix), AlsSettings(rank=3, user_blocks=2, item_blocks=2))
+    users, _ = lay_out(ratings_of(spark, matrix), exactly(rank=3, user_blocks=2, item_blocks=2))
     outline = users.outlines.limit(1).toArrow()
     key = outline["block"][0].as_py()
     assert Outline.read(outline).key == key
@@ -239,3 +245,20 @@ def test_a_missing_or_doubled_block_is_named(spark, matrix):
 
     with pytest.raises(RuntimeError, match=rf"als: links of block {key} came 2 times, expected once"):
         Outline.read(pa.concat_tables([outline, outline]))
+
+
+def test_a_shorter_fit_is_not_the_end_of_a_longer_one(spark, tmp_path, monkeypatch):
+    from sparkrec.spark.als.snapshots import Snapshots
+
+    matrix = np.random.default_rng(0).integers(0, 2, (12, 9)).astype(float)
+    rows = ratings_of(spark, matrix)
+    settings = exactly(rank=3, iterations=7, unobserved_weight=0.1, snapshot_every=2, user_blocks=1, item_blocks=1)
+    monkeypatch.setattr(Snapshots, "delete", lambda self: None)
+    factorize(rows, settings, seed=0, scratch=str(tmp_path))
+    for iterations in (1, 4, 5):
+        shorter = settings.model_copy(update={"iterations": iterations})
+        again = factorize(rows, shorter, seed=0, scratch=str(tmp_path))
+        whole = factorize(rows, shorter, seed=0, scratch=None)
+        for one, other in zip(again[:2], whole[:2], strict=True):
+            np.testing.assert_allclose(collected(one)[1], collected(other)[1], atol=1e-5)
+        assert len(again[2]) == iterations

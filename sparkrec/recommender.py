@@ -1,0 +1,307 @@
+"""A fitted model with the ids of its DataFrame: what `fit` returns."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from sparkrec import __version__, storage
+from sparkrec.errors import InputError
+from sparkrec.spark import explain as of_features
+from sparkrec.spark.als.fold import explain as explain_als
+from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.ids import with_strangers
+from sparkrec.spark.model import Model
+from sparkrec.spark.queries import bind, field_head, known_users
+from sparkrec.spark.retrieval import score_pairs, topk
+from sparkrec.spark.rows import as_vector
+from sparkrec.spark.sequences import sees_histories
+from sparkrec.spark.serving import KINDS, follows_history, serve
+from sparkrec.spark.session import open_session
+from sparkrec.spark.similar import neighbours
+from sparkrec.spark.sources import column, require_columns
+
+_MANIFEST = "manifest.json"
+_WHAT = "a model of sparkrec.fit"
+_TABLES = ("train", "validation", "test", "users", "items")
+_EXPLAINED = ("als", "itemknn", "ease", "lr", "fm")
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """A fitted model together with the ids of the DataFrame it was fitted to."""
+
+    model: Model
+    dataset: Dataset
+    user: str
+    item: str
+    rating: str | None = None
+    timestamp: str | None = None
+    folder: str | None = None
+    """Where it was loaded from."""
+
+    def recommend(
+        self,
+        k: int = 10,
+        users: DataFrame | Iterable[Any] | None = None,
+        exclude_seen: bool = True,
+        history: DataFrame | None = None,
+    ) -> DataFrame:
+        """The best k items of each user: the user column, rank (from 1), the item column, score.
+
+        users    ids, or a column of them of the name that `fit` was given; None: everyone, or all of the history. Users
+                 of whom nothing is known get no row
+        history  all that some users did, with the columns of the fit (without ratings each row counts 1, without
+                 timestamps their order is nothing): these are answered from it instead of from what the fit knows
+                 of them, and may be new. Items that the fit does not know are passed over
+
+        What is in the history counts as seen, too. Raises InputError where the model has trained rows of users alone,
+        which no history can replace.
+        """
+        people, events = self.dataset.users.select("user", "user_id"), self._events()
+        told = None
+        if history is not None:
+            if not follows_history(self.model):
+                raise InputError(
+                    f"history: a {self.kind} knows the users that it was fitted to and no others; expected {KINDS}. "
+                    "Fit one of these, or fit it again with the new rows."
+                )
+            named = self._named(history)
+            people = with_strangers(people, named)
+            told = (
+                named.join(people, "user_id")
+                .join(self._ids("item"), "item_id")
+                .select(*events.columns)
+                .localCheckpoint()
+            )
+        wanted = people.select("user")
+        if users is not None:
+            wanted = people.join(self._listed(users, "user"), "user_id").select("user")
+        elif told is not None:
+            wanted = told.select("user").distinct()
+        changed = None if told is None else told.select("user").distinct()
+        before = events if told is None else events.join(told, "user", "left_anti").unionByName(told)
+        model, answered = self._served(wanted, before, changed)
+        seen = None
+        if exclude_seen:
+            seen = events.select("user", "item")
+            seen = seen if told is None else seen.unionByName(told.select("user", "item"))
+        best = topk(model, k, users=answered, exclude=seen)
+        listed = best.join(people, "user").join(self._ids("item"), "item")
+        columns = F.col("user_id").alias(self.user), "rank", F.col("item_id").alias(self.item), "score"
+        return listed.orderBy("user_id", "rank").select(*columns)
+
+    def predict(self, pairs: DataFrame) -> DataFrame:
+        """The pairs, and `score` float: null where the fit does not know the user or the item, as MLlib's NaN under
+        coldStartStrategy nan; `.dropna(subset=["score"])` is its drop.
+
+        pairs  the user and item columns, and any others but one called score
+        """
+        require_columns(pairs, [self.user, self.item], "pairs")
+        if "score" in pairs.columns:
+            raise InputError("pairs: found a column score, which is what predict adds. Rename it.")
+        ids = {side: self._ids(side).toDF(f"_{side}", f"_{side}_id") for side in ("user", "item")}
+        numbered = pairs
+        for side, name in (("user", self.user), ("item", self.item)):
+            numbered = numbered.join(ids[side], column(name) == F.col(f"_{side}_id"), "left").drop(f"_{side}_id")
+        asked = numbered.select(F.col("_user").alias("user"), F.col("_item").alias("item")).dropna().distinct()
+        asked = asked.localCheckpoint()  # it is read several times
+        model, _ = self._served(asked.select("user"), self._events(), None)
+        scored = score_pairs(model, asked).toDF("_user", "_item", "score")
+        return numbered.join(scored, ["_user", "_item"], "left").select(*map(column, pairs.columns), "score")
+
+    def similar_items(self, items: DataFrame | Iterable[Any] | None = None, k: int = 10) -> DataFrame:
+        """The k items most similar to each: the item column, rank (from 1), similar, score; see `similar.neighbours`.
+
+        items  ids, or a column of them; None: all. Those that the fit does not know get no row
+        """
+        return self._similar("item", self.item, items, k)
+
+    def similar_users(self, users: DataFrame | Iterable[Any] | None = None, k: int = 10) -> DataFrame:
+        """The k users most similar to each: the user column, rank (from 1), similar, score; as `similar_items`."""
+        return self._similar("user", self.user, users, k)
+
+    def explain(self, user: Any, item: Any) -> DataFrame:
+        """What the score of an item is the sum of, for a user of the fit; the largest part first.
+
+        Of als, itemknn and ease: the item column and contribution, one row for each item of the user, and with biases
+        one for them, whose item is null. Of lr and fm: field, with_field and contribution. InputError for other kinds,
+        whose scores are no such sum, and for a user or an item that the fit does not know.
+        """
+        if self.kind not in _EXPLAINED:
+            raise InputError(f"explain: a {self.kind} does not say why; expected one of {', '.join(_EXPLAINED)}")
+        pair = self._number("user", user), self._number("item", item)
+        if field_head(self.model) is not None:
+            asked = self.dataset.train.sparkSession.createDataFrame(
+                [(*pair, None)], "user long, item long, timestamp timestamp"
+            )
+            parts = of_features.contributions(self.model, self.dataset, asked)
+            return parts.select("field", "with_field", "contribution").orderBy(F.desc("contribution"))
+        parts = self._parts(*pair)
+        named = parts.join(self._ids("item"), "item", "left")
+        return named.select(F.col("item_id").alias(self.item), "contribution").orderBy(F.desc("contribution"))
+
+    def save(self, path: str, overwrite: bool = False) -> None:
+        """Keep the model in a folder, on any filesystem: Parquet, safetensors and JSON.
+
+        All is written beside what the folder has, and counts once its manifest is there, which comes last: whoever is
+        killed before leaves the old model as it was. Raises InputError, before anything is written, where the folder
+        has something else, or a model and `overwrite` is false.
+        """
+        old = _read_manifest(path)
+        if old is None and (storage.files(path) or storage.folders(path)):
+            raise InputError(
+                f"{path} holds something else, or {_WHAT} whose saving was cut short; expected an empty folder, or "
+                "none. Choose another, or delete it."
+            )
+        if old is not None and not overwrite:
+            raise InputError(f"{path} has a model: choose another folder, or save with overwrite=True")
+        if old is not None and f"{path}/{old['folder']}" == self.folder:
+            raise InputError(f"this model was loaded from {path}, and is there still. Save it elsewhere.")
+        name = uuid.uuid4().hex
+        folder = f"{path}/{name}"
+        shape = self.model.write(f"{folder}/model")
+        for table in _TABLES:
+            getattr(self.dataset, table).write.parquet(f"{folder}/{table}")
+        manifest = {
+            "what": _WHAT,
+            "version": __version__,
+            "folder": name,
+            "columns": {each: getattr(self, each) for each in ("user", "item", "rating", "timestamp")},
+            "model": shape,
+            "facts": self.model.facts,
+            "dataset": self.dataset.manifest,
+        }
+        storage.write_json(f"{path}/{_MANIFEST}", manifest)
+        if old is not None:
+            storage.delete(f"{path}/{old['folder']}")
+
+    @classmethod
+    def load(cls, path: str, spark: SparkSession | None = None) -> Recommender:
+        """What `save` kept; in the active session, or a new one. InputError where there is none."""
+        manifest = _read_manifest(path)
+        if manifest is None:
+            raise InputError(
+                f"{path} has no {_MANIFEST} of {_WHAT}: expected a folder that Recommender.save has written"
+            )
+        spark, folder = spark or open_session(), f"{path}/{manifest['folder']}"
+        tables: dict[str, Any] = {table: spark.read.parquet(f"{folder}/{table}") for table in _TABLES}
+        dataset = Dataset(reference="frame", folder=folder, manifest=manifest["dataset"], **tables)
+        model = Model.read(spark, f"{folder}/model", manifest["model"], manifest["facts"])
+        return cls(model, dataset, **manifest["columns"], folder=folder)
+
+    @property
+    def kind(self) -> str:
+        """Of the model."""
+        return str(self.model.settings.kind)
+
+    def _events(self) -> DataFrame:
+        """What the fit knows that users did."""
+        return self.dataset.observed(True).select("user", "item", "value", "confidence", "timestamp")
+
+    def _ids(self, side: str) -> DataFrame:
+        """(<side>, <side>_id)."""
+        frame = self.dataset.users if side == "user" else self.dataset.items
+        return frame.select(side, f"{side}_id")
+
+    def _served(self, users: DataFrame, events: DataFrame, changed: DataFrame | None) -> tuple[Model, DataFrame]:
+        """The model as it ranks for users, and (user) of those whom it can answer."""
+        served = serve(self.model, self.dataset, users, events, anew=changed)
+        if field_head(self.model) is None:
+            return served.model, served.users.select("user")
+        return bind(served.model, known_users(self.dataset)), served.users.select("user")
+
+    def _named(self, history: DataFrame) -> DataFrame:
+        """(user_id, item_id, value, confidence, timestamp) of rows as `fit` takes them."""
+        needed = [self.user, self.item, *([self.rating] if self.rating else [])]
+        require_columns(history, needed, "history")
+        value: Column = column(self.rating) if self.rating else F.lit(1.0)
+        timed = self.timestamp is not None and self.timestamp in history.columns
+        at = column(str(self.timestamp)) if timed else F.lit(None)
+        rows = history.select(
+            self._typed(history, self.user, "user").alias("user_id"),
+            self._typed(history, self.item, "item").alias("item_id"),
+            value.cast("float").alias("value"),
+            F.lit(1.0).cast("float").alias("confidence"),
+            at.try_cast("timestamp").alias("timestamp"),
+        ).dropna(subset=["user_id", "item_id", "value"])
+        if self.dataset.sequence_settings is not None:
+            return rows
+        once = [F.max(name).alias(name) for name in ("value", "confidence", "timestamp")]
+        return rows.groupBy("user_id", "item_id").agg(*once)
+
+    def _typed(self, frame: DataFrame, name: str, side: str) -> Column:
+        """A column of ids, of the type that the fit has."""
+        own = self._ids(side).schema[f"{side}_id"].dataType
+        if (other := frame.select(column(name)).schema[0].dataType) != own:
+            raise InputError(
+                f"{name}: found ids of type {other.simpleString()}, expected {own.simpleString()} as in the fit. "
+                "Cast them."
+            )
+        return column(name)
+
+    def _listed(self, ids: DataFrame | Iterable[Any], side: str) -> DataFrame:
+        """(<side>_id) of a list of ids, or of a frame with a column of them."""
+        name = self.user if side == "user" else self.item
+        if not isinstance(ids, DataFrame):
+            kind = self._ids(side).schema[f"{side}_id"].dataType
+            rows = [(each,) for each in ids]
+            return self.dataset.train.sparkSession.createDataFrame(rows, f"{side}_id {kind.simpleString()}").distinct()
+        require_columns(ids, [name], f"{side}s")
+        return ids.select(column(name).alias(f"{side}_id")).distinct()
+
+    def _similar(self, side: str, name: str, ids: DataFrame | Iterable[Any] | None, k: int) -> DataFrame:
+        of = None
+        if ids is not None:
+            of = self._ids(side).join(self._listed(ids, side), f"{side}_id").select(F.col(side).alias("user"))
+        model = self.model
+        if sees_histories(model):
+            model, _ = self._served(self.dataset.users.select("user"), self._events(), None)
+        lists = neighbours(model, side, k, of)
+        place = F.posexplode(F.arrays_zip("items", "scores")).alias("place", "one")
+        cells = lists.select("user", place).select(
+            "user",
+            (F.col("place") + 1).alias("rank"),
+            F.col("one.items").alias("similar"),
+            F.col("one.scores").alias("score"),
+        )
+        own, other = self._ids(side).toDF("user", "own"), self._ids(side).toDF("similar", "other")
+        named = cells.join(own, "user").join(other, "similar").orderBy("own", "rank")
+        return named.select(F.col("own").alias(name), "rank", F.col("other").alias("similar"), "score")
+
+    def _number(self, side: str, key: Any) -> int:
+        found = self._ids(side).where(F.col(f"{side}_id") == F.lit(key)).head()
+        if found is None:
+            raise InputError(f"explain: {side} {key!r} is not in the fit")
+        return int(found[side])
+
+    def _parts(self, user: int, item: int) -> DataFrame:
+        """(item, contribution) of the items of a user."""
+        spark, model = self.dataset.train.sparkSession, self.model
+        own = model.users.where(F.col("user") == user).collect()[0]
+        target = as_vector(model.items.where(F.col("item") == item).collect()[0], model.size)
+        if self.kind == "als":
+            rated = self.dataset.train.where(F.col("user") == user).select("item", "value", "confidence")
+            rows = rated.join(model.items.select("item", F.col("value").alias("row")), "item")
+            fixed = model.items.join(self.dataset.fitted("item", False), "item", "left_semi")
+            fixed = fixed.select(F.col("item").alias("id"), "value")
+            parts = explain_als(rows, as_vector(own, model.size), target, fixed, model.settings, None)
+        else:
+            items = list(range(model.size))
+            if self.kind == "ease":  # whose positions are places among the items
+                items = sorted(row.item for row in model.items.select("item").collect())
+            parts = [
+                (items[place], float(weight * target[place]))
+                for place, weight in zip(own["index"], own["value"], strict=True)
+            ]
+        return spark.createDataFrame(parts, "item long, contribution double")
+
+
+def _read_manifest(path: str) -> dict[str, Any] | None:
+    found = storage.read_json(f"{path}/{_MANIFEST}")
+    return found if isinstance(found, dict) and found.get("what") == _WHAT else None

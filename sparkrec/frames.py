@@ -23,7 +23,7 @@ from sparkrec.recommender import Recommender
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.ids import number
 from sparkrec.spark.sequences import sequences
-from sparkrec.spark.sources import column, numbers, require_columns
+from sparkrec.spark.sources import column, numbers, resolved
 from sparkrec.stages.registry import fit as fit_kind
 
 _KEPT_BACK = 10_000
@@ -59,7 +59,7 @@ def fit(
     """
     raw = {"lake": "none", "dataset": "frame", "model": {"kind": kind, **settings}}
     model_settings = validate(TrainSettings, raw, f"fit(kind={kind!r})").model
-    require_columns(interactions, [user, item, *filter(None, (rating, timestamp))], "interactions")
+    interactions = resolved(interactions, [user, item, *filter(None, (rating, timestamp))], "interactions")
     cut = _cut(kind, model_settings, timestamp)
     rows = interactions.select(
         column(user).alias("user_id"),

@@ -24,7 +24,7 @@ from sparkrec.spark.sequences import sees_histories
 from sparkrec.spark.serving import KINDS, follows_history, serve
 from sparkrec.spark.session import open_session
 from sparkrec.spark.similar import neighbours
-from sparkrec.spark.sources import column, require_columns
+from sparkrec.spark.sources import column, numbers, resolved
 
 _MANIFEST = "manifest.json"
 _WHAT = "a model of sparkrec.fit"
@@ -102,7 +102,7 @@ class Recommender:
 
         pairs  the user and item columns, and any others but one called score
         """
-        require_columns(pairs, [self.user, self.item], "pairs")
+        pairs = resolved(pairs, [self.user, self.item], "pairs")
         if "score" in pairs.columns:
             raise InputError("pairs: found a column score, which is what predict adds. Rename it.")
         ids = {side: self._ids(side).toDF(f"_{side}", f"_{side}_id") for side in ("user", "item")}
@@ -219,14 +219,14 @@ class Recommender:
     def _named(self, history: DataFrame) -> DataFrame:
         """(user_id, item_id, value, confidence, timestamp) of rows as `fit` takes them."""
         needed = [self.user, self.item, *([self.rating] if self.rating else [])]
-        require_columns(history, needed, "history")
-        value: Column = column(self.rating) if self.rating else F.lit(1.0)
+        history = resolved(history, needed, "history", [self.timestamp] if self.timestamp else [])
+        value: Column = numbers(history, self.rating) if self.rating else F.lit(1.0).cast("float")
         timed = self.timestamp is not None and self.timestamp in history.columns
         at = column(str(self.timestamp)) if timed else F.lit(None)
         rows = history.select(
             self._typed(history, self.user, "user").alias("user_id"),
             self._typed(history, self.item, "item").alias("item_id"),
-            value.cast("float").alias("value"),
+            value.alias("value"),
             F.lit(1.0).cast("float").alias("confidence"),
             at.try_cast("timestamp").alias("timestamp"),
         ).dropna(subset=["user_id", "item_id", "value"])
@@ -252,7 +252,7 @@ class Recommender:
             kind = self._ids(side).schema[f"{side}_id"].dataType
             rows = [(each,) for each in ids]
             return self.dataset.train.sparkSession.createDataFrame(rows, f"{side}_id {kind.simpleString()}").distinct()
-        require_columns(ids, [name], f"{side}s")
+        ids = resolved(ids, [name], f"{side}s")
         return ids.select(column(name).alias(f"{side}_id")).distinct()
 
     def _similar(self, side: str, name: str, ids: DataFrame | Iterable[Any] | None, k: int) -> DataFrame:

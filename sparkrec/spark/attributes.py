@@ -16,7 +16,7 @@ from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType, Str
 
 from sparkrec.config import AttributeSettings
 from sparkrec.errors import TrainError
-from sparkrec.spark.sources import column, read_source, require_columns
+from sparkrec.spark.sources import column, read_source, resolved
 
 MAX_FEATURES = 4000
 """Of users or items; the driver holds a matrix of all features by all features."""
@@ -42,15 +42,14 @@ def encode(ids: DataFrame, key: str, settings: AttributeSettings) -> Features:
     InputError when it cannot be read or lacks a column.
     """
     label = f"model.{key}s.source {settings.source.path}"
-    source = read_source(ids.sparkSession, settings.source)
-    require_columns(source, [settings.id, *settings.columns], label)
+    source = resolved(read_source(ids.sparkSession, settings.source), [settings.id, *settings.columns], label)
     raw = ids.schema[f"{key}_id"].dataType
     positions = [str(position) for position in range(len(settings.columns))]
     known = source.select(
         column(settings.id).try_cast(raw).alias("raw"),
         *[column(name).alias(position) for name, position in zip(settings.columns, positions, strict=True)],
     )
-    rows = ids.select(key, F.col(f"{key}_id").alias("raw")).join(known, "raw").drop("raw").persist()
+    rows = ids.select(key, F.col(f"{key}_id").alias("raw")).join(known, "raw").persist()
     try:
         _check_ids(rows, key, label, settings.id)
         long = _long(rows, key, settings)
@@ -73,7 +72,8 @@ def encode(ids: DataFrame, key: str, settings: AttributeSettings) -> Features:
 
 
 def _check_ids(rows: DataFrame, key: str, label: str, column: str) -> None:
-    most = rows.groupBy(key).agg(F.count("*").alias("times")).orderBy(F.desc("times"), key).limit(1).collect()
+    counted = rows.groupBy(key, "raw").agg(F.count("*").alias("times"))
+    most = counted.orderBy(F.desc("times"), key).limit(1).collect()
     if not most:
         raise TrainError(
             f"linear: {label} knows none of the dataset's {key}s. Its column {column!r} has to hold the ids "
@@ -81,8 +81,7 @@ def _check_ids(rows: DataFrame, key: str, label: str, column: str) -> None:
         )
     if most[0].times > 1:
         raise TrainError(
-            f"linear: {label} has {key} {most[0][key]} (our integer) {most[0].times} times, expected once. "
-            "Remove the repeated rows."
+            f"linear: {label} has {key} {most[0].raw!r} {most[0].times} times, expected once. Remove the repeated rows."
         )
 
 

@@ -9,7 +9,7 @@ from pyspark.sql import types as T
 from sparkrec.config import IngestSettings
 from sparkrec.errors import IngestError
 from sparkrec.spark.digests import row_digest
-from sparkrec.spark.sources import MALFORMED, column, require_columns
+from sparkrec.spark.sources import MALFORMED, column, resolved
 
 _LONGS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
 AMBIGUOUS = "ambiguous_timestamp"
@@ -30,7 +30,7 @@ def clean(frame: DataFrame, settings: IngestSettings) -> DataFrame:
     """
     columns = settings.columns
     mapped = [columns.user, columns.item, columns.rating, columns.timestamp, columns.event, *columns.context]
-    require_columns(frame, [name for name in mapped if name is not None], settings.source.path)
+    frame = resolved(frame, [name for name in mapped if name is not None], settings.source.path)
     user = _id(frame, columns.user, settings.id_type)
     item = _id(frame, columns.item, settings.id_type)
     rating = _rating(frame, columns.rating)

@@ -14,14 +14,16 @@ from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.metrics import counts
 from sparkrec.kernels.metrics.statistics import holm, sign_test
 from sparkrec.spark.buckets import number, whole_users
+from sparkrec.spark.failures import mendable
 from sparkrec.spark.judging import ALL, Wanted
 from sparkrec.spark.question import OF_ITEMS, PROBLEMS, Question
-from sparkrec.spark.sources import column, quoted
+from sparkrec.spark.sources import column, quoted, resolved
 from sparkrec.spark.totals import Found, tidy
 
 METRICS = ("ndcg", "recall", "hit_rate", "map", "mrr", "precision")
 
 
+@mendable()
 def evaluate(
     recommendations: DataFrame,
     relevant: DataFrame,
@@ -90,6 +92,7 @@ def measured(asked: Question, found: Found) -> list[tuple[Any, ...]]:
     return rows
 
 
+@mendable()
 def compare(
     recommendations: DataFrame,
     relevant: DataFrame,
@@ -183,6 +186,7 @@ def user_metrics(
 def _renamed(frame: DataFrame, user: str, item: str) -> DataFrame:
     """The columns of ids as `user` and `item`; what else is called so is left out."""
     for name, own in ((user, "user"), (item, "item")):
+        frame = resolved(frame, [], "", [name])
         if name != own and name in frame.columns:
             frame = frame.drop(own).withColumnRenamed(name, own)
     return frame

@@ -20,7 +20,7 @@ from sparkrec import fields, storage
 from sparkrec.config import DateField, FeatureSettings, FieldSettings, MultiField, NumericField, SideFeatures
 from sparkrec.errors import InputError, PrepareError
 from sparkrec.fields import FieldCode, FieldCodes
-from sparkrec.spark.sources import column, read_source, require_columns
+from sparkrec.spark.sources import column, read_source, resolved
 
 log = logging.getLogger(__name__)
 
@@ -200,10 +200,9 @@ def side_rows(spark: SparkSession, settings: SideFeatures, side: str, kind: str)
 
     Raises PrepareError when a row comes twice; InputError when it cannot be read or lacks a column.
     """
-    source = read_source(spark, settings.source)
     label = f"features.{side}s.source {settings.source.path}"
     names = list(dict.fromkeys(field.column for field in settings.fields))
-    require_columns(source, columns_of(settings), label)
+    source = resolved(read_source(spark, settings.source), columns_of(settings), label)
     since = column(settings.timestamp).cast("timestamp") if settings.timestamp else F.lit(None).cast("timestamp")
     key, at = f"{side}_id", f"{side}_since"
     rows = source.select(

@@ -12,7 +12,8 @@ from pyspark.sql import functions as F
 from sparkrec.errors import EvaluateError
 from sparkrec.kernels.arrays import F64
 from sparkrec.kernels.metrics.off_policy import doubly_robust, ips, snips
-from sparkrec.spark.sources import require_columns
+from sparkrec.spark.failures import mendable
+from sparkrec.spark.sources import column, quoted, resolved
 from sparkrec.spark.totals import SCHEMA, Found, Totals, tidy
 
 _COLUMNS = ("reward", "propensity", "probability")
@@ -20,6 +21,7 @@ _OF_REWARDS = ("predicted", "expected")
 _ESTIMATORS = ("ips", "snips", "doubly_robust")
 
 
+@mendable()
 def evaluate_policy(logged: DataFrame, by: str | None = None, most: float | None = None) -> DataFrame:
     """(`by`, metric, value, standard_error, low, high, events, effective_events) of a policy; see
     `kernels.metrics.off_policy`.
@@ -35,7 +37,7 @@ def evaluate_policy(logged: DataFrame, by: str | None = None, most: float | None
     Events are taken as independent. effective_events are how many of equal weight would say as much: where they are
     few, so is what is known. Raises EvaluateError where a number is out of range.
     """
-    require_columns(logged, [*_COLUMNS, *([by] if by else [])], "logged")
+    logged = resolved(logged, [*_COLUMNS, *([by] if by else [])], "logged", _OF_REWARDS)
     modelled = [name for name in _OF_REWARDS if name in logged.columns]
     if len(modelled) == 1:
         raise EvaluateError(f"logged: found {modelled[0]} alone, expected both of predicted and expected, or neither")
@@ -61,7 +63,7 @@ def evaluate_policy(logged: DataFrame, by: str | None = None, most: float | None
                 totals.add("values", run, "all", sums[own], weights[own], np.zeros((int(own.sum()), 0)))
         yield from totals.batches()
 
-    label = F.coalesce(F.col(by).cast("string"), F.lit("")) if by else F.lit("")
+    label = F.coalesce(column(by).cast("string"), F.lit("")) if by else F.lit("")
     numbers = [F.col(name).cast("double").alias(name) for name in (*_COLUMNS, *modelled)]
     rows = logged.select(label.alias("run"), *numbers).mapInArrow(work, SCHEMA).collect()
     found = Found(rows, 0, [False] * len(names))
@@ -79,7 +81,7 @@ def evaluate_policy(logged: DataFrame, by: str | None = None, most: float | None
             out.append((run, name, *found.estimate("values", run, "all", at), events, effective))
     title = by or "by"
     columns = "metric string, value double, standard_error double, low double, high double, events long"
-    table = tidy(logged.sparkSession, out, f"`{title}` string, {columns}, effective_events double")
+    table = tidy(logged.sparkSession, out, f"{quoted(title)} string, {columns}, effective_events double")
     return table if by else table.drop(title)
 
 

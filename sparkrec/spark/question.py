@@ -18,7 +18,7 @@ from sparkrec.spark.buckets import buckets
 from sparkrec.spark.catalogue import catalogue_of
 from sparkrec.spark.judging import ALL, BEFORE, RECOMMENDED, RELEVANT, SEGMENT, Judge, Wanted
 from sparkrec.spark.session import small_rows
-from sparkrec.spark.sources import column, require_columns
+from sparkrec.spark.sources import column, resolved
 from sparkrec.spark.totals import SCHEMA, Found, together
 
 OF_ITEMS = ("coverage", "entropy", "gini", "personalisation")
@@ -71,13 +71,20 @@ class Question:
             raise EvaluateError(f"k: found {wrong[0]!r}, expected whole numbers from 1")
         if not self.wanted and not self.of_items:
             raise EvaluateError("nothing to measure: found no metric with a cutoff in `metrics` and `k`")
-        require_columns(self.recommendations, ["user", "item", *([self.by] if self.by else [])], "recommendations")
+        by = [self.by] if self.by else []
         if self.by is not None and self.by.lower() in {*_OURS, *(metric.title for metric in self.wanted)}:
             raise EvaluateError(
                 f"by: found the column {self.by!r}, a name that rows of the input or of the result have for something "
                 "else. Rename the column."
             )
-        require_columns(self.relevant, ["user", "item"], "relevant")
+        for name, wanted, optional in (
+            ("recommendations", ["user", "item", *by], ("rank", "score")),
+            ("relevant", ["user", "item"], ("relevance", "beaten", "segment")),
+            ("before", ["user", "item"], ()),
+            ("items", ["item"], ("vector", "categories", "popularity")),
+        ):
+            if (frame := getattr(self, name)) is not None:
+                object.__setattr__(self, name, resolved(frame, wanted, name, optional))
         if self.order not in ("list", *self.recommendations.columns):
             raise EvaluateError(
                 "recommendations: found neither rank nor score, and no array of items: expected an order of each list"
@@ -135,7 +142,7 @@ class Question:
             buckets(self.relevant, RELEVANT, segment, gain, beaten),
         ]
         if segments is not None:
-            require_columns(segments, ["user", "segment"], "segments")
+            segments = resolved(segments, ["user", "segment"], "segments")
             self._same_type("segments", segments, "user")
             about = segments.select("user", F.lit(0).alias("item"), F.col("segment").cast("string"))
             parts.append(buckets(about, SEGMENT, F.col("segment")))
@@ -173,10 +180,8 @@ class Question:
     def _check_needs(self) -> None:
         """Raise EvaluateError where a metric lacks what it is made from."""
         if self.before is not None:
-            require_columns(self.before, ["user", "item"], "before")
             self._same_type("before", self.before, "user", "item")
         if self.items is not None:
-            require_columns(self.items, ["item"], "items")
             self._same_type("items", self.items, "item")
         columns = () if self.items is None else self.items.columns
         known = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
@@ -98,17 +100,29 @@ def numbers(frame: DataFrame, name: str) -> Column:
     return column(name).cast("float")
 
 
-def require_columns(frame: DataFrame, wanted: list[str], label: str) -> None:
-    """Raise InputError naming the columns of `wanted` that `frame` lacks, and those it has."""
-    missing = [name for name in wanted if name not in frame.columns]
-    if missing:
-        raise InputError(
-            f"{label} has no column {', '.join(map(repr, missing))}. It has {', '.join(map(repr, frame.columns))}."
-        )
+def resolved(frame: DataFrame, wanted: Sequence[str], label: str, optional: Sequence[str] = ()) -> DataFrame:
+    """The frame, its columns called as in `wanted` and `optional`: they are found by Spark's rule, whatever the case
+    unless `spark.sql.caseSensitive` is set.
+
+    Raises InputError for a wanted one that is not there, and for any that is there more than once.
+    """
+    exact = (frame.sparkSession.conf.get("spark.sql.caseSensitive") or "").lower() == "true"
+    names = frame.columns
+    found: dict[str, str] = {}
+    for name in dict.fromkeys([*wanted, *optional]):
+        alike = [each for each in names if each == name or (not exact and each.lower() == name.lower())]
+        if not alike and name in optional:
+            continue
+        if not alike:
+            raise InputError(f"{label} has no column {name!r}. It has {', '.join(map(repr, names))}.")
+        if len(alike) > 1:
+            raise InputError(f"{label} has more than one column {name!r}: {', '.join(map(repr, alike))}. Rename one.")
+        if alike[0] != name:
+            found[alike[0]] = name
+    return frame.withColumnsRenamed(found) if found else frame
 
 
 def read_ids(spark: SparkSession, ids: IdSource) -> DataFrame:
     """The distinct, non-null ids of a list, in a column `id`."""
-    frame = read_source(spark, ids.source)
-    require_columns(frame, [ids.column], ids.source.path)
+    frame = resolved(read_source(spark, ids.source), [ids.column], ids.source.path)
     return frame.select(column(ids.column).alias("id")).dropna().distinct()

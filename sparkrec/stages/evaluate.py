@@ -21,7 +21,7 @@ from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.measuring import metrics_of, overall
 from sparkrec.spark.model import Model
 from sparkrec.spark.ranking import Rankings, Unrankable, check_metrics
-from sparkrec.spark.sources import read_source, require_columns
+from sparkrec.spark.sources import column, read_source, resolved
 from sparkrec.stages.checks import check_measurement, prepared_as
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import stage
@@ -186,10 +186,9 @@ def _examples(lists: dict[int, list[int]], dataset: Dataset, seen: DataFrame, tr
 
 def _titles(settings: ItemTitles, lake: Lake) -> DataFrame:
     """(item_id, title), both text and neither null."""
-    source = read_source(lake.spark, settings.source)
-    require_columns(source, [settings.id, settings.title], settings.source.path)
-    pairs = [source[settings.id].cast("string").alias("item_id"), source[settings.title].cast("string").alias("title")]
-    return source.select(*pairs).dropna()
+    source = resolved(read_source(lake.spark, settings.source), [settings.id, settings.title], settings.source.path)
+    pairs = {"item_id": settings.id, "title": settings.title}
+    return source.select(*[column(name).cast("string").alias(own) for own, name in pairs.items()]).dropna()
 
 
 def _plot(calibrated: pa.Table) -> bytes:

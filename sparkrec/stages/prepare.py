@@ -30,7 +30,7 @@ from sparkrec.spark.interactions import (
 )
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.sequences import sequences
-from sparkrec.spark.sources import column, read_source, require_columns
+from sparkrec.spark.sources import column, read_source, resolved
 from sparkrec.spark.splits import PARTS, check, needs_time, split
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import stage
@@ -50,8 +50,8 @@ def inputs(settings: PrepareSettings, lake: Lake) -> dict[str, Any]:
     for side in ("users", "items"):
         features: SideFeatures | None = getattr(settings.features, side, None)
         if features is not None:
-            source, names = read_source(lake.spark, features.source), columns_of(features)
-            require_columns(source, names, f"features.{side}.source {features.source.path}")
+            label, names = f"features.{side}.source {features.source.path}", columns_of(features)
+            source = resolved(read_source(lake.spark, features.source), names, label)
             pinned[f"features.{side}"] = content_digest(source, names)
     return pinned
 
@@ -192,7 +192,7 @@ def _events(settings: PrepareSettings, lake: Lake, pin: dict[str, Any]) -> DataF
     check_columns(events, name)
     if settings.features is not None and settings.features.context:
         wanted = list(dict.fromkeys(field.column for field in settings.features.context))
-        require_columns(events, wanted, f"features.context: table {name!r}")
+        events = resolved(events, wanted, f"features.context: table {name!r}")
         events = events.withColumn("context", F.struct(*[column(each).alias(each) for each in wanted]))
     if settings.event_weights is not None:
         events = weigh(events, settings.event_weights)

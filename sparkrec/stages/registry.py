@@ -13,9 +13,11 @@ from sparkrec.spark.als.fit import fit_als
 from sparkrec.spark.bias import fit_bias
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.ease import fit_ease
+from sparkrec.spark.failures import mendable
 from sparkrec.spark.linear import fit_linear
 from sparkrec.spark.markov import fit_markov
 from sparkrec.spark.model import Model
+from sparkrec.spark.naming import looked_up, named, title
 from sparkrec.spark.neighbors import fit_itemknn, fit_userknn
 from sparkrec.spark.popularity import fit_popularity
 from sparkrec.stages.networks import fit_network
@@ -57,7 +59,8 @@ def fit(
 
     What the settings leave to the data is chosen, logged, and one of the model's facts, `chosen`. The model has a row
     for every user and item of the dataset. `scratch` is a folder for what the fit keeps on the way: called again with
-    the same folder, a fit resumes from there. `more` is what only some kinds know. Errors as of `suited`.
+    the same folder, a fit resumes from there. `more` is what only some kinds know. Errors as of `suited`; they name
+    users and items by the ids of the dataset.
     """
     if getattr(settings, "start_from", []) and "start" not in more:
         raise ConfigError(
@@ -68,5 +71,7 @@ def fit(
         log.info("%s: chosen by the data: %s", settings.kind, ", ".join(f"{k} {v}" for k, v in of_data.items()))
     fitter = fit_network if isinstance(complete, NetworkSettings) else FITTERS[complete.kind]
     observed = dataset.observed(include_validation)
-    model = fitter(complete, dataset, observed, seed=seed, scratch=scratch, **more)
+    users, items = looked_up(dataset.users, "user", "user_id"), looked_up(dataset.items, "item", "item_id")
+    with mendable(), named(title("user", None, users), title("item", None, items)):
+        model = fitter(complete, dataset, observed, seed=seed, scratch=scratch, **more)
     return replace(model, settings=complete, facts=model.facts | {"chosen": of_data})

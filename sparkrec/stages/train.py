@@ -11,7 +11,7 @@ from sparkrec.errors import InputError
 from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.digests import content_digest
 from sparkrec.spark.lake import Lake, Run
-from sparkrec.spark.sources import read_source, require_columns
+from sparkrec.spark.sources import read_source, resolved
 from sparkrec.stages.checks import check_fit, prepared_as
 from sparkrec.stages.networks import check_packages
 from sparkrec.stages.planned import Planned
@@ -43,8 +43,8 @@ def attribute_digests(model: Any, lake: Lake) -> dict[str, Any]:
     for side in ("users", "items"):
         attributes: AttributeSettings | None = getattr(model, side, None)
         if attributes is not None:
-            source, names = read_source(lake.spark, attributes.source), [attributes.id, *attributes.columns]
-            require_columns(source, names, f"model.{side}.source {attributes.source.path}")
+            label, names = f"model.{side}.source {attributes.source.path}", [attributes.id, *attributes.columns]
+            source = resolved(read_source(lake.spark, attributes.source), names, label)
             digests[f"model.{side}"] = content_digest(source, names)
     return digests
 

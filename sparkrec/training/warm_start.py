@@ -105,6 +105,6 @@ def _rows(folder: str, key: str, wanted: I64 | None = None) -> F32:
         return matrix
     at, there = located(wanted, every[order])
     if not there.all():
-        raise InputError(f"start_from: user {wanted[int(np.argmin(there))]} is not in {folder}")
+        raise InputError(f"start_from: user number {wanted[int(np.argmin(there))]} is not in {folder}")
     chosen: F32 = matrix[at]
     return chosen

@@ -28,8 +28,13 @@ def interrupt_when(arguments: list[str], reached, later, seconds: float = 240) -
     return _signal_when(arguments, reached, signal.SIGINT, seconds, later)
 
 
+def terminate_when(arguments: list[str], reached, seconds: float = 240) -> tuple[int, str]:
+    """As `interrupt_when`, with SIGTERM, to the command alone as a scheduler sends it."""
+    return _signal_when(arguments, reached, signal.SIGTERM, seconds, group=False)
+
+
 def _signal_when(
-    arguments: list[str], reached, sent: signal.Signals, seconds: float, later=lambda: False
+    arguments: list[str], reached, sent: signal.Signals, seconds: float, later=lambda: False, group: bool = True
 ) -> tuple[int, str]:
     with tempfile.TemporaryFile() as log:  # a pipe that nobody reads would fill
         process = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.DEVNULL, stderr=log)
@@ -44,7 +49,7 @@ def _signal_when(
                 assert process.poll() is None, f"ended before it was to be signalled: {text()[-3000:]}"
                 assert time.monotonic() < deadline, "never came to the point where it was to be signalled"
                 time.sleep(0.02)
-            os.killpg(process.pid, sent)
+            (os.killpg if group else os.kill)(process.pid, sent)
             again, deadline = False, time.monotonic() + 60
             while process.poll() is None and not again and time.monotonic() < deadline:
                 time.sleep(0.02)

@@ -11,7 +11,7 @@ from sparkrec.spark.model import Model
 from sparkrec.stages.ingest import ingest
 from sparkrec.stages.prepare import prepare
 from sparkrec.stages.train import train
-from tests.pipeline.processes import any_path, command, interrupt_when, kill_when
+from tests.pipeline.processes import any_path, command, interrupt_when, kill_when, terminate_when
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -54,6 +54,18 @@ def test_a_killed_prepare_leaves_no_dataset_and_completes_when_run_again(lake, t
         run = prepare(settings, each)
         results.append([rows(each.spark.read.parquet(f"{run.path}/{part}")) for part in ("train", "test", "users")])
     assert results[0] == results[1]
+
+
+def test_sigterm_ends_a_fit_with_one_sentence(lake, pipeline_settings, config_file):
+    als = {**pipeline_settings["train"][0]["model"], "iterations": 50, "snapshot_every": 1}
+    ingest(stage(IngestSettings, pipeline_settings, lake, pipeline_settings["ingest"][0])[1], lake)
+    prepare(stage(PrepareSettings, pipeline_settings, lake, pipeline_settings["prepare"])[1], lake)
+    raw, _ = stage(TrainSettings, pipeline_settings, lake, {"dataset": "small", "model": als})
+    code, said = terminate_when(command("train", "--config", config_file(raw)), snapshot(lake, 2))
+    assert code == 143
+    assert "\nerror: terminated. What was finished is kept" in said
+    for trace in ("Traceback", "\tat ", "ERROR", "Exception"):
+        assert trace not in said
 
 
 def snapshot(lake, iteration):

@@ -1,6 +1,9 @@
 """Failures of Spark are told in a sentence: what a worker lacks, which file, which value."""
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pyspark.errors import PySparkException
@@ -47,3 +50,28 @@ def test_a_text_that_is_no_number_is_told_with_the_text(spark):
     texts = spark.createDataFrame([("4,5",)], "r string")
     with pytest.raises(InputError, match=r"^The value '4,5' of the type .STRING. cannot be cast to"), mendable():
         texts.selectExpr("cast(r AS float)").collect()
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_a_plain_session_whose_workers_have_no_numpy_says_what_to_set(tmp_path):
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {os.path.realpath(sys.executable)} -S "$@"\n')  # without site-packages
+    bare.chmod(0o755)
+    program = """
+from pyspark.sql import SparkSession
+from sparkrec import ALS
+from sparkrec.errors import EnvironmentMismatch
+
+spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+try:
+    ALS(rank=2, maxIter=1).fit(spark.createDataFrame([(0, 0, 1.0)], "user int, item int, rating double"))
+except EnvironmentMismatch as error:
+    print(error)
+"""
+    checkout = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYSPARK_PYTHON": str(bare), "PYSPARK_DRIVER_PYTHON": sys.executable}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=checkout, env=environment, timeout=240
+    )
+    assert f"the workers run {bare}, which has no module" in ended.stdout, ended.stderr[-3000:]

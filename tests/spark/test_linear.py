@@ -132,7 +132,7 @@ def test_what_cannot_be_used_is_said(dataset_of, attributes, users, monkeypatch)
     with pytest.raises(InputError, match=r"model.users.source .* has no column 'size'. It has 'uid', 'age', 'sex'"):
         fit(LinearSettings(users=users.model_copy(update={"columns": ["size"]})), dataset)
     twice = attributes([("u0", 1), ("u0", 2)], "uid string, n int", ["n"])
-    with pytest.raises(TrainError, match=r"has user 0 \(our integer\) 2 times, expected once"):
+    with pytest.raises(TrainError, match=r"has user 'u0' 2 times, expected once"):
         fit(LinearSettings(users=twice), dataset)
     strangers = attributes([("v0", 1)], "uid string, n int", ["n"])
     with pytest.raises(TrainError, match=r"knows none of the dataset's users. Its column 'uid'"):

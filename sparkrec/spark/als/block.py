@@ -112,6 +112,8 @@ class HalfStep:
     split: F32
     """Factors of the split src ids."""
     kernel: Literal["numba", "torch"]
+    side: str
+    """user or item: what is solved."""
 
 
 def solver(step: HalfStep) -> Callable[[pa.Table], pa.Table]:
@@ -135,7 +137,7 @@ def solver(step: HalfStep) -> Callable[[pa.Table], pa.Table]:
         except kernel.SingularSystem as error:
             row = error.row
             n = targets.indptr[row + 1] - targets.indptr[row]
-            return pa.Table.from_pylist([{"failure": failure(block.ids[row], n, error)}], STATE)
+            return pa.Table.from_pylist([{"failure": failure(step.side, block.ids[row], n, error)}], STATE)
         except ImportError as error:
             needed = f"als: kernel torch needs torch on every executor ({error}): install sparkrec[train] there."
             return pa.Table.from_pylist([{"failure": needed}], STATE)
@@ -154,10 +156,10 @@ def counted_ratings(targets: Csr, unobserved_weight: float) -> I64:
     return np.diff(np.concatenate(([0], np.cumsum(targets.values > 0)))[targets.indptr])
 
 
-def failure(key: int, n_ratings: int, error: kernel.SingularSystem) -> str:
-    """What to tell about a system without a solution."""
+def failure(side: str, key: int, n_ratings: int, error: kernel.SingularSystem) -> str:
+    """What to tell about a system without a solution, as `naming.named` takes it."""
     return (
-        f"als: the system of id {key} with {n_ratings} ratings has no finite solution: {error.reason}. "
+        f"als: the system of {side} number {key} with {n_ratings} ratings has no finite solution: {error.reason}. "
         "Raise the regularization, or look for absurd ratings."
     )
 

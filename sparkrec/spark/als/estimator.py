@@ -21,7 +21,9 @@ from sparkrec.spark.als.fit import fit_factors
 from sparkrec.spark.als.model import ALSModel, Fitted
 from sparkrec.spark.als.params import AlsParams, setter
 from sparkrec.spark.digests import content_digest
+from sparkrec.spark.failures import mendable
 from sparkrec.spark.id_column import IdColumn
+from sparkrec.spark.naming import named
 
 
 class ALS(Estimator[ALSModel], AlsParams, DefaultParamsWritable, DefaultParamsReadable["ALS"]):
@@ -126,26 +128,28 @@ class ALS(Estimator[ALSModel], AlsParams, DefaultParamsWritable, DefaultParamsRe
         about = [content_digest(ratings), alpha, warm_start and content_digest(warm_start)]
         return f"{folder}/{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]}"
 
+    @mendable()
     def _fit(self, dataset: DataFrame) -> ALSModel:
         settings = self.settings()
         rated = self.rated(dataset)
-        users = IdColumn.of(rated, self.getUserCol())
-        items = IdColumn.of(rated, self.getItemCol())
+        users = IdColumn.of(rated, "user_id", self.getUserCol())
+        items = IdColumn.of(rated, "item_id", self.getItemCol())
         warm_start = None
         if self.warmStart is not None:
             if self.warmStart.rank != settings.rank:
                 raise InputError(f"warmStart has rank {self.warmStart.rank}, expected {settings.rank} as this ALS")
-            named = self.warmStart.itemFactors.select(F.col("id").alias(items.column), F.col("features").alias("value"))
-            warm_start = items.replace(named, "id").where("id IS NOT NULL")
-        ratings = items.replace(users.replace(rated, "user"), "item")
-        fitted = fit_factors(
-            ratings,
-            settings,
-            seed=self.getSeed() & 0xFFFFFFFF,
-            scratch=self._scratch(ratings, warm_start),
-            warm_start=warm_start,
-            preference=self.preference(),
-        )
+            start = self.warmStart.itemFactors.select(F.col("id").alias("item_id"), F.col("features").alias("value"))
+            warm_start = items.replace(start, "item_id", "id").where("id IS NOT NULL")
+        ratings = items.replace(users.replace(rated, "user_id", "user"), "item_id", "item")
+        with named(users.title("user"), items.title("item")):
+            fitted = fit_factors(
+                ratings,
+                settings,
+                seed=self.getSeed() & 0xFFFFFFFF,
+                scratch=self._scratch(ratings, warm_start),
+                warm_start=warm_start,
+                preference=self.preference(),
+            )
         level = getattr(StorageLevel, self.getFinalStorageLevel())
         state = Fitted(
             users=fitted.users.persist(level),

@@ -27,6 +27,7 @@ from sparkrec.spark.als.snapshots import Snapshots, fingerprint
 from sparkrec.spark.als.solve import SideSolver
 from sparkrec.spark.bias import biases
 from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.failures import mended
 from sparkrec.spark.model import Model
 from sparkrec.spark.rows import dense_vectors, with_tail
 
@@ -161,6 +162,8 @@ def factorize(
         except SparkrecError:
             raise
         except Exception as error:
+            if (known := mended(error)) is not None:
+                raise known from None
             if failed_after == reached[-1:]:  # no progress since: not an executor that died
                 raise
             failed_after = reached[-1:]

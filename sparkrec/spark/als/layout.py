@@ -57,6 +57,8 @@ _LEVELS = {
 class Side:
     """Users or items in blocks."""
 
+    name: str
+    """user or item."""
     plan: SidePlan
     blocks: DataFrame
     """IN_BLOCK rows, each in the partition of its key."""
@@ -148,7 +150,7 @@ def lay_out(
         if len(set(keys)) != len(keys):
             raise RuntimeError(f"als: {side} blocks {keys} came, expected each once")
         n_ids = sum(row.n for row in sizes) + len(plans[side].split)
-        sides.append(Side(plans[side], blocks[side], outlines, set(keys), n_ids, counts[side]))
+        sides.append(Side(side, plans[side], blocks[side], outlines, set(keys), n_ids, counts[side]))
     return sides[0], sides[1]
 
 

@@ -23,12 +23,14 @@ from sparkrec.config import AlsSettings
 from sparkrec.errors import InputError
 from sparkrec.spark.als.fold import explain, fold_in
 from sparkrec.spark.als.params import AlsParams, setter
+from sparkrec.spark.failures import mendable
 from sparkrec.spark.id_column import IdColumn
 from sparkrec.spark.model import Model
+from sparkrec.spark.naming import named
 from sparkrec.spark.retrieval import rank
 from sparkrec.spark.rows import dense_vectors
 from sparkrec.spark.similar import similar
-from sparkrec.spark.sources import require_columns
+from sparkrec.spark.sources import column, resolved
 
 
 @dataclass(frozen=True)
@@ -176,15 +178,21 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
         return figure
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        require_columns(dataset, [self.getUserCol(), self.getItemCol()], "dataset")
+        columns, prediction = [self.getUserCol(), self.getItemCol()], self.getOrDefault("predictionCol")
+        resolved(dataset, columns, "dataset")
+        row = F.struct(*map(column, dataset.columns)).alias("row")  # whose names meet none of ours
+        ids = [column(name).alias(key) for name, key in zip(columns, ("user_id", "item_id"), strict=True)]
         score = pandas_udf(_dot, "float")  # type: ignore[call-overload]
         nan = F.lit(float("nan")).cast("float")  # pandas makes it null
         scored = (
-            dataset.join(self.userFactors.toDF(self.getUserCol(), "_x"), self.getUserCol(), "left")
-            .join(self.itemFactors.toDF(self.getItemCol(), "_y"), self.getItemCol(), "left")
-            .select(*dataset.columns, F.coalesce(score("_x", "_y"), nan).alias(self.getOrDefault("predictionCol")))
+            dataset.select(row, *ids)
+            .join(self.userFactors.toDF("user_id", "x"), "user_id", "left")
+            .join(self.itemFactors.toDF("item_id", "y"), "item_id", "left")
+            .select("row", F.coalesce(score("x", "y"), nan).alias("score"))
         )
-        return scored.dropna(subset=[self.getOrDefault("predictionCol")]) if self._drops() else scored
+        if self._drops():
+            scored = scored.dropna(subset=["score"])
+        return scored.select("row.*", F.col("score").alias(prediction))
 
     def recommendForAllUsers(
         self, numItems: int, exclude: DataFrame | None = None, candidates: DataFrame | None = None
@@ -233,6 +241,7 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
         best = similar(vectors, self.rank, "dense", k)
         return self._lists(best, ids, self.getItemCol(), ids, self.getItemCol(), "similar")
 
+    @mendable()
     def foldIn(self, ratings: DataFrame, side: str = "user") -> ALSModel:
         """A model in which the users in `ratings` have the factors that fit them best, the items as they are.
 
@@ -246,28 +255,30 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
         fitted, rated = self.fitted, self._rated(ratings)
         prefers = fitted.params.preference()
         if side == "user":
-            user_ids = IdColumn.of(rated, self.getUserCol(), fitted.user_ids)
-            numbered = fitted.item_ids.replace(user_ids.replace(rated, "user"), "item")
-            folded = fold_in(
-                numbered,
-                fitted.items,
-                fitted.settings,
-                shift=0.0,
-                own_first=True,
-                preference=prefers,
-            )
+            user_ids = IdColumn.of(rated, "user_id", self.getUserCol(), fitted.user_ids)
+            numbered = fitted.item_ids.replace(user_ids.replace(rated, "user_id", "user"), "item_id", "item")
+            with named(user_ids.title("user"), fitted.item_ids.title("item")):
+                folded = fold_in(
+                    numbered,
+                    fitted.items,
+                    fitted.settings,
+                    shift=0.0,
+                    own_first=True,
+                    preference=prefers,
+                )
             changed = replace(fitted, users=_updated(fitted.users, folded), user_ids=user_ids)
         else:
-            item_ids = IdColumn.of(rated, self.getItemCol(), fitted.item_ids)
-            numbered = item_ids.replace(fitted.user_ids.replace(rated, "item"), "user")
-            folded = fold_in(
-                numbered,
-                fitted.users,
-                fitted.settings,
-                shift=fitted.mean,
-                own_first=False,
-                preference=prefers,
-            )
+            item_ids = IdColumn.of(rated, "item_id", self.getItemCol(), fitted.item_ids)
+            numbered = item_ids.replace(fitted.user_ids.replace(rated, "user_id", "item"), "item_id", "user")
+            with named(item_ids.title("item"), fitted.user_ids.title("user")):
+                folded = fold_in(
+                    numbered,
+                    fitted.users,
+                    fitted.settings,
+                    shift=fitted.mean,
+                    own_first=False,
+                    preference=prefers,
+                )
             changed = replace(fitted, items=_updated(fitted.items, folded), item_ids=item_ids)
         return self._copyValues(ALSModel(changed))
 
@@ -284,8 +295,8 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
             raise InputError("explain: this model was loaded without its ratings: pass them as ratings=")
         item_col, settings = self.getItemCol(), self.fitted.settings
         own, target = self._row(self.userFactors, "user", user), self._row(self.itemFactors, "item", item)
-        rated = self._rated(ratings.where(F.col(self.getUserCol()) == user)).drop(self.getUserCol())
-        rows = rated.join(self.itemFactors.toDF(item_col, "row"), item_col).withColumnRenamed(item_col, "item")
+        rated = self._rated(ratings).where(F.col("user_id") == user).drop("user_id")
+        rows = rated.join(self.itemFactors.toDF("item_id", "row"), "item_id").withColumnRenamed("item_id", "item")
         explained = explain(rows, own, target, self.fitted.items, settings, self.fitted.params.preference())
         kind = self.fitted.item_ids.kind
         schema = T.StructType().add(item_col, kind).add("contribution", T.DoubleType())
@@ -343,10 +354,10 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
             """The columns of ids that the model knows, as numbers."""
             if frame is None:
                 return None
-            require_columns(frame, [column for _, column, _ in wanted], label)
-            frame = frame.select(*[F.col(column).alias(ids.column) for ids, column, _ in wanted])
+            frame = resolved(frame, [title for _, title, _ in wanted], label)
+            frame = frame.select(*[column(title).alias(f"{name}_id") for _, title, name in wanted])
             for ids, _, name in wanted:
-                frame = ids.replace(frame, name)
+                frame = ids.replace(frame, f"{name}_id", name)
             return frame.dropna()
 
         best = rank(
@@ -362,16 +373,16 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
     def _lists(best: DataFrame, whom: IdColumn, whom_col: str, what: IdColumn, what_col: str, name: str) -> DataFrame:
         """Answers of `rank` as MLlib gives them."""
         pairs = F.arrays_zip(F.col("items").alias("item"), F.col("scores").alias("rating"))
-        if what.numbers is None:
-            struct = f"array<struct<{what_col}: {what.kind.simpleString()}, rating: float>>"
-            return whom.restore(best.select("user", pairs.cast(struct).alias(name)), "user", whom_col)
-        cell = F.posexplode(pairs).alias("place", "cell")
-        cells = what.restore(best.select("user", cell).select("user", "place", "cell.*"), "item", what_col)
-        listed = cells.groupBy("user").agg(
-            F.sort_array(F.collect_list(F.struct("place", what_col, "rating"))).alias("all")
-        )
-        plain = F.transform("all", lambda one: F.struct(one[what_col].alias(what_col), one["rating"].alias("rating")))
-        return whom.restore(listed.select("user", plain.alias(name)), "user", whom_col)
+        listed = best.select("user", pairs.alias("all"))
+        if what.numbers is not None:
+            cell = F.posexplode("all").alias("place", "cell")
+            cells = what.restore(listed.select("user", cell).select("user", "place", "cell.*"), "item", "item_id")
+            ordered = F.sort_array(F.collect_list(F.struct("place", "item_id", "rating")))
+            plain = F.transform(ordered, lambda one: F.struct(one["item_id"], one["rating"]))
+            listed = cells.groupBy("user").agg(plain.alias("all"))
+        named_cells = T.ArrayType(T.StructType().add(what_col, what.kind).add("rating", T.FloatType()))
+        titled = listed.select("user", F.col("all").cast(named_cells).alias("all"))
+        return whom.restore(titled, "user", "whom").toDF(whom_col, name)
 
 
 def _updated(old: DataFrame, new: DataFrame) -> DataFrame:

@@ -96,7 +96,7 @@ def chunker(preference: Preference | None) -> Callable[[Iterable[pa.RecordBatch]
             if bad.any():
                 unusable += int(bad.sum())
                 first = table.slice(int(bad.argmax()), 1).to_pylist()[0]
-                example = ", ".join(f"{name} {value}" for name, value in first.items())
+                example = ", ".join(_said(name, value) for name, value in first.items())
                 continue
             columns = {name: table.column(name).to_numpy() for name in table.column_names}
             for side in counts:
@@ -113,6 +113,11 @@ def chunker(preference: Preference | None) -> Callable[[Iterable[pa.RecordBatch]
             yield one_row(CHUNK, **tallies, unusable=pa.array([unusable]), example=pa.array([example], pa.string()))
 
     return chunks
+
+
+def _said(name: str, value: float | None) -> str:
+    """A cell, as `naming.named` takes it."""
+    return f"{name} {'number ' * (name in ('user', 'item') and value is not None)}{value}"
 
 
 def _packed(columns: dict[str, NDArray[Any]]) -> dict[str, pa.Array]:

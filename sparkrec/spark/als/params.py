@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from sparkrec.config import AlsSettings
 from sparkrec.configfile import validate
 from sparkrec.spark.als.pack import Preference
-from sparkrec.spark.sources import column, numbers, require_columns
+from sparkrec.spark.sources import column, numbers, resolved
 
 P = TypeVar("P", bound=Params)
 
@@ -100,11 +100,11 @@ class AlsParams(_ALSParams):
         return Preference(self.getOrDefault("alpha")) if self.getOrDefault("implicitPrefs") else None
 
     def rated(self, dataset: DataFrame) -> DataFrame:
-        """What the fit reads: the id columns, value, and the confidence where there is a column of it."""
+        """What the fit reads: user_id, item_id, value, and the confidence where there is a column of it."""
         names = [self.getOrDefault("userCol"), self.getOrDefault("itemCol")]
         rating, confidence = self.getOrDefault("ratingCol"), self.getOrDefault("confidenceCol")
-        require_columns(dataset, [*names, *filter(None, (rating, confidence))], "ratings")
-        columns = [column(name) for name in names]
+        dataset = resolved(dataset, [*names, *filter(None, (rating, confidence))], "ratings")
+        columns = [column(name).alias(key) for name, key in zip(names, ("user_id", "item_id"), strict=True)]
         columns.append((numbers(dataset, rating) if rating else F.lit(1.0).cast("float")).alias("value"))
         if confidence:
             columns.append(numbers(dataset, confidence).alias("confidence"))

@@ -105,6 +105,7 @@ class SideSolver:
             split_ids=src.split_ids,
             split=src.split,
             kernel=settings.kernel,
+            side=self.side.name,
         )
         others = src.messages()
         if solver.needs_start and before is not None:
@@ -160,7 +161,7 @@ def _solve_split(step: block.HalfStep, pieces: list[Row], start: F32 | None) -> 
         try:
             x = kernel.solve(a, b, reg, step.solver, None if start is None else start[at])
         except kernel.SingularSystem as error:
-            raise TrainError(block.failure(key, n, error)) from None
+            raise TrainError(block.failure(step.side, key, n, error)) from None
         factors.append(x.astype(np.float32))
         losses.append(float(x @ a @ x - 2 * b @ x) + math.fsum(row.loss for row in mine))
         penalties.append(reg * float(x @ x))

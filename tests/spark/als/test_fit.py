@@ -151,7 +151,7 @@ def test_an_interrupted_fit_ends_where_an_uninterrupted_one_does(spark, tmp_path
 def test_a_system_without_solution_names_the_user_or_item(spark, tmp_path):
     matrix = np.array([[1.0, 0.0], [0.0, 2.0]])
     settings = exactly(rank=3, iterations=1, regularization=0.0)
-    with pytest.raises(TrainError, match=r"the system of id \d+ with 1 ratings has no finite solution"):
+    with pytest.raises(TrainError, match=r"the system of (user|item) number \d+ with 1 ratings has no finite solution"):
         factorize(ratings_of(spark, matrix), settings, seed=0, scratch=str(tmp_path))
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,6 +44,8 @@ _FIELDS = pa.schema(
         ("rows", pa.int64()),
         ("mean", pa.float64()),
         ("deviation", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
         ("edges", pa.list_(pa.float64())),
     ]
 )
@@ -161,6 +164,10 @@ class FieldCode:
     rows: int
     mean: float = 0.0
     deviation: float = 1.0
+    low: float = -math.inf
+    """Of a number: the smallest that train has. What is smaller counts as it."""
+    high: float = math.inf
+    """The greatest, likewise."""
     edges: tuple[float, ...] = ()
     """Between buckets."""
     categories: pa.Array | None = None
@@ -184,6 +191,7 @@ class FieldCode:
         if self.kind == "numeric":
             number = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
             there = ~np.isnan(number)
+            number = number.clip(self.low, self.high)
             place = np.where(there, 1, 0)
             if self.edges:
                 place = np.where(there, 1 + np.searchsorted(self.edges, number, side="right"), 0)

@@ -107,7 +107,7 @@ FIELDS = Table(
     "fields",
     # what `fields.FieldCode` says; settings as JSON
     "name string, side string, settings string, type string, first long, rows long, mean double, deviation double, "
-    "edges array<double>",
+    "low double, high double, edges array<double>",
     key=("name",),
     written_by="prepare",
 )

@@ -7,6 +7,7 @@ is scored later is encoded by them, in `encode`, which refuses columns that are 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -101,7 +102,8 @@ def _fit(rows: DataFrame, side: str, settings: FieldSettings, first: int, most: 
 def _fit_numeric(
     rows: DataFrame, settings: NumericField, value: Column, said: dict[str, Any], about: dict[str, Any]
 ) -> FieldCode:
-    infinite = rows.agg(F.count_if(F.abs(value) == float("inf"))).collect()[0][0]
+    seen = F.count_if(F.abs(value) == float("inf")), F.min(value), F.max(value)
+    infinite, about["low"], about["high"] = rows.agg(*seen).collect()[0]
     if infinite:
         raise PrepareError(f"feature {settings.title!r} is infinite in {infinite:,} train rows. Correct the source.")
     if settings.scale == "buckets":
@@ -111,6 +113,11 @@ def _fit_numeric(
         return FieldCode(settings.title, settings=said, rows=2 + len(edges), edges=edges, **about)
     scaled = F.signum(value) * F.log1p(F.abs(value)) if settings.scale == "log" else value
     mean, deviation = rows.agg(F.avg(scaled), F.stddev_pop(scaled)).collect()[0]
+    if not (math.isfinite(mean) and math.isfinite(deviation)):
+        raise PrepareError(
+            f"feature {settings.title!r}: numbers from {about['low']:g} to {about['high']:g} have no finite mean and "
+            "deviation. Correct the source, or take scale log or buckets."
+        )
     return FieldCode(settings.title, settings=said, rows=2, mean=mean, deviation=deviation or 1.0, **about)
 
 
@@ -267,6 +274,7 @@ def versions(ids: DataFrame, settings: FeatureSettings, side: str, codes: FieldC
         every = every.withColumns(nothing).unionByName(found) if features.timestamp else found
     else:
         every = every.withColumn("since", F.lit(None).cast("timestamp"))
+    warn_of_extremes(every, codes.of(side), f"features.{side}s")
     encoded = encode(every.drop(key), codes.of(side), f"features.{side}s")
     return encoded.withColumnRenamed("id", side)
 
@@ -311,6 +319,23 @@ def encode(frame: DataFrame, codes: Sequence[FieldCode], label: str) -> DataFram
     read = frame.select(*kept, *plain)
     schema = [f"`{name}` {frame.schema[name].dataType.simpleString()}" for name in kept]
     return read.mapInArrow(_encoder(list(codes), len(kept)), ", ".join([*schema, ENTRIES]))
+
+
+def warn_of_extremes(frame: DataFrame, codes: Sequence[FieldCode], label: str) -> None:
+    """Log how many numbers of a frame, as `encode` takes it, are beyond those of train, and so count as the nearest."""
+    numeric = [code for code in codes if code.kind == "numeric"]
+    if not numeric:
+        return
+    counted = []
+    for code in numeric:
+        value = _plain(column(code.side)[code.settings["column"]], code.settings, code.type)
+        counted.append(F.count_if(~value.between(code.low, code.high)))
+    for code, n in zip(numeric, frame.agg(*counted).collect()[0], strict=True):
+        if n:
+            log.warning(
+                "%s: %s values of feature %r are beyond those of train, %g to %g, and count as the nearest of these",
+                *(label, f"{n:,}", code.name, code.low, code.high),
+            )
 
 
 def _encoder(codes: list[FieldCode], kept: int) -> Any:

@@ -47,8 +47,8 @@ def known_users(dataset: Dataset) -> DataFrame:
 
 
 def asked(dataset: Dataset, rows: DataFrame) -> DataFrame:
-    """(user, rows, weights): the queries of users, each in the context of the first of its `rows`."""
-    if dataset.layout is None or not dataset.layout.context:
+    """(user, rows, weights): the queries of users, each as it was at the first of its `rows`, in the context of it."""
+    if dataset.layout is None or not (dataset.layout.user or dataset.layout.context):
         return known_users(dataset).join(rows.select("user").distinct(), "user", "left_semi")
     first = F.min_by(F.struct("rows", "weights"), F.struct("timestamp", "item", "rows", "weights")).alias("first")
     return rows.groupBy("user").agg(first).select("user", "first.*")

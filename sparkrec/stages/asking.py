@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from sparkrec.config import RecommendSettings, instant
 from sparkrec.errors import InputError
 from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.features import encode, load
+from sparkrec.spark.features import encode, load, warn_of_extremes
 from sparkrec.spark.lake import Lake, Run
 from sparkrec.spark.model import Model
 from sparkrec.spark.queries import bind, check_codes, field_head, in_context, known_users
@@ -69,7 +69,10 @@ class Asking:
         read = [column(name).alias(name) for name in types if name not in given and name in users.columns]
         struct = [F.struct(*values, *read).alias("context")] if values or read else []
         label = "context (recommend.context and the columns of recommend.users)"
-        return encode(users.select("user", *struct), codes, label)
+        told = users.select("user", *struct)
+        encoded = encode(told, codes, label)
+        warn_of_extremes(told, codes, label)
+        return encoded
 
 
 def _literal(name: str, value: str | int | float | bool | None, kind: str) -> Column:

@@ -14,7 +14,7 @@ from sparkrec import tables
 from sparkrec.config import GivenSplit, PrepareSettings, SideFeatures
 from sparkrec.errors import PrepareError
 from sparkrec.spark.digests import content_digest
-from sparkrec.spark.features import columns_of, encode, fit, joined, save, versions
+from sparkrec.spark.features import columns_of, encode, fit, joined, save, versions, warn_of_extremes
 from sparkrec.spark.ids import IdTable, assign
 from sparkrec.spark.interactions import (
     PAIR,
@@ -118,6 +118,7 @@ def prepare(settings: PrepareSettings, lake: Lake) -> Run:
         if settings.features is not None:
             known = hold(joined(parts, settings.features, lake.spark))
             fitted = fit(known.where("part = 'train'"), settings.features)
+            warn_of_extremes(known, fitted.of("context"), "the interactions")
             parts = encode(known, fitted.of("user", "context"), "the interactions")
             columns += ["rows", "weights"]
             save(fitted, run.path)

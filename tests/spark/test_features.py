@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import CategoricalField, DateField, FeatureSettings, MultiField, NumericField
 from sparkrec.errors import InputError, PrepareError
-from sparkrec.spark.features import as_of, encode, fit, load, save
+from sparkrec.spark.features import as_of, encode, fit, load, save, warn_of_extremes
 
 pytestmark = pytest.mark.spark
 
@@ -82,6 +82,22 @@ def test_a_wide_column_is_hashed_and_said(spark, caplog):
     assert len(rows) > 40
 
 
+@pytest.mark.parametrize("scale", ["standard", "log", "buckets"])
+def test_a_number_beyond_those_of_train_counts_as_the_nearest_and_is_counted(spark, caplog, scale, tmp_path):
+    train = events(spark, [(1.0,), (2.0,), (4.0,)], "x double")
+    codes = fit(train, FeatureSettings(context=[NumericField(column="x", scale=scale)]))
+    save(codes, str(tmp_path))
+    codes = load(str(tmp_path))
+    later = [1e300, float("inf"), -5.0, float("-inf"), 4.0, 1.0, float("nan"), None]
+    frame = events(spark, [(each,) for each in later], "x double").coalesce(1)
+    rows = [(row.rows, row.weights) for row in encode(frame, codes.fields, "asked").collect()]
+    most, least, missing = rows[4], rows[5], rows[7]
+    assert rows == [most, most, least, least, most, least, missing, missing]
+    with caplog.at_level(logging.WARNING):
+        warn_of_extremes(frame, codes.fields, "what is asked")
+    assert "what is asked: 4 values of feature 'x' are beyond those of train, 1 to 4, and count as" in caplog.text
+
+
 NUMBER = NumericField(column="x")
 
 
@@ -91,10 +107,16 @@ NUMBER = NumericField(column="x")
         (NUMBER, "x double", (None,), "feature 'x': column 'x' of the context is null in all 1 train rows"),
         (NUMBER, "x string", ("1",), "column 'x' of the context is string, and numeric takes a number"),
         (NUMBER, "x double", (float("inf"),), "feature 'x' is infinite in 1 train rows"),
+        (
+            NUMBER,
+            "x double",
+            [(1e300,), (-1e300,)],
+            "feature 'x': numbers from -1e.300 to 1e.300 have no finite mean and",
+        ),
         (MultiField(column="x"), "x string", ("a|b",), "multi takes an array of strings or integers, or a string with"),
         (DateField(column="x", part="hour"), "x int", (3,), "feature 'x_hour': .* is int, and date takes a timestamp"),
     ],
 )
 def test_what_cannot_be_a_feature_is_named(spark, field, schema, row, message):
     with pytest.raises(PrepareError, match=message):
-        fit(events(spark, [row], schema), FeatureSettings(context=[field]))
+        fit(events(spark, row if isinstance(row, list) else [row], schema), FeatureSettings(context=[field]))

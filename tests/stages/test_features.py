@@ -1,6 +1,7 @@
 """Features from the source tables to recommendations: what a model sees of users, items and contexts."""
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,7 +24,7 @@ from sparkrec.spark.dataset import Dataset
 from sparkrec.spark.explain import contributions, importance
 from sparkrec.spark.lake import Lake
 from sparkrec.spark.model import Model
-from sparkrec.spark.queries import asked, bind, score_events
+from sparkrec.spark.queries import asked, bind, known_users, score_events
 from sparkrec.spark.retrieval import score_pairs, topk
 from sparkrec.stages.evaluate import evaluate
 from sparkrec.stages.ingest import ingest
@@ -158,6 +159,17 @@ def test_an_event_has_the_score_with_which_it_is_ranked(trained, kind):
     ranked = pairs.toPandas().set_index(["user", "item"]).score
     assert len(alone) > 60
     np.testing.assert_allclose(alone, ranked[alone.index], rtol=1e-4, atol=1e-5)
+
+
+def test_a_ranking_sees_its_user_as_of_the_first_row_that_it_is_asked_for(trained):
+    dataset = Dataset.open(trained, "plain")
+    at = {row.user: row.rows for row in asked(dataset, dataset.train).collect()}
+    events = dataset.train.toPandas().sort_values("timestamp").groupby("user").first()
+    assert at == events.rows.to_dict()
+    latest = {row.user: row.rows for row in known_users(dataset).collect()}
+    mover = dataset.users.where("user_id = 'u0'").first().user
+    assert at[mover] != latest[mover]
+    assert events.timestamp[mover] < pd.Timestamp(1_601_000_000, unit="s")
 
 
 def test_folded_vectors_rank_as_brute_force_does(trained):

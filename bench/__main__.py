@@ -1,10 +1,11 @@
 """python -m bench WHAT [--quick]: a table, and as the last line a JSON object."""
 
 import json
+from pathlib import Path
 
 import click
 
-from bench import als, metrics, topk, training
+from bench import als, defaults, metrics, topk, training
 from bench.measure import QUICK, Treatment
 from bench.ratings import SIZES
 
@@ -61,6 +62,17 @@ def metrics_command(quick: bool, scale: str | None) -> None:
 def training_command(quick: bool, only: str | None) -> None:
     """Training networks: examples a second. Ratios are ours over theirs."""
     print(json.dumps(training.compare([only] if only else [*training.CASES], quick, _treatment(quick))))
+
+
+@bench.command("defaults")
+@click.option("--worlds", default=",".join(defaults.WORLDS), show_default=True)
+@click.option("--kinds", default="", help="Of the kinds of each world: some, as als,mf. All where it is not given.")
+@click.option("--trials", default=8, show_default=True, help="Settings drawn for a kind that has none in conf/train.")
+@click.option("--folder", default="build/defaults", show_default=True, help="Where its lake is, from which it goes on.")
+def defaults_command(worlds: str, kinds: str, trials: int, folder: str) -> None:
+    """Models with no setting given, beside the same models tuned and beside popularity."""
+    wanted = [*filter(None, kinds.split(","))]
+    print(json.dumps(defaults.compare(worlds.split(","), wanted, trials, Path(folder).resolve())))
 
 
 bench()

@@ -92,9 +92,10 @@ def _cost(row: Row, by: str) -> float:
 
 
 def show(title: str, rows: list[Row], columns: Sequence[str]) -> None:
-    """A table of rows, with how each contestant was treated."""
+    """A table of rows, with how each contestant was treated where that is said."""
     table = Table(title=title, title_justify="left")
-    columns = [*columns, "peak_gb", "threads", "warm_up", "runs"]
+    treatment = ("peak_gb", "threads", "warm_up", "runs")
+    columns = [*columns, *(name for name in treatment if any(name in row for row in rows))]
     for column in columns:
         table.add_column(column, justify="right" if any(isinstance(row.get(column), float) for row in rows) else "left")
     for row in rows:

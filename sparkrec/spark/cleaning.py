@@ -13,7 +13,8 @@ from sparkrec.spark.sources import MALFORMED, column, resolved
 
 _LONGS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
 AMBIGUOUS = "ambiguous_timestamp"
-"""Reason of a text of digits where timestamps are read by themselves: seconds, milliseconds, a year or a day?"""
+"""Reason of a text where timestamps are read by themselves: digits, which may be seconds, milliseconds, a year or a
+day; or a time of day, which Spark would put on today."""
 
 _NUMBERS = (*_LONGS, T.FloatType, T.DoubleType, T.DecimalType)
 
@@ -37,7 +38,7 @@ def clean(frame: DataFrame, settings: IngestSettings) -> DataFrame:
     timestamp, timestamp_given = _timestamp(frame, columns.timestamp, settings.timestamp_format)
     digits = F.lit(False)
     if settings.timestamp_format == "auto" and columns.timestamp:
-        digits = column(columns.timestamp).cast("string").rlike(r"^\s*[0-9]+\s*$")
+        digits = column(columns.timestamp).cast("string").rlike(r"^\s*([0-9]+|T?[0-9]{1,2}:.*)\s*$")
         digits = digits & F.lit(isinstance(frame.schema[columns.timestamp].dataType, T.StringType))
     absurd = F.abs(rating) > settings.max_abs_rating
     reasons = [

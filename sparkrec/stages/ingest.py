@@ -143,9 +143,9 @@ def _refuse_ambiguous(rows: DataFrame, counts: dict[str | None, int], settings: 
     assert name is not None
     some = rows.where(F.col("reason") == AMBIGUOUS).select(F.get_json_object("row", f"$['{name}']")).limit(3).collect()
     raise IngestError(
-        f"column {name!r} of {settings.source.path} holds texts of digits in {counts[AMBIGUOUS]:,} rows, such as "
-        f"{', '.join(repr(row[0]) for row in some)}: timestamp_format auto reads ISO 8601, and cannot tell seconds "
-        "from years. Set it to seconds, milliseconds or a pattern such as yyyyMMdd."
+        f"column {name!r} of {settings.source.path} holds texts of digits, or of times without a date, in "
+        f"{counts[AMBIGUOUS]:,} rows, such as {', '.join(repr(row[0]) for row in some)}: timestamp_format auto reads "
+        "ISO 8601, and cannot tell seconds from years. Set it to seconds, milliseconds or a pattern such as yyyyMMdd."
     )
 
 

@@ -50,6 +50,15 @@ def test_bad_rows_go_to_the_rejected_table_with_reason_and_file(lake, csv):
     assert lake.table("interactions").count() == 30
 
 
+@pytest.mark.parametrize("text", ["1234", "20200101", "1600000000", "12:30", "T12:30:05"])
+def test_a_text_that_may_be_several_times_is_refused_with_samples(lake, csv, text):
+    with pytest.raises(
+        IngestError, match=rf"column 't' .* holds texts of digits.* in 1 rows, such as '{text}'"
+    ):
+        ingest(csv("a,b,1,2020-01-01,x", f"a,c,1,{text},x"), lake)
+    assert not lake.has_table("interactions")
+
+
 def test_an_absurd_rating_is_allowed_when_the_bound_is_raised(lake, csv):
     assert ingest(csv("a,b,1e300,1,x", max_abs_rating=1e301, timestamp_format="seconds"), lake).rows == 1
 

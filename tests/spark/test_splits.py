@@ -64,7 +64,7 @@ def test_a_ratio_is_exact_for_each_user_and_leaves_one_to_train_on(log):
         (5, 1, 2),
         (7, 1, 2),
     ]
-    assert sizes(split(log, RatioSplit(test=0.9, validation=0.9)), 12) == (1, 0, 11)
+    assert sizes(split(log, RatioSplit(test=0.9, validation=0.05)), 12) == (1, 0, 11)
 
 
 def test_a_random_split_depends_on_its_seed_and_on_nothing_else(log):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from sparkrec.errors import ConfigError
 from sparkrec.launch import here
 from sparkrec.launch.process import run_here
 from sparkrec.launch.slots import check_slots
+
+INTERFACE = "spark.executorEnv.GLOO_SOCKET_IFNAME"
 
 
 def run(train_fn: Callable[[Any, Any], Any], job: Any, processes: int) -> Any:
@@ -29,10 +32,10 @@ def run(train_fn: Callable[[Any, Any], Any], job: Any, processes: int) -> Any:
     if interface := here.loopback(session):
         with _rendezvous(processes, interface) as environments:
             return here.run(partial(_task, train_fn, job), environments)[0]
-    results = horovod.spark.run(
-        _task, args=(train_fn, job), num_proc=processes, start_timeout=120, verbose=0, nics=_interfaces(session)
-    )
-    return results[0]
+    with _told_interface(session) as nics:
+        return horovod.spark.run(
+            _task, args=(train_fn, job), num_proc=processes, start_timeout=120, verbose=0, nics=nics
+        )[0]
 
 
 def _task(train_fn: Callable[[Any, Any], Any], job: Any, ready: Callable[[], None] = lambda: None) -> Any:
@@ -67,7 +70,38 @@ def _rendezvous(processes: int, interface: str) -> Iterator[list[dict[str, str]]
             server.shutdown()
 
 
-def _interfaces(session: SparkSession) -> set[str] | None:
-    """Those of the cluster that processes are told to talk by, in the variable that torch's gloo reads by itself."""
-    told = session.conf.get("spark.executorEnv.GLOO_SOCKET_IFNAME", None)
-    return set(told.split(",")) if told else None
+@contextmanager
+def _told_interface(session: SparkSession) -> Iterator[set[str] | None]:
+    """The interface by which processes of a cluster are to talk: that of the variable which torch's gloo reads by
+    itself. None if it is not set.
+
+    Meanwhile what Horovod starts in the driver listens on that interface alone; Horovod has no setting for it. Raises
+    ConfigError where the driver does not have the interface.
+    """
+    from horovod.runner.common.util import network
+    from horovod.runner.http import http_server
+    from psutil import net_if_addrs
+
+    names = session.conf.get(INTERFACE, None)
+    if not names:
+        yield None
+        return
+    name = names.split(",")[0].strip()
+    addresses = [each.address for each in net_if_addrs().get(name, []) if each.family == socket.AF_INET]
+    if not addresses:
+        has = ", ".join(net_if_addrs())
+        raise ConfigError(
+            f"{INTERFACE} is {names}, and the driver has no interface {name} with an IPv4 address; it has {has}. "
+            "Horovod needs one that has the same name on all machines."
+        )
+
+    def find_port(make_server: Callable[[tuple[str, int]], Any]) -> tuple[Any, int]:
+        server = make_server((addresses[0], 0))
+        return server, server.server_address[1]
+
+    before = network.find_port
+    try:
+        network.find_port = http_server.find_port = find_port
+        yield {name}
+    finally:
+        network.find_port = http_server.find_port = before

@@ -62,7 +62,7 @@ def test_two_processes_train_as_one_does(launcher, spark, tmp_path):
     assert [e["loss"] for e in two["history"]] == pytest.approx([e["loss"] for e in one["history"]], rel=1e-4)
 
 
-def _looks(driver, job, collective):
+def looks(driver, job, collective):
     """Sockets of the driver and of all that it started, in the first step, and the processes that take it."""
     beat, own = collective.beat, []
 
@@ -80,7 +80,7 @@ def _looks(driver, job, collective):
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_training_of_a_local_session_is_on_loopback_alone(launcher, spark, tmp_path):
     """What was listened on while processes met one another is the address of the connection that came of it."""
-    own, pids = run(partial(_looks, os.getpid()), job(tmp_path, launcher=launcher))
+    own, pids = run(partial(looks, os.getpid()), job(tmp_path, launcher=launcher))
     assert {pid for pid, _, _ in own} >= {os.getpid(), *pids}
     assert to_others(own) == []
 

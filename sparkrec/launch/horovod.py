@@ -80,23 +80,24 @@ def _told_interface(session: SparkSession) -> Iterator[set[str] | None]:
     """
     from horovod.runner.common.util import network
     from horovod.runner.http import http_server
-    from psutil import net_if_addrs
+    from horovod.runner.util.network import get_driver_ip
 
     names = session.conf.get(INTERFACE, None)
     if not names:
         yield None
         return
     name = names.split(",")[0].strip()
-    addresses = [each.address for each in net_if_addrs().get(name, []) if each.family == socket.AF_INET]
-    if not addresses:
-        has = ", ".join(net_if_addrs())
+    try:
+        address = get_driver_ip({name})
+    except (KeyError, RuntimeError):
+        has = ", ".join(each for _, each in socket.if_nameindex())
         raise ConfigError(
             f"{INTERFACE} is {names}, and the driver has no interface {name} with an IPv4 address; it has {has}. "
             "Horovod needs one that has the same name on all machines."
-        )
+        ) from None
 
     def find_port(make_server: Callable[[tuple[str, int]], Any]) -> tuple[Any, int]:
-        server = make_server((addresses[0], 0))
+        server = make_server((address, 0))
         return server, server.server_address[1]
 
     before = network.find_port

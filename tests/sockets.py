@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -41,5 +42,8 @@ def to_others(own):
 
 def descendants(pid):
     """The process and all that it started, and they."""
-    children = Path(f"/proc/{pid}/task").glob("*/children")
-    return [pid, *(each for names in children for name in names.read_text().split() for each in descendants(int(name)))]
+    children = []
+    for thread in Path(f"/proc/{pid}/task").glob("*"):
+        with suppress(OSError):  # it has ended meanwhile
+            children += (thread / "children").read_text().split()
+    return [pid, *(each for child in children for each in descendants(int(child)))]

@@ -48,7 +48,7 @@ def run(function, given):
 
 @pytest.fixture(autouse=True)
 def importable(spark, monkeypatch):
-    """Horovod's processes import this module, in this checkout; those of Spark's workers, who cannot, are sent it."""
+    """Processes are sent what they use of this module, and find what that uses in this checkout."""
     monkeypatch.setenv("PYTHONPATH", os.getcwd())
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield

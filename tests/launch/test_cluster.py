@@ -52,6 +52,7 @@ for launcher in ("horovod", "torch"):
 @pytest.mark.horovod
 @pytest.mark.slow
 @pytest.mark.alone
+@pytest.mark.timeout(900)
 def test_processes_of_a_cluster_are_started_in_its_tasks_and_talk_by_the_interface_told(tmp_path):
     options = {
         "spark.executor.memory": "1g",

@@ -12,6 +12,7 @@ from typing import Any
 from sparkrec.config import TrainingSettings
 from sparkrec.errors import ConfigError, TrainError
 from sparkrec.launch import horovod, local, torch_distributor
+from sparkrec.launch.here import ProcessEnded
 from sparkrec.launch.process import first_failure, forget_failures
 from sparkrec.training.loop import Job
 
@@ -30,8 +31,10 @@ def launch(train_fn: Callable[[Any, Any], Any], job: Job, settings: TrainingSett
         return LAUNCHERS[name](train_fn, job, settings.processes)
     except ConfigError:
         raise
+    except ProcessEnded as error:  # unless its guardian says why; what the others say is that it is gone
+        raise TrainError(first_failure(job, [error.process_rank]) or str(error)) from error
     except Exception as error:
-        told = first_failure(job, settings.processes)
+        told = first_failure(job, range(settings.processes))
         if told is None:
             told = f"{name} ended without a word from any of {settings.processes} processes: {error}"
         raise TrainError(told) from error

@@ -10,7 +10,7 @@ import tempfile
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from sparkrec import storage
@@ -74,9 +74,9 @@ def forget_failures(job: Job, processes: int) -> None:
         storage.delete(_word(job, rank))
 
 
-def first_failure(job: Job, processes: int) -> str | None:
-    """What the first process to fail said, and the end of its log; None if none left word."""
-    words = [word for rank in range(processes) if (word := storage.read_json(_word(job, rank)))]
+def first_failure(job: Job, ranks: Iterable[int]) -> str | None:
+    """What the first of these processes to fail said, and the end of its log; None if none left word."""
+    words = [word for rank in ranks if (word := storage.read_json(_word(job, rank)))]
     if not words:
         return None
     first = min(words, key=lambda word: word["time"])

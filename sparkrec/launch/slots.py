@@ -7,8 +7,8 @@ from pyspark.sql import SparkSession
 from sparkrec.errors import ConfigError
 
 
-def check_slots(processes: int) -> None:
-    """Raises ConfigError where the active session has fewer task slots, or there is none."""
+def check_slots(processes: int) -> SparkSession:
+    """The active session. Raises ConfigError where it has fewer task slots, or there is none."""
     session = SparkSession.getActiveSession()
     if session is None:
         raise ConfigError("more than one process needs a Spark session to start them in, and none is active")
@@ -18,3 +18,4 @@ def check_slots(processes: int) -> None:
             f"training.processes is {processes}, and the session at {session.sparkContext.master} runs {slots} tasks "
             "at once. Use fewer processes, or a larger cluster."
         )
+    return session

@@ -4,17 +4,21 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 
 import pytest
 from pyspark import cloudpickle
 
 pytest.importorskip("torch")
 
+import torch
+
 from sparkrec import storage
 from sparkrec.config import MfSettings
 from sparkrec.errors import ConfigError, TrainError
 from sparkrec.launch import launch
 from sparkrec.training.loop import Job, train
+from tests.sockets import CONNECTED, LISTENING, PROC, descendants, sockets, to_others
 from tests.training.examples import plain, planted, write_shards
 
 pytestmark = [
@@ -44,7 +48,7 @@ def run(function, given):
 
 @pytest.fixture(autouse=True)
 def importable(spark, monkeypatch):
-    """Horovod's processes import this module, in this checkout; those of Spark's workers, who cannot, are sent it."""
+    """Processes are sent what they use of this module, and find what that uses in this checkout."""
     monkeypatch.setenv("PYTHONPATH", os.getcwd())
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield
@@ -56,6 +60,29 @@ def test_two_processes_train_as_one_does(launcher, spark, tmp_path):
     one = run(train, job(tmp_path, "one", processes=1))
     two = run(train, job(tmp_path, "two", launcher=launcher))
     assert [e["loss"] for e in two["history"]] == pytest.approx([e["loss"] for e in one["history"]], rel=1e-4)
+
+
+def looks(driver, job, collective):
+    """Sockets of the driver and of all that it started, in the first step, and the processes that take it."""
+    beat, own = collective.beat, []
+
+    def look():
+        beat()
+        own.append(sockets(descendants(driver), LISTENING, CONNECTED) if not own else [])
+
+    collective.beat = look
+    train(job, collective)
+    pids = collective.gather(torch.tensor([os.getpid()]))
+    return own[0], [int(pid) for pid in pids]
+
+
+@PROC
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_training_of_a_local_session_is_on_loopback_alone(launcher, spark, tmp_path):
+    """What was listened on while processes met one another is the address of the connection that came of it."""
+    own, pids = run(partial(looks, os.getpid()), job(tmp_path, launcher=launcher))
+    assert {pid for pid, _, _ in own} >= {os.getpid(), *pids}
+    assert to_others(own) == []
 
 
 def _raises(job, collective):
@@ -88,7 +115,7 @@ def test_a_process_that_raises_is_named_and_ends_the_others(launcher, spark, tmp
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_process_that_is_killed_ends_the_run(launcher, spark, tmp_path):
     given = job(tmp_path, launcher=launcher, epochs=1000, stall_seconds=20)
-    with pytest.raises(TrainError):
+    with pytest.raises(TrainError, match="process 1 of 2 was ended by SIGKILL, without a word"):
         run(_killed, given)
     assert storage.exists(f"{given.folder}/reached")
 

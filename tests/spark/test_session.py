@@ -1,15 +1,14 @@
 """Versions that do not fit together are refused in a sentence; settings of a moment are put back."""
 
-import ipaddress
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from sparkrec.errors import EnvironmentMismatch
 from sparkrec.spark.session import check_versions, delta_coordinate, small_rows
+from tests.sockets import LISTENING, PROC, descendants, sockets, to_others
 
 
 def test_the_coordinate_of_delta_follows_the_version_of_spark():
@@ -55,42 +54,9 @@ def test_batches_of_small_rows_are_a_setting_of_the_moment(spark):
     assert [spark.conf.get(name) for name in names] == before
 
 
-def listening(pids):
-    """(process, address, port) of all TCP sockets on which any of these processes listens, from Linux's /proc."""
-    inodes = {}
-    for pid in pids:
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            try:
-                target = os.readlink(descriptor)
-            except OSError:
-                continue  # closed meanwhile
-            if target.startswith("socket:["):
-                inodes[target[8:-1]] = pid
-    found = []
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            _, local, _, state, *rest = line.split()
-            if state == "0A" and rest[5] in inodes:
-                host, port = local.split(":")
-                words = [bytes.fromhex(host[at : at + 8])[::-1] for at in range(0, len(host), 8)]
-                found.append((inodes[rest[5]], ipaddress.ip_address(b"".join(words)), int(port, 16)))
-    return found
-
-
-def is_loopback(address):
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
-
-
-def descendants(pid):
-    """The process and all that it started, and they."""
-    children = Path(f"/proc/{pid}/task").glob("*/children")
-    return [pid, *(each for names in children for name in names.read_text().split() for each in descendants(int(name)))]
-
-
 @pytest.mark.spark
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="sockets are looked up in Linux's /proc")
+@PROC
 def test_a_local_session_listens_on_loopback_alone(tmp_path):
     script = (
         "import sys\n"
@@ -107,7 +73,7 @@ def test_a_local_session_listens_on_loopback_alone(tmp_path):
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert any(line.strip() == "ready" for line in process.stdout)
-        sockets = listening(descendants(process.pid))
+        own = sockets(descendants(process.pid), LISTENING)
         process.stdin.close()
-    assert len(sockets) >= 3  # of Py4J, blocks, the web page
-    assert [each for each in sockets if not is_loopback(each[1])] == []
+    assert len(own) >= 3  # of Py4J, blocks, the web page
+    assert to_others(own) == []

@@ -174,3 +174,13 @@ def test_popularity_is_measured_beside_models_of_features(tmp_path):
         hits = np.isin(best, items[first:stop])
         found.append(gains[hits].sum() / gains[: stop - first].sum())
     assert trainer._validate(stopping, by_popularity=True) == pytest.approx(np.mean(found), rel=1e-6)
+
+
+def test_held_out_values_are_predicted_from_what_was_known(tmp_path):
+    folder = examples(tmp_path / "shards", moving=True, of_group=2)
+    given = {"loss": "squared", "negatives": 0, "init_scale": 0.5, "stopping": StoppingSettings(metric="rmse")}
+    trainer = Trainer(Job(network("fm", **given), folder, folder, str(tmp_path), 0), Alone())
+    with torch.no_grad():
+        errors = [trainer._scores(batch)[:, 0].numpy() - batch.values for batch in trainer.batches.epoch(0)]
+    expected = np.sqrt(np.mean(np.concatenate(errors) ** 2))
+    assert trainer._validate(given["stopping"]) == pytest.approx(expected, rel=1e-5)

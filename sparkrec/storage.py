@@ -58,8 +58,13 @@ def write(path: str, data: bytes) -> None:
     # An object store shows an object when it is whole; elsewhere a rename does that.
     direct = filesystem.type_name in ("s3", "gcs", "abfs")
     target = name if direct else f"{name}.{uuid.uuid4().hex}.tmp"
-    with filesystem.open_output_stream(target) as stream:
-        stream.write(data)
+    try:
+        with filesystem.open_output_stream(target) as stream:
+            stream.write(data)
+    except OSError:  # half a file would take the room of the next one
+        if filesystem.get_file_info(target).type == pafs.FileType.File and not direct:
+            filesystem.delete_file(target)
+        raise
     if not direct:
         filesystem.move(target, name)
 

@@ -43,6 +43,12 @@ class Checkpoints:
                 storage.delete(f"{self._path(each)}/state.json")  # first: no half of it is taken for whole
                 storage.delete(self._path(each))
 
+    def clear(self) -> None:
+        """Forget what was left of those that never became whole: by one process, before any writes. Files of as many
+        processes as there were then would be read with those of now."""
+        for epoch in set(self._epochs()) - set(self._finished()):
+            storage.delete(self._path(epoch))
+
     def last(self) -> dict[str, Any] | None:
         """The state of the last one that is whole."""
         finished = self._finished()
@@ -59,8 +65,10 @@ class Checkpoints:
         return [self._load(f"{path}/{name}") for name in storage.files(path) if name.startswith("users-")]
 
     def _finished(self) -> list[int]:
-        epochs = [name for name in storage.folders(self.folder) if name.startswith("epoch-")]
-        return [int(name[6:]) for name in epochs if storage.exists(f"{self.folder}/{name}/state.json")]
+        return [epoch for epoch in self._epochs() if storage.exists(f"{self._path(epoch)}/state.json")]
+
+    def _epochs(self) -> list[int]:
+        return [int(name[6:]) for name in storage.folders(self.folder) if name.startswith("epoch-")]
 
     def _path(self, epoch: int) -> str:
         return f"{self.folder}/epoch-{epoch:05}"

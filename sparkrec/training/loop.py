@@ -404,6 +404,9 @@ class Trainer:
         self.collective.barrier()
 
     def _resume(self) -> dict[str, Any]:
+        if self.collective.process_rank == 0:
+            self.checkpoints.clear()
+        self.collective.barrier()
         last = self.checkpoints.last()
         if last is None:
             left_out = {"users_without_negatives": self.without_negatives}

@@ -193,6 +193,9 @@ def test_the_head_comes_back_from_its_file(network, tmp_path):
         expected = score(model, torch.arange(3), torch.arange(4)[None]).numpy()
     users, items = model.users.weight.numpy(), model.items.weight.numpy()
     if head.layout is not None:
+        whose, what = np.array([0, 2, 2]), np.array([1, 3, 0])
+        events = (whose, users[whose], Entries.none(3)), (what, items[what], Entries.none(3))
+        np.testing.assert_allclose(head.score_events(*events), expected[whose, what], atol=1e-5)
         users = head.queries(np.arange(3), users, Entries.none(3))
         items = head.items(np.arange(4), items, Entries.none(4))
     np.testing.assert_allclose(head.scores(users, items), expected, atol=1e-5)

@@ -87,12 +87,12 @@ def model_of(kind, seed=0):
     return model.eval()
 
 
-def states(model, histories):
-    """Of users 0, 1, 2, who ask after what they did."""
+def states(model, histories, users=None):
+    """Of users, 0, 1, 2 if none are named, who ask after what they did."""
     start = np.cumsum([0, *map(len, histories)])
     shown = questions((start, np.concatenate(histories)), type(model), LENGTH, ITEMS)
     with torch.no_grad():
-        return model.query(torch.arange(len(histories)), shown.tensors(torch.device("cpu")))
+        return model.query(torch.arange(len(histories)) if users is None else users, shown.tensors(torch.device("cpu")))
 
 
 def test_every_model_of_sequences_is_here():
@@ -142,15 +142,38 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_asks_with_others_hears_what_it_would_hear_alone(kind):
-    """Histories of one batch differ in length, so that some of them are padded."""
-    model, histories = model_of(kind), [np.array([5]), np.arange(4), np.arange(3, 3 + LENGTH)]
-    together = states(model, histories)
-    for user in range(3):
-        users = model.users.weight.clone()
-        model.users.weight[0] = users[user]
-        torch.testing.assert_close(states(model, histories[user : user + 1])[0], together[user])
-        model.users.weight.copy_(users)
+@pytest.mark.parametrize("seed", range(4))
+def test_who_asks_with_others_hears_what_it_would_hear_alone(kind, seed):
+    """Histories of one batch differ in length, so that some of them are padded, and stand in any order: before a short
+    one there is another one, and behind it, too."""
+    rng = np.random.default_rng(seed)
+    model, histories = model_of(kind), [rng.integers(ITEMS, size=n) for n in rng.permutation([1, 2, 3, 4, LENGTH, 9])]
+    users = torch.from_numpy(rng.integers(3, size=len(histories)))
+    together = states(model, histories, users)
+    for at, history in enumerate(histories):
+        torch.testing.assert_close(states(model, [history], users[at : at + 1])[0], together[at])
+
+
+@pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])
+def test_an_event_is_its_item_and_its_place_from_the_end(kind):
+    """What is added to the vector of a place and taken off that of the item there is nothing, whoever else asks."""
+    model, rng, lengths = model_of(kind), np.random.default_rng(0), [2, LENGTH, 4]
+    items, start = torch.from_numpy(rng.permutation(ITEMS)[: sum(lengths)]), torch.tensor([0, *np.cumsum(lengths)])
+    history = History(items, start, start[1:] - 1)
+    scale = model.dim**0.5 if kind == "sasrec" else 1.0
+    with torch.no_grad():
+        before = model.states(torch.arange(3), history)
+        for of, length in enumerate(lengths):
+            for back in range(1, length + 1):
+                more = torch.from_numpy(rng.normal(size=model.dim)).float()
+                place, vector = model.position[LENGTH - back], model.items.weight[items[start[of + 1] - back]]
+                place += more
+                assert not torch.isclose(model.states(torch.arange(3), history)[of], before[of], atol=1e-3).all()
+                vector[: model.dim] -= more / scale
+                after = model.states(torch.arange(3), history)
+                torch.testing.assert_close(after[of], before[of], rtol=1e-4, atol=1e-4)
+                place -= more
+                vector[: model.dim] += more / scale
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,6 +8,7 @@ from sparkrec.config import NfmSettings  # noqa: E402
 from sparkrec.models.layers import BatchNorm, perceptron  # noqa: E402
 from sparkrec.models.nfm import NFM  # noqa: E402
 from sparkrec.models.recommender import Sizes  # noqa: E402
+from sparkrec.models.rows import Rows  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -50,3 +51,16 @@ def test_nfm_drops_what_was_pooled_after_its_norm():
     settings = NfmSettings(dim=4, layers=[3], dropout=0.5, batch_norm=True)
     kinds = [type(each).__name__ for each in NFM(settings, Sizes(2, 2)).deep]
     assert kinds == ["BatchNorm", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
+
+
+def test_squares_are_of_what_was_read_since_the_last_time_column_by_column():
+    table = Rows(4, 3)
+    table.weight.copy_(torch.arange(12.0).view(4, 3))
+    table.shrinks = torch.tensor([1.0, 0.5, 0.0])
+    table(torch.tensor([0, 2]))
+    table(torch.tensor([[1], [2]]))
+    expected = sum(first**2 + 0.5 * second**2 for first, second in ((0, 1), (6, 7), (3, 4), (6, 7)))
+    assert float(table.squares().detach()) == expected
+    table.take()
+    table(torch.tensor([1]))
+    assert float(table.squares().detach()) == 3**2 + 0.5 * 4**2

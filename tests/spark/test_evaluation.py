@@ -11,6 +11,7 @@ from sparkrec.errors import EvaluateError, InputError
 from sparkrec.kernels.metrics import clicks, counts
 from sparkrec.kernels.metrics import lists as of_lists
 from sparkrec.kernels.metrics.hits import find_hits
+from sparkrec.spark.totals import Found, Totals
 from tests.kernels.metrics.test_accuracy import lists, reference
 
 pytestmark = pytest.mark.spark
@@ -400,6 +401,24 @@ def test_runs_are_compared_user_by_user(spark):
     for row, other in zip(rows, other_way, strict=True):
         assert other.difference == pytest.approx(-row.difference, rel=1e-10)
         assert (other.low, other.high) == pytest.approx((-row.high, -row.low), rel=1e-9)
+
+
+def test_a_chance_has_two_sides_by_hand():
+    """A mean 1.96 of its errors from 0, and samples of which one of four is on the other side."""
+
+    def chance(differences, drawn=None):
+        totals, there = Totals(), np.ones((len(differences), 1))
+        samples = np.zeros((len(there), 0)) if drawn is None else np.array(drawn, float)
+        totals.add("difference", "run", "all", np.array(differences)[:, None], there, samples)
+        rows = [row for batch in totals.batches() for row in batch.to_pylist()]
+        return Found(rows, samples.shape[1], [False]).p_value("run", "all", 0)
+
+    spread = np.tile([1.0, -1.0], 50) * math.sqrt(0.99)
+    for shift in (0.196, -0.196):
+        assert chance(shift + spread) == pytest.approx(0.05, abs=1e-5)
+    for sign in (1.0, -1.0):
+        assert chance([2.0 * sign, -1.0 * sign], [[1, 2, 0, 1], [1, 0, 2, 0]]) == 2 * 1 / 4
+    assert chance([2.0, 1.0], [[1, 2, 0, 1], [1, 0, 2, 0]]) == 1 / 4  # none is on the other side
 
 
 def test_a_run_differs_from_itself_by_nothing(spark):

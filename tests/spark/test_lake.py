@@ -1,5 +1,6 @@
 """What has no manifest does not exist; what determines a result names it."""
 
+import pyarrow.fs as pafs
 import pytest
 
 from sparkrec import storage
@@ -73,11 +74,26 @@ def test_the_id_tables_of_another_dataset_are_refused(lake, spark):
         Dataset.open(lake, "plays")
 
 
-def test_a_manifest_is_written_whole_or_not_at_all(tmp_path):
+class FullDisk(pafs.LocalFileSystem):
+    """No more than half of a file is written."""
+
+    def open_output_stream(self, path, *args, **more):
+        with super().open_output_stream(path) as stream:
+            stream.write(b'{"ro')
+        raise OSError(28, "No space left on device")
+
+
+def test_a_manifest_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = f"{tmp_path}/run/manifest.json"
     storage.write_json(path, {"rows": 1})
     with pytest.raises(TypeError):
         storage.write_json(path, {("no", "key"): 1})
+    assert storage.read_json(path) == {"rows": 1}
+    monkeypatch.setattr(storage, "resolve", lambda path: (FullDisk(), path))
+    for name in (path, f"{tmp_path}/run/other.json"):
+        with pytest.raises(OSError, match="No space left"):
+            storage.write_json(name, {"rows": 2})
+    monkeypatch.undo()
     assert storage.read_json(path) == {"rows": 1}
     assert [each.name for each in (tmp_path / "run").iterdir()] == ["manifest.json"]
 

@@ -335,7 +335,7 @@ def test_held_out_items_that_cannot_be_ranked_are_counted(world):
     }
     assert min(expected.values()) > 0
 
-    def counted(protocol):
+    def counted(protocol, held_out=held_out):
         asked = Rankings(protocol, [3])
         truth, seen = world.cells(held_out), world.dataset.train
         return metrics_of(world.model, world.dataset, truth, seen, asked).unrankable._asdict()
@@ -343,6 +343,9 @@ def test_held_out_items_that_cannot_be_ranked_are_counted(world):
     assert counted(FullRanking()) == expected
     assert counted(FullRanking(exclude_seen=False)) == {**expected, "seen": 0}
     assert counted(SampledNegatives(negatives=2)) == {**expected, "seen": 0}
+    of_strangers = held_out & ~world.known_users[:, None]  # nobody has a list
+    n = of_strangers.sum()
+    assert counted(FullRanking(), of_strangers) == {"pairs": n, "no_list": n, "unknown": 0, "seen": 0}
 
 
 def test_negatives_are_drawn_from_what_the_user_had_where_people_repeat(world):

@@ -114,6 +114,8 @@ def test_a_time_split_holds_out_everything_from_an_instant_on(log):
 
 def test_a_given_split_draws_its_validation_from_train_and_leaves_one(log):
     assert set(parts(split(log, GivenSplit(test="t"))).values()) == {"train"}
+    frame = split(log, GivenSplit(test="t", validation_items=2))
+    assert [sizes(frame, user) for user in (1, 2, 3, 12)] == [(1, 0, 0), (1, 1, 0), (1, 2, 0), (10, 2, 0)]
     frame = split(log, GivenSplit(test="t", validation=0.25, validation_items=2))
     assert [sizes(frame, user) for user in (1, 2, 3, 12)] == [(1, 0, 0), (1, 1, 0), (1, 2, 0), (9, 3, 0)]
 

@@ -15,7 +15,7 @@ from tests.training.examples import plain, write_shards
 
 pytestmark = pytest.mark.torch
 
-ITEMS, USERS = 40, 50
+ITEMS, USERS = 40, 51  # odd: two shards of different size
 
 
 def bags(seed=0):

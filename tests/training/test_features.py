@@ -1,5 +1,7 @@
 """Models of features in the loop: what they see of an example, and the kernel of factorization machines."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -160,3 +162,25 @@ def test_training_stops_on_values_of_held_out_examples(metric, better, tmp_path)
     settings = network("fm", epochs=20, loss=loss, negatives=0, stopping=StoppingSettings(metric=metric, patience=20))
     history = train(Job(settings, shards, held_out, str(tmp_path / "run"), 0), Alone())["history"]
     assert better * (history[-1][metric] - history[0][metric]) > 0.1
+
+
+def test_popularity_is_measured_beside_models_of_features(tmp_path):
+    stopping, folder = StoppingSettings(k=5, exclude_seen=False), examples(tmp_path / "shards")
+    trainer = Trainer(Job(network("fm", stopping=stopping), folder, folder, str(tmp_path), 0), Alone())
+    best = torch.from_numpy(trainer.shards.item_counts.astype(np.float32)).topk(5).indices.tolist()
+    start, items = trainer.shards.read(0).positives.indptr, trainer.shards.read(0).positives.ids
+    gains, found = 1 / np.log2(np.arange(5) + 2), []
+    for first, stop in pairwise(start.tolist()):
+        hits = np.isin(best, items[first:stop])
+        found.append(gains[hits].sum() / gains[: stop - first].sum())
+    assert trainer._validate(stopping, by_popularity=True) == pytest.approx(np.mean(found), rel=1e-6)
+
+
+def test_held_out_values_are_predicted_from_what_was_known(tmp_path):
+    folder = examples(tmp_path / "shards", moving=True, of_group=2)
+    given = {"loss": "squared", "negatives": 0, "init_scale": 0.5, "stopping": StoppingSettings(metric="rmse")}
+    trainer = Trainer(Job(network("fm", **given), folder, folder, str(tmp_path), 0), Alone())
+    with torch.no_grad():
+        errors = [trainer._scores(batch)[:, 0].numpy() - batch.values for batch in trainer.batches.epoch(0)]
+    expected = np.sqrt(np.mean(np.concatenate(errors) ** 2))
+    assert trainer._validate(given["stopping"]) == pytest.approx(expected, rel=1e-5)

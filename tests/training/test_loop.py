@@ -18,6 +18,7 @@ from sparkrec.config import (  # noqa: E402
 from sparkrec.errors import TrainError  # noqa: E402
 from sparkrec.kernels.losses import PAIR_LOSSES, Goal, pair_loss  # noqa: E402
 from sparkrec.models.rows import Rows  # noqa: E402
+from sparkrec.training import loop  # noqa: E402
 from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
 from sparkrec.training.gradients import by_autograd, by_kernel, has_kernel  # noqa: E402
@@ -332,6 +333,54 @@ def test_training_stops_when_it_no_longer_gets_better_and_the_best_is_kept(tmp_p
     assert values[state["best_epoch"] - 1] > 0.2
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == state["history"]
+    as_long = settings(epochs=state["best_epoch"])
+    ends_there = train(Job(as_long, known, None, str(tmp_path / "ends there"), 0), Alone())
+    best, last = (
+        Trained.of(chosen, str(tmp_path / folder), each, known)
+        for folder, each in (("run", state), ("ends there", ends_there))
+    )
+    np.testing.assert_allclose(best.items(), last.items(), atol=1e-6)
+    for (ids, rows), (others, expected) in zip(best.users(), last.users(), strict=True):
+        np.testing.assert_array_equal(ids, others)
+        np.testing.assert_allclose(rows, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("metric", "best", "end"), [("log_loss", 3, 5), ("rmse", 3, 5), ("auc", 6, 6), ("ndcg", 6, 6), ("hit_rate", 6, 6)]
+)
+def test_the_best_epoch_has_the_least_loss_or_the_most_of_what_is_wanted(
+    shards, tmp_path, monkeypatch, metric, best, end
+):
+    values = iter([0.6, 0.5, 0.4, 0.45, 0.61, 0.7])
+    monkeypatch.setattr(Trainer, "_validate", lambda *_, by_popularity=False: 0.1 if by_popularity else next(values))
+    stopping = StoppingSettings(metric=metric, patience=2 if end < 6 else 6)
+    loss = "squared" if metric == "rmse" else "log_loss" if metric in ("log_loss", "auc") else "bce"
+    state = train(Job(settings(epochs=6, loss=loss, stopping=stopping), shards, shards, str(tmp_path), 0), Alone())
+    assert (state["best_epoch"], state["epoch"]) == (best, end)
+
+
+@pytest.mark.parametrize("network", [MfSettings(dim=6), GmfSettings(dim=6)], ids=["in one call", "step by step"])
+def test_the_schedule_goes_on_from_epoch_to_epoch(shards, tmp_path, monkeypatch, network):
+    """Down to nothing over all steps of all epochs, whether a run is cut off or not."""
+    given = plain(**{**BASE, "schedule": "linear", "warmup_steps": 4})
+    rates, step, run_of = [], Trainer._step, loop.train_run
+
+    def one(self, batch, rate):
+        rates.append(rate)
+        return step(self, batch, rate)
+
+    def many(dense, users, items, run, given, scratch):
+        rates.extend(given)
+        return run_of(dense, users, items, run, given, scratch)
+
+    monkeypatch.setattr(Trainer, "_step", one)
+    monkeypatch.setattr(loop, "train_run", many)
+    job = Job(network.model_copy(update={"training": given}), shards, None, str(tmp_path), 0)
+    train(job, Alone())
+    n = len(rates)
+    assert n == 3 * Trainer(job, Alone()).batches.steps() > 30
+    expected = [*(0.05 * (at + 1) / 4 for at in range(4)), *np.linspace(0.05, 0, n - 4, endpoint=False)]
+    assert rates == pytest.approx(expected)
 
 
 def test_what_people_come_back_to_counts_where_it_may_be_ranked(shards, tmp_path):
@@ -353,6 +402,23 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing():
     assert rates[12] == 0.0
     cosine = plain(learning_rate=2.0, schedule="cosine")
     assert rate_at(cosine, 6, 12) == pytest.approx(1.0)
+
+
+def test_what_was_left_of_an_epoch_that_was_cut_off_is_not_read(shards, tmp_path):
+    """Half a file, and a whole one of one of two processes where there is one now."""
+    train(Job(settings(epochs=1), shards, None, str(tmp_path / "run"), 0), Alone())
+    first = tmp_path / "run" / "epoch-00001" / "users-00000-of-00001.safetensors"
+    left = tmp_path / "run" / "epoch-00002"
+    storage.write(f"{left}/users-00001-of-00002.safetensors", first.read_bytes())
+    storage.write(f"{left}/users-00000-of-00001.safetensors.tmp", first.read_bytes()[:100])
+    ends = []
+    for folder in ("run", "whole"):
+        job = Job(settings(epochs=2), shards, None, str(tmp_path / folder), 0)
+        trained = Trained.of(job.settings, job.folder, train(job, Alone()), shards)
+        ids, rows = zip(*trained.users(), strict=True)
+        assert sorted(np.concatenate(ids)) == list(range(60))
+        ends.append(np.concatenate(rows))
+    np.testing.assert_array_equal(*ends)
 
 
 def test_a_disk_that_is_full_is_said_and_leaves_nothing_that_looks_whole(shards, tmp_path, monkeypatch):

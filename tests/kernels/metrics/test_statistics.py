@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sparkrec.kernels.metrics.statistics import holm, poisson_weights, sign_test
+from sparkrec.kernels.metrics.statistics import holm, mean_test, poisson_weights, sign_test
 
 
 def test_weights_are_poisson_numbers_of_the_user_alone():
@@ -20,8 +20,19 @@ def test_weights_are_poisson_numbers_of_the_user_alone():
     assert poisson_weights(3, np.arange(5), 0).shape == (5, 0)
 
 
+def test_a_mean_196_hundredths_of_its_error_from_zero_has_a_chance_of_one_in_twenty():
+    spread = np.tile([1.0, -1.0], 50) * math.sqrt(0.99)  # of standard deviation 1, and the mean of 100 has error .1
+    for shift in (0.196, -0.196):
+        mean, p = mean_test(shift + spread)
+        assert mean == pytest.approx(shift)
+        assert p == pytest.approx(0.05, abs=1e-5)
+    assert mean_test(np.full(4, 0.5)) == (0.5, 0.0)
+    assert mean_test(np.zeros(4)) == (0.0, 1.0)
+
+
 def test_signs_by_hand():
-    assert sign_test(5, 0) == pytest.approx(2 / 2**5)
+    assert sign_test(5, 0) == sign_test(0, 5) == pytest.approx(2 / 2**5)
+    assert sign_test(1, 4) == pytest.approx(2 * (1 + 5) / 2**5)
     assert sign_test(3, 3) == 1.0
     assert sign_test(0, 0) == 1.0
 

@@ -247,6 +247,61 @@ def test_a_missing_or_doubled_block_is_named(spark, matrix):
         Outline.read(pa.concat_tables([outline, outline]))
 
 
+def test_a_block_takes_the_factors_it_needs_once_each_in_any_order():
+    import pyarrow as pa
+
+    from sparkrec.spark.als import block
+    from sparkrec.spark.als.plan import SPLIT
+
+    outline = block.Outline(7, np.arange(3), np.zeros(0, np.int64), {1: 2, 4: 1, SPLIT: 1}, np.array([30]), [])
+    one, four, split = np.array([[1, 2], [3, 4]]), np.array([[5, 6]]), np.array([[9, 9], [7, 8]])
+    rank, solver = 2, block.kernel.Solver("cholesky")
+    of_split = np.array([20, 30]), split.astype(np.float32)
+    penalty = block.Penalty(0.1, 0.0, 1.0)
+    step = block.HalfStep(rank, 0.0, penalty, solver, np.zeros((2, 2)), *of_split, "numba", "user")
+
+    def receive(*messages):
+        rows = [
+            {"block": 7, "src_block": src, "src_factors": factors.astype(np.float32).tobytes()}
+            for src, factors in messages
+        ]
+        schema = pa.schema([("block", pa.int64()), ("src_block", pa.int64()), ("src_factors", pa.binary())])
+        return block._receive(outline, pa.Table.from_pylist(rows, schema), step)
+
+    for messages in ([(1, one), (4, four)], [(4, four), (1, one)]):
+        np.testing.assert_array_equal(receive(*messages), [[1, 2], [3, 4], [5, 6], [7, 8]])
+    for messages in ([(1, one)], [(1, one[:1]), (4, four)], [(1, one), (4, one)], [(1, one), (4, four), (5, four)]):
+        with pytest.raises(RuntimeError, match=r"block 7 got rows \{.*\} of blocks, expected \{1: 2, 4: 1, -?\d+: 1\}"):
+            receive(*messages)
+    with pytest.raises(RuntimeError, match="block 7 got the factors of block 4 twice"):
+        receive((1, one), (4, four), (4, four))
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0])
+def test_whom_ratings_bring_later_is_solved_as_with_all_items_there_are(spark, exponent):
+    """Of six items two are rated: the others count in the sum of squares and, by `ials`, in the penalty."""
+    from sparkrec.spark.als.fold import explain, fold_in
+
+    settings = exactly(rank=3, unobserved_weight=0.3, regularization=0.2, regularization_exponent=exponent)
+    y = np.random.default_rng(0).normal(size=(6, 3))
+    fixed = spark.createDataFrame([(i, y[i].tolist()) for i in range(6)], "id long, value array<float>")
+    rows = [(5, 1, 1.0, 2.0), (5, 4, 1.0, 1.0), (8, 0, 1.0, 3.0), (8, 77, 1.0, 1.0)]
+    ratings = spark.createDataFrame(rows, "user long, item long, value float, confidence float")
+    ids, found = collected(fold_in(ratings, fixed, settings, shift=0.0, own_first=True, preference=None))
+    assert ids.tolist() == [5, 8]
+    for x, own in zip(found, ({1: 2.0, 4: 1.0}, {0: 3.0}), strict=True):
+        c = np.array([own.get(i, 0.3) for i in range(6)])
+        reg = 0.2 * (len(own) + 0.3 * 6) ** exponent
+        expected = np.linalg.solve((y.T * c) @ y + reg * np.eye(3), y.T @ (c * [i in own for i in range(6)]))
+        np.testing.assert_allclose(x, expected, rtol=1e-4)
+    rated = spark.createDataFrame(
+        [(item, 1.0, c, y[item].tolist()) for item, c in ((1, 2.0), (4, 1.0))],
+        "item long, value double, confidence double, row array<float>",
+    )
+    explained = dict(explain(rated, found[0], y[3], fixed, settings, None))
+    assert sum(explained.values()) == pytest.approx(found[0] @ y[3], rel=1e-3)
+
+
 def test_a_shorter_fit_is_not_the_end_of_a_longer_one(spark, tmp_path, monkeypatch):
     from sparkrec.spark.als.snapshots import Snapshots
 

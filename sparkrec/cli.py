@@ -172,8 +172,8 @@ class _Interruption:
     def _came(self, number: int, frame: FrameType | None) -> None:
         if self.came is None and number in _ENDED:
             self.came = signal.Signals(number)
-            # What ends with the run is not logged. By a thread: Py4J's connection of this one may wait for an answer.
-            logging.getLogger("py4j").setLevel(logging.CRITICAL)
+            logging.disable(logging.ERROR)  # what ends with the run; Py4J tells it to the root logger, too
+            # By a thread: Py4J's connection of this one may wait for an answer.
             threading.Thread(target=_silence_spark, daemon=True).start()
         raise KeyboardInterrupt
 

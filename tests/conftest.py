@@ -10,8 +10,15 @@ from sparkrec.config import SparkSettings
 from sparkrec.synthetic import LogShape, write_log
 
 # Thousands of short jobs: the JVM's second compiler and its parallel collector cost more than they give. With one
-# compiler it would have room for 48 MB of compiled code, which Spark's fills in minutes: from then on it sweeps.
-QUICK_JVM = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=512m"}
+# compiler it would have room for 48 MB of compiled code, which Spark's fills in minutes: from then on it sweeps. Each
+# task that sorts or groups takes a page of memory, which would be a 32nd of the heap; what has run is kept to be shown.
+QUICK_JVM = {
+    "spark.buffer.pageSize": "1m",
+    "spark.sql.ui.retainedExecutions": "1",
+    "spark.ui.retainedJobs": "10",
+    "spark.ui.retainedStages": "10",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=512m",
+}
 
 
 @pytest.fixture(scope="session")

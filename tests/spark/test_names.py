@@ -1,5 +1,7 @@
 """Columns of any name, in any case, and errors that name what their reader has."""
 
+from itertools import cycle
+
 import pytest
 
 from sparkrec import ALS, compare, evaluate, evaluate_policy
@@ -28,8 +30,7 @@ def plays(spark, names, kind):
     return spark.createDataFrame(rows, f"u {kind}, i {kind}, r double").toDF(*names)
 
 
-@pytest.mark.parametrize("kind", ["string", "int"])
-@pytest.mark.parametrize("names", ODD, ids=" ".join)
+@pytest.mark.parametrize(("names", "kind"), zip(ODD, cycle(["string", "int"])), ids=str)
 def test_als_takes_columns_of_any_name(spark, names, kind, tmp_path):
     user, item, rating = names
     log = plays(spark, names, kind)

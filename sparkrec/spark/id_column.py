@@ -69,4 +69,6 @@ class IdColumn:
     @classmethod
     def load(cls, spark: SparkSession, path: str, saved: dict[str, Any]) -> IdColumn:
         kind = T._parse_datatype_json_value(saved["kind"])
-        return cls(saved["column"], kind, spark.read.parquet(path) if saved["numbered"] else None)
+        # By place: files of earlier versions call the ids by the column of the user's.
+        numbers = spark.read.parquet(path).toDF("number", "id") if saved["numbered"] else None
+        return cls(saved["column"], kind, numbers)

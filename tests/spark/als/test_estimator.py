@@ -5,6 +5,7 @@ import pytest
 
 from sparkrec import ALS, ALSModel
 from sparkrec.errors import ConfigError, InputError, TrainError
+from sparkrec.spark.id_column import IdColumn
 
 pytestmark = pytest.mark.spark
 
@@ -158,6 +159,16 @@ def test_a_saved_model_and_estimator_are_the_same_when_loaded(spark, named, tmp_
         loaded.explain("u0", "i100")
     suffixes = {path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()}
     assert suffixes <= {".parquet", ".txt", ".crc", ""}
+
+
+def test_ids_that_an_earlier_version_saved_under_the_name_of_their_column_are_loaded(spark, named, tmp_path):
+    ids = IdColumn.of(named, "who", "who")
+    about = ids.save(str(tmp_path / "now"))
+    ids.numbers.withColumnRenamed("id", "who").write.parquet(str(tmp_path / "then"))
+    for path in ("now", "then"):
+        loaded = IdColumn.load(spark, str(tmp_path / path), about)
+        assert loaded.numbers.columns == ["number", "id"]
+        assert sorted(loaded.numbers.collect()) == sorted(ids.numbers.collect())
 
 
 def test_strings_and_longs_of_any_size_come_back_as_they_are(spark, ratings, named):

@@ -10,7 +10,6 @@ All is kept in a lake, so that what was done is not done again.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ import yaml
 from pyspark.sql import functions as F
 from rich.console import Console
 
+from bench.data import FRAPPE_CONTEXT, public
 from bench.measure import CORES, Row, show
 from sparkrec.config import (
     EvaluateSettings,
@@ -32,7 +32,7 @@ from sparkrec.config import (
     TuneSettings,
 )
 from sparkrec.configfile import validate
-from sparkrec.errors import ConfigError, SparkrecError
+from sparkrec.errors import SparkrecError
 from sparkrec.kernels.metrics.directions import sign
 from sparkrec.spark.lake import Lake
 from sparkrec.spark.session import open_session
@@ -101,11 +101,10 @@ class World:
 
 _IN_TIME = {"user": "user_id", "item": "item_id", "timestamp": "position"}
 _LAST_OUT = {"dedup": "none", "split": {"kind": "leave_last_out", "min_train": 1}, "sequences": {"length": 50}}
-_CONTEXT = ["daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city"]
 
 
-def _given(test: str, **more: Any) -> dict[str, Any]:
-    return {"split": {"kind": "given", "test": test, "validation": 0.1, **more}}
+def _given(test: str) -> dict[str, Any]:
+    return {"split": {"kind": "given", "test": test, "validation": 0.1}}
 
 
 def _planted(users: int, items: int, events: int) -> World:
@@ -153,11 +152,11 @@ WORLDS = {
             "dedup": "none",
             "feedback": {"kind": "explicit"},
             "split": {"kind": "given", "test": "frappe_test", "validation_table": "frappe_validation"},
-            "features": {"context": [{"kind": "categorical", "column": name} for name in _CONTEXT]},
+            "features": {"context": [{"kind": "categorical", "column": name} for name in FRAPPE_CONTEXT]},
         },
         OF_FIELDS,
         "auc",
-        {"user": "user", "item": "item", "rating": "label", "context": _CONTEXT},
+        {"user": "user", "item": "item", "rating": "label", "context": FRAPPE_CONTEXT},
         {"protocol": None, "clicks": True},
     ),
 }
@@ -231,7 +230,10 @@ def _measured(name: str, world: World, lake: Lake, model: dict[str, Any], title:
 
 def _prepared(name: str, world: World, lake: Lake, folder: Path) -> None:
     for table, where in world.tables.items():
-        path = str(_written(where, folder / f"{table}.parquet") if isinstance(where, LogShape) else _public(where))
+        if isinstance(where, LogShape):
+            path = _written(where, folder / f"{table}.parquet")
+        else:
+            path = public(where, "defaults")
         raw = {"source": {"path": path, "format": "parquet"}, "table": table, "columns": world.columns}
         if "timestamp" in world.columns:
             raw["timestamp_format"] = "seconds"
@@ -240,16 +242,9 @@ def _prepared(name: str, world: World, lake: Lake, folder: Path) -> None:
     prepare(validate(PrepareSettings, raw | world.prepare, name), lake)
 
 
-def _written(shape: LogShape, path: Path) -> Path:
+def _written(shape: LogShape, path: Path) -> str:
     if not path.exists():
         user, item, _, seconds = draw_events(shape)
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table({"user_id": user, "item_id": item, "seconds": seconds}), path)
-    return path
-
-
-def _public(name: str) -> Path:
-    path = Path(os.environ.get("SPARKREC_DATA", ""), f"{name}.parquet")
-    if not path.exists():
-        raise ConfigError(f"bench defaults needs {name}: set SPARKREC_DATA to the folder of the public data sets")
-    return path
+    return str(path)

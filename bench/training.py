@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bench.data import FRAPPE_CONTEXT, public
 from bench.measure import CORES, Given, Row, Stopwatch, Treatment, best, show
 from bench.sequences import SEQUENCES, plain_sasrec
 from bench.sequences import shards as sequence_shards
@@ -55,13 +56,12 @@ CASES = {
     "item2vec": ("gensim",),
     "horovod2": (),
 }
-CONTEXT = ["daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city"]
 
 
 def compare(names: list[str], quick: bool, treatment: Treatment) -> dict[str, Any]:
     """Run all in turn and print a table; a run is an epoch."""
     with tempfile.TemporaryDirectory() as folder:
-        interactions = _data("ml-1m-ncf", "train")
+        interactions = _data("ml-1m-ncf/train")
         return _compare(names, _few_users(interactions, folder) if quick else interactions, treatment)
 
 
@@ -76,9 +76,9 @@ def _compare(names: list[str], of_films: str, treatment: Treatment) -> dict[str,
     for name in names:
         alike, interactions = treatment, of_films
         if name in FIELDS:
-            interactions = _data("frappe", "train_positives")
+            interactions = _data("frappe/train_positives")
         elif name in SEQUENCES:
-            interactions = _data(*(("gowalla", "train") if name == "item2vec" else ("beauty", "interactions")))
+            interactions = _data("gowalla/train" if name == "item2vec" else "beauty/interactions")
         if name == "horovod2":
             alike = replace(treatment, threads=(1,))  # a core for each process
             one, two = (add(name, f"sparkrec x {n}", _processes, n, interactions) for n in (1, 2))
@@ -92,13 +92,11 @@ def _compare(names: list[str], of_films: str, treatment: Treatment) -> dict[str,
     return {"runs": rows, "ratios": ratios}
 
 
-def _data(name: str, part: str) -> str:
-    data = os.environ.get("SPARKREC_DATA")
-    if not data or not Path(data, name, f"{part}.parquet").exists():
-        raise ConfigError(f"bench training needs {name}: set SPARKREC_DATA to the folder of the public data sets")
+def _data(name: str) -> str:
+    path = public(name, "training")
     if not PEERS.exists():
         raise ConfigError("bench training needs its peers: run `make bench-peers` first, in the project's folder")
-    return str(Path(data, name, f"{part}.parquet"))
+    return path
 
 
 def _few_users(interactions: str, folder: str) -> str:
@@ -159,9 +157,9 @@ def _field_shards(interactions: str, folder: str, of_group: int) -> str:
         F.lit(1.0).alias("value"),
         F.lit(1.0).alias("confidence"),
         F.lit(None).cast("timestamp").alias("timestamp"),
-        F.struct(*CONTEXT).alias("context"),
+        F.struct(*FRAPPE_CONTEXT).alias("context"),
     )  # fmt: skip
-    codes = fit(rows, FeatureSettings(context=[CategoricalField(column=name) for name in CONTEXT]))
+    codes = fit(rows, FeatureSettings(context=[CategoricalField(column=name) for name in FRAPPE_CONTEXT]))
     n_items = rows.agg(F.max("item")).collect()[0][0] + 1
     nothing = [{"item": item, "since": ALWAYS, "rows": b"", "weights": b""} for item in range(n_items)]
     known = Known(codes.layout, pa.Table.from_pylist(nothing, ITEM_FEATURES))
@@ -240,7 +238,7 @@ def _columns(table: pa.Table, names: list[str]) -> np.ndarray:
 
 def _labelled(table: pa.Table) -> np.ndarray:
     """Each use with its label and ten fields, and two of the same user and context with another item."""
-    used = np.tile(_columns(table, ["user", "item", *CONTEXT]), (3, 1))
+    used = np.tile(_columns(table, ["user", "item", *FRAPPE_CONTEXT]), (3, 1))
     n = len(table)
     used[n:, 1] = np.random.default_rng(0).integers(0, used[:, 1].max() + 1, 2 * n)
     return np.concatenate((np.repeat([1, 0], [n, 2 * n])[:, None], used), axis=1)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 T = TypeVar("T")
 
@@ -14,26 +17,19 @@ def track(steps: Iterable[T], label: str, done: int, total: int, note: Callable[
     if not sys.stderr.isatty():
         yield from steps
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with bar(TimeRemainingColumn(), TextColumn("{task.fields[note]}")) as progress:
         task = progress.add_task(label, total=total, completed=done, note="")
         for step in steps:
             yield step
             progress.update(task, advance=1, note=note())
+
+
+def bar(*more: ProgressColumn) -> Progress:
+    """A bar on the terminal, which is erased when it ends: label, bar, steps and time, then columns of its own."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), *more)
+    return Progress(*columns, console=Console(stderr=True), transient=True)

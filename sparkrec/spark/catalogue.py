@@ -13,7 +13,6 @@ from sparkrec.kernels.arrays import F32, F64
 from sparkrec.kernels.metrics.measures import Catalogue
 from sparkrec.spark.blocks import Ragged, read_lists
 from sparkrec.spark.buckets import number
-from sparkrec.spark.sources import resolved
 
 _NONE = np.zeros(0, np.int64)
 NO_ITEMS = Catalogue(_NONE, np.zeros(0), _NONE, np.zeros((0, 0), np.float32), (np.zeros(1, np.int64), _NONE))
@@ -34,7 +33,6 @@ def catalogue_of(items: DataFrame | None, before: DataFrame | None) -> Catalogue
         assert counted is not None
         rows = counted
     else:
-        items = resolved(items, ["item"], "items", ("vector", "categories", "popularity"))
         own = [F.col(name) for name in ("popularity", "vector") if name in items.columns]
         if "categories" in items.columns:
             own.append(F.array_compact(F.array_distinct("categories")).alias("categories"))

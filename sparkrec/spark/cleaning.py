@@ -36,10 +36,10 @@ def clean(frame: DataFrame, settings: IngestSettings) -> DataFrame:
     item = _id(frame, columns.item, settings.id_type)
     rating = _rating(frame, columns.rating)
     timestamp, timestamp_given = _timestamp(frame, columns.timestamp, settings.timestamp_format)
-    digits = F.lit(False)
+    ambiguous = F.lit(False)
     if settings.timestamp_format == "auto" and columns.timestamp:
-        digits = column(columns.timestamp).cast("string").rlike(r"^\s*([0-9]+|T?[0-9]{1,2}:.*)\s*$")
-        digits = digits & F.lit(isinstance(frame.schema[columns.timestamp].dataType, T.StringType))
+        ambiguous = column(columns.timestamp).cast("string").rlike(r"^\s*([0-9]+|T?[0-9]{1,2}:.*)\s*$")
+        ambiguous = ambiguous & F.lit(isinstance(frame.schema[columns.timestamp].dataType, T.StringType))
     absurd = F.abs(rating) > settings.max_abs_rating
     reasons = [
         *_of_text(frame, mapped),
@@ -48,7 +48,7 @@ def clean(frame: DataFrame, settings: IngestSettings) -> DataFrame:
         (rating.isNull(), "null_rating"),
         (F.isnan(rating) | (F.abs(rating) == float("inf")), "rating_not_finite"),
         (absurd, "rating_out_of_range"),
-        (digits, AMBIGUOUS),
+        (ambiguous, AMBIGUOUS),
         (timestamp.isNull() & timestamp_given, "bad_timestamp"),
     ]
     if columns.timestamp and settings.on_null_timestamp == "reject":

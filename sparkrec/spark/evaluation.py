@@ -186,7 +186,7 @@ def user_metrics(
 def _renamed(frame: DataFrame, user: str, item: str) -> DataFrame:
     """The columns of ids as `user` and `item`; what else is called so is left out."""
     for name, own in ((user, "user"), (item, "item")):
-        frame = resolved(frame, [], "", [name])
+        frame = resolved(frame, [], "a table", [name])
         if name != own and name in frame.columns:
             frame = frame.drop(own).withColumnRenamed(name, own)
     return frame

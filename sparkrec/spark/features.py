@@ -312,13 +312,15 @@ def encode(frame: DataFrame, codes: Sequence[FieldCode], label: str) -> DataFram
                 f"{label}: column {name!r} of feature {code.name!r} is {found}, but was {code.type} when the dataset "
                 "was prepared. Convert it, or prepare the dataset again."
             )
-    plain = [
-        _plain(column(code.side)[code.settings["column"]], code.settings, code.type).alias(f"_field{at}")
-        for at, code in enumerate(codes)
-    ]
+    plain = [_values(code).alias(f"_field{at}") for at, code in enumerate(codes)]
     read = frame.select(*kept, *plain)
     schema = [f"`{name}` {frame.schema[name].dataType.simpleString()}" for name in kept]
     return read.mapInArrow(_encoder(list(codes), len(kept)), ", ".join([*schema, ENTRIES]))
+
+
+def _values(code: FieldCode) -> Column:
+    """What the code is made for, of a frame with the struct of its side."""
+    return _plain(column(code.side)[code.settings["column"]], code.settings, code.type)
 
 
 def warn_of_extremes(frame: DataFrame, codes: Sequence[FieldCode], label: str) -> None:
@@ -326,10 +328,7 @@ def warn_of_extremes(frame: DataFrame, codes: Sequence[FieldCode], label: str) -
     numeric = [code for code in codes if code.kind == "numeric"]
     if not numeric:
         return
-    counted = []
-    for code in numeric:
-        value = _plain(column(code.side)[code.settings["column"]], code.settings, code.type)
-        counted.append(F.count_if(~value.between(code.low, code.high)))
+    counted = [F.count_if(~_values(code).between(code.low, code.high)) for code in numeric]
     for code, n in zip(numeric, frame.agg(*counted).collect()[0], strict=True):
         if n:
             log.warning(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import SparkSession
 
+from sparkrec.progress import bar
+
 if TYPE_CHECKING:
     from pyspark import StatusTracker
 
@@ -41,15 +43,11 @@ def _tracker(spark: SparkSession) -> StatusTracker | None:
 
 
 def _watch(tracker: StatusTracker, label: str, ended: threading.Event) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with suppress(Exception), Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(label, total=None)
+    with suppress(Exception), bar() as progress:
+        task = progress.add_task(label, total=None)
         while not ended.wait(_SECONDS):
             done, total = _tasks(tracker)
-            progress.update(bar, completed=done, total=total or None)
+            progress.update(task, completed=done, total=total or None)
 
 
 def _tasks(tracker: StatusTracker) -> tuple[int, int]:

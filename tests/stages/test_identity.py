@@ -135,8 +135,7 @@ def kinds(annotation):
 
 
 def test_every_setting_of_a_source_is_tried():
-    of_stages = {f"{name}" for name in STAGES}
-    found = {each for name in of_stages for each in sources(STAGES[name][0], name)}
+    found = {each for name, (settings, *_) in STAGES.items() for each in sources(settings, name)}
     assert found == set(FILES)
     others = {stage.__name__ for stage in StageSettings.__subclasses__()}
-    assert others - {STAGES[name][0].__name__ for name in STAGES} == {"IngestSettings", "PipelineSettings"}
+    assert others - {settings.__name__ for settings, *_ in STAGES.values()} == {"IngestSettings", "PipelineSettings"}

@@ -253,33 +253,24 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
         if side not in ("user", "item"):
             raise InputError(f"side: found {side!r}, expected 'user' or 'item'")
         fitted, rated = self.fitted, self._rated(ratings)
-        prefers = fitted.params.preference()
-        if side == "user":
-            user_ids = IdColumn.of(rated, "user_id", self.getUserCol(), fitted.user_ids)
-            numbered = fitted.item_ids.replace(user_ids.replace(rated, "user_id", "user"), "item_id", "item")
-            with named(user_ids.title("user"), fitted.item_ids.title("item")):
-                folded = fold_in(
-                    numbered,
-                    fitted.items,
-                    fitted.settings,
-                    shift=0.0,
-                    own_first=True,
-                    preference=prefers,
-                )
-            changed = replace(fitted, users=_updated(fitted.users, folded), user_ids=user_ids)
+        of_users = side == "user"
+        fixed_side = "item" if of_users else "user"
+        known, fixed_ids = (fitted.user_ids, fitted.item_ids) if of_users else (fitted.item_ids, fitted.user_ids)
+        ids = IdColumn.of(rated, f"{side}_id", self.getUserCol() if of_users else self.getItemCol(), known)
+        numbered = fixed_ids.replace(ids.replace(rated, f"{side}_id", "user"), f"{fixed_side}_id", "item")
+        with named(ids.title(side), fixed_ids.title(fixed_side)):  # what is folded in is called user
+            folded = fold_in(
+                numbered,
+                fitted.items if of_users else fitted.users,
+                fitted.settings,
+                shift=0.0 if of_users else fitted.mean,
+                own_first=of_users,
+                preference=fitted.params.preference(),
+            )
+        if of_users:
+            changed = replace(fitted, users=_updated(fitted.users, folded), user_ids=ids)
         else:
-            item_ids = IdColumn.of(rated, "item_id", self.getItemCol(), fitted.item_ids)
-            numbered = item_ids.replace(fitted.user_ids.replace(rated, "user_id", "item"), "item_id", "user")
-            with named(item_ids.title("item"), fitted.user_ids.title("user")):
-                folded = fold_in(
-                    numbered,
-                    fitted.users,
-                    fitted.settings,
-                    shift=fitted.mean,
-                    own_first=False,
-                    preference=prefers,
-                )
-            changed = replace(fitted, items=_updated(fitted.items, folded), item_ids=item_ids)
+            changed = replace(fitted, items=_updated(fitted.items, folded), item_ids=ids)
         return self._copyValues(ALSModel(changed))
 
     def explain(self, user: Any, item: Any, ratings: DataFrame | None = None) -> DataFrame:

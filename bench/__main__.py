@@ -67,7 +67,7 @@ def training_command(quick: bool, only: str | None) -> None:
 @bench.command("defaults")
 @click.option("--worlds", default=",".join(defaults.WORLDS), show_default=True)
 @click.option("--kinds", default="", help="Of the kinds of each world: some, as als,mf. All where it is not given.")
-@click.option("--trials", default=8, show_default=True, help="Settings drawn for a kind that has none in conf/train.")
+@click.option("--trials", default=8, show_default=True, help="Tried for a kind without a file in conf/train.")
 @click.option("--folder", default="build/defaults", show_default=True, help="Where its lake is, from which it goes on.")
 def defaults_command(worlds: str, kinds: str, trials: int, folder: str) -> None:
     """Models with no setting given, beside the same models tuned and beside popularity."""

@@ -2,7 +2,7 @@
 
 Each kind is trained on each world (a data set, how it is split, and the metric that counts there) with nothing but its
 name; then with the settings of `conf/train/WORLD-KIND.yaml` where that file is, or else with the best of a few random
-draws, chosen on the validation rows by `sparkrec tune`. Both are measured once on the test rows. A kind that has to be
+draws and the defaults, chosen on the validation rows by `sparkrec tune`. Both are measured once on the test rows. A kind that has to be
 told something (linear: which attributes) has no defaults to measure.
 
 All is kept in a lake, so that what was done is not done again.
@@ -165,7 +165,7 @@ WORLDS = {
 def compare(names: Sequence[str], kinds: Sequence[str], trials: int, folder: Path) -> dict[str, Any]:
     """Measure kinds (none: all) on worlds and print a table.
 
-    trials  draws of settings for a kind that has none in conf/train; 0: it is not tuned
+    trials  settings to try for a kind that has none in conf/train; 0: it is not tuned
     folder  where the lake is, and what was generated
     """
     spark = open_session(SparkSettings(master=f"local[{CORES}]", memory="6g", shuffle_partitions=CORES))

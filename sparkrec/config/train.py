@@ -129,9 +129,10 @@ class TuneSettings(StageSettings):
     space: dict[str, Annotated[list[int | float | str | bool], Field(min_length=1)] | Range]
     """Dotted key of the model's settings to the values to try."""
     search: Literal["grid", "random"] = "grid"
-    """grid: every combination of the lists in `space`. random: draws from its lists and ranges."""
+    """grid: every combination of the lists in `space`. random: the model as it is given, then draws from its lists and
+    ranges."""
     trials: int = Field(20, ge=1)
-    """Number of random draws."""
+    """Number of models that a random search tries, the given one among them."""
     folds: int = Field(0, ge=0)
     """Cross-validate on this many folds of train and validation. 0: fit train, measure on the validation split."""
     metric: str = "ndcg@10"

@@ -133,17 +133,18 @@ def _search(settings: TuneSettings, lake: Lake, dataset: Dataset, run: Run) -> R
 
 def trials(settings: TuneSettings) -> list[dict[str, Any]]:
     """Model settings of each trial, validated, the same for a seed."""
-    points: Iterator[tuple[Any, ...]] | list[tuple[Any, ...]]
+    points: Iterator[dict[str, Any]]
     if settings.search == "grid":
         lists = [values for values in settings.space.values() if isinstance(values, list)]
-        points = itertools.product(*lists)
+        points = (dict(zip(settings.space, point, strict=True)) for point in itertools.product(*lists))
     else:
         rng = np.random.default_rng(settings.seed)
-        points = [tuple(_draw(rng, each) for each in settings.space.values()) for _ in range(settings.trials)]
+        drawn = ({key: _draw(rng, of) for key, of in settings.space.items()} for _ in range(settings.trials - 1))
+        points = itertools.chain([{}], drawn)
     found = []
     for point in points:
         model = settings.model.model_dump(mode="json")
-        for key, value in zip(settings.space, point, strict=True):
+        for key, value in point.items():
             set_key(model, key, value)
         train = validate(TrainSettings, {"lake": settings.lake, "dataset": settings.dataset, "model": model}, "space")
         found.append(train.model.model_dump(mode="json"))

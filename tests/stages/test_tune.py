@@ -27,7 +27,14 @@ def test_random_draws_stay_in_their_range_and_repeat_for_a_seed():
     found = trials(settings(space=space, search="random", trials=30))
     assert found == trials(settings(space=space, search="random", trials=30))
     assert found != trials(settings(space=space, search="random", trials=30, seed=1))
-    assert all(4 <= each["rank"] <= 64 and 1e-3 <= each["regularization"] <= 1 for each in found)
+    assert all(4 <= each["rank"] <= 64 and 1e-3 <= each["regularization"] <= 1 for each in found[1:])
+
+
+def test_a_random_search_is_never_worse_than_what_was_given():
+    space = {"regularization": Range(low=1e-3, high=1.0, log=True)}
+    given, *drawn = trials(settings(model=AlsSettings(regularization=2.0), space=space, search="random", trials=4))
+    assert given == AlsSettings(regularization=2.0).model_dump(mode="json")
+    assert len({each["regularization"] for each in drawn}) == 3
 
 
 def test_a_space_that_does_not_fit_the_model_is_refused_by_key():

@@ -2,8 +2,8 @@
 
 Each kind is trained on each world (a data set, how it is split, and the metric that counts there) with nothing but its
 name; then with the settings of `conf/train/WORLD-KIND.yaml` where that file is, or else with the best of the defaults
-and a few random draws, chosen on the validation rows by `sparkrec tune`. Both are measured once on the test rows. A kind
-that has to be told something (linear: which attributes) has no defaults to measure.
+and a few random draws, chosen on the validation rows by `sparkrec tune`. Both are measured once on the test rows. A
+kind that has to be told something (linear: which attributes) has no defaults to measure.
 
 All is kept in a lake, so that what was done is not done again.
 """

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from bench.measure import Given, Row, Treatment, best, show
 from bench.ratings import SIZES, Size, ratings_folder
 from bench.spark import JAVA, NATIVE, linear_algebra, session
-from sparkrec.kernels.als import gram, squared_loss
+from sparkrec.kernels.als.half_step import gram, squared_loss
 from sparkrec.kernels.csr import Csr
 
 ALPHA, REGULARIZATION = 1.0, 0.05

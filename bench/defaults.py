@@ -34,8 +34,8 @@ from sparkrec.config import (
 from sparkrec.configfile import validate
 from sparkrec.errors import SparkrecError
 from sparkrec.kernels.metrics.directions import sign
-from sparkrec.spark.lake import Lake
-from sparkrec.spark.session import open_session
+from sparkrec.spark.platform.lake import Lake
+from sparkrec.spark.platform.session import open_session
 from sparkrec.stages.evaluate import evaluate
 from sparkrec.stages.ingest import ingest
 from sparkrec.stages.prepare import prepare

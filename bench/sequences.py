@@ -29,8 +29,8 @@ def shards(interactions: str, folder: str, kind: str) -> str:
 
     from bench.spark import session
     from sparkrec.config import SequenceSettings
-    from sparkrec.spark.sequences import numbered, sequences
-    from sparkrec.spark.shards import Ordered, write_shards
+    from sparkrec.spark.data.sequences import numbered, sequences
+    from sparkrec.spark.data.shards import Ordered, write_shards
 
     read = session(CORES).read.parquet(interactions)
     time = F.timestamp_seconds("position") if "position" in read.columns else F.lit(None).cast("timestamp")

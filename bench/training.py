@@ -129,7 +129,7 @@ def _shards(interactions: str, folder: str, of_group: int) -> str:
     """The examples as the pipeline cuts them."""
     from pyspark.sql import functions as F
 
-    from sparkrec.spark.shards import write_shards
+    from sparkrec.spark.data.shards import write_shards
 
     rows = session(CORES).read.parquet(interactions).select(
         F.col("user_id").cast("long").alias("user"),
@@ -148,8 +148,8 @@ def _field_shards(interactions: str, folder: str, of_group: int) -> str:
 
     from sparkrec.config import CategoricalField, FeatureSettings
     from sparkrec.shards import ALWAYS, ITEM_FEATURES
-    from sparkrec.spark.features import encode, fit
-    from sparkrec.spark.shards import Known, write_shards
+    from sparkrec.spark.data.features import encode, fit
+    from sparkrec.spark.data.shards import Known, write_shards
 
     rows = session(CORES).read.parquet(interactions).select(
         F.col("user").cast("long"),

@@ -2,7 +2,7 @@
 
 import tempfile
 
-from sparkrec.spark.session import open_session
+from sparkrec.spark.platform.session import open_session
 
 spark = open_session()
 with tempfile.TemporaryDirectory() as folder:

@@ -7,12 +7,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from sparkrec.frames import fit
     from sparkrec.recommender import Recommender
-    from sparkrec.spark.als.estimator import ALS
-    from sparkrec.spark.als.model import ALSModel
-    from sparkrec.spark.evaluation import compare, evaluate, user_metrics
-    from sparkrec.spark.lake import Lake
-    from sparkrec.spark.off_policy import evaluate_policy
-    from sparkrec.spark.session import open_session as session
+    from sparkrec.spark.algorithms.als.estimator import ALS
+    from sparkrec.spark.algorithms.als.model import ALSModel
+    from sparkrec.spark.evaluation.evaluate import compare, evaluate, user_metrics
+    from sparkrec.spark.evaluation.off_policy import evaluate_policy
+    from sparkrec.spark.platform.lake import Lake
+    from sparkrec.spark.platform.session import open_session as session
 
 __all__ = [
     "ALS",
@@ -29,16 +29,16 @@ __all__ = [
 ]
 
 _PLACES = {
-    "ALS": ("sparkrec.spark.als.estimator", "ALS"),
-    "ALSModel": ("sparkrec.spark.als.model", "ALSModel"),
-    "Lake": ("sparkrec.spark.lake", "Lake"),
+    "ALS": ("sparkrec.spark.algorithms.als.estimator", "ALS"),
+    "ALSModel": ("sparkrec.spark.algorithms.als.model", "ALSModel"),
+    "Lake": ("sparkrec.spark.platform.lake", "Lake"),
     "Recommender": ("sparkrec.recommender", "Recommender"),
-    "compare": ("sparkrec.spark.evaluation", "compare"),
-    "evaluate_policy": ("sparkrec.spark.off_policy", "evaluate_policy"),
-    "evaluate": ("sparkrec.spark.evaluation", "evaluate"),
+    "compare": ("sparkrec.spark.evaluation.evaluate", "compare"),
+    "evaluate_policy": ("sparkrec.spark.evaluation.off_policy", "evaluate_policy"),
+    "evaluate": ("sparkrec.spark.evaluation.evaluate", "evaluate"),
     "fit": ("sparkrec.frames", "fit"),
-    "user_metrics": ("sparkrec.spark.evaluation", "user_metrics"),
-    "session": ("sparkrec.spark.session", "open_session"),
+    "user_metrics": ("sparkrec.spark.evaluation.evaluate", "user_metrics"),
+    "session": ("sparkrec.spark.platform.session", "open_session"),
 }
 
 

@@ -119,7 +119,7 @@ def plan(
     users: int, items: int, ratings: int, rank: int, executors: int, cores: int, memory: float, network: float
 ) -> None:
     """Blocks, memory, traffic and seconds of a fit with the exact solver, from measured costs (docs/als.md)."""
-    from sparkrec.spark.als.forecast import Cluster, Fit, forecast
+    from sparkrec.spark.algorithms.als.forecast import Cluster, Fit, forecast
 
     cluster = Cluster(executors, cores, memory * 2**30, network * 1e9 / 8)
     click.echo(yaml.safe_dump(forecast(Fit(users, items, ratings, rank), cluster), sort_keys=False).rstrip())
@@ -135,8 +135,8 @@ def demo(lake: str) -> None:
 
 
 def _run_stage(name: str, config: str | None, overrides: tuple[str, ...], dry_run: bool) -> None:
-    from sparkrec.spark.lake import Lake
-    from sparkrec.spark.session import open_session
+    from sparkrec.spark.platform.lake import Lake
+    from sparkrec.spark.platform.session import open_session
     from sparkrec.stages.catalog import STAGES
 
     stage = STAGES[name]

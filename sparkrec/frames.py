@@ -19,12 +19,12 @@ from sparkrec.config import (
 )
 from sparkrec.configfile import validate
 from sparkrec.errors import ConfigError, InputError
+from sparkrec.fitting.registry import fit as fit_kind
 from sparkrec.recommender import Recommender
-from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.ids import number
-from sparkrec.spark.sequences import sequences
-from sparkrec.spark.sources import column, numbers, resolved
-from sparkrec.stages.registry import fit as fit_kind
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.data.ids import number
+from sparkrec.spark.data.sequences import sequences
+from sparkrec.spark.platform.sources import column, numbers, resolved
 
 _KEPT_BACK = 10_000
 """Users of whom a row is kept back, about."""

@@ -12,19 +12,19 @@ from pyspark.sql import functions as F
 
 from sparkrec import __version__, storage
 from sparkrec.errors import InputError
-from sparkrec.spark import explain as of_features
-from sparkrec.spark.als.fold import explain as explain_als
-from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.ids import with_strangers
-from sparkrec.spark.model import Model
-from sparkrec.spark.queries import bind, field_head, known_users
-from sparkrec.spark.retrieval import score_pairs, topk
-from sparkrec.spark.rows import as_vector
-from sparkrec.spark.sequences import sees_histories
-from sparkrec.spark.serving import KINDS, follows_history, serve
-from sparkrec.spark.session import open_session
-from sparkrec.spark.similar import neighbours
-from sparkrec.spark.sources import column, numbers, resolved
+from sparkrec.spark.algorithms.als.fold import explain as explain_als
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.data.ids import with_strangers
+from sparkrec.spark.model import explain as of_features
+from sparkrec.spark.model.field_queries import bind, field_head, known_users
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.model.histories import sees_histories
+from sparkrec.spark.model.rows import as_vector
+from sparkrec.spark.model.serving import KINDS, follows_history, serve
+from sparkrec.spark.platform.session import open_session
+from sparkrec.spark.platform.sources import column, numbers, resolved
+from sparkrec.spark.retrieval.similar import neighbours
+from sparkrec.spark.retrieval.topk import score_pairs, topk
 
 _MANIFEST = "manifest.json"
 _WHAT = "a model of sparkrec.fit"

@@ -23,7 +23,7 @@ from sparkrec.errors import InputError
 from sparkrec.fields import Entries, Layout
 from sparkrec.kernels.arrays import F32, I32, I64
 from sparkrec.kernels.csr import latest, spans
-from sparkrec.kernels.negatives import Positives
+from sparkrec.kernels.gradients.negatives import Positives
 
 SCHEMA = pa.schema([("user", pa.int64()), ("item", pa.int32()), ("value", pa.float32()), ("confidence", pa.float32())])
 WITH_FEATURES = pa.schema([*SCHEMA, ("timestamp", pa.int64()), ("rows", pa.binary()), ("weights", pa.binary())])

@@ -23,7 +23,7 @@ QUICK_JVM = {
 
 @pytest.fixture(scope="session")
 def spark():
-    from sparkrec.spark.session import open_session
+    from sparkrec.spark.platform.session import open_session
 
     session = open_session(SparkSettings(master="local[2]", memory="3g", shuffle_partitions=2, conf=QUICK_JVM))
     yield session
@@ -32,7 +32,7 @@ def spark():
 
 @pytest.fixture
 def lake(spark, tmp_path):
-    from sparkrec.spark.lake import Lake
+    from sparkrec.spark.platform.lake import Lake
 
     return Lake(spark, str(tmp_path / "lake"))
 

@@ -51,7 +51,9 @@ def test_the_sample_is_a_line_each_and_the_same_for_a_seed():
 
 
 def test_the_file_that_bears_the_name_of_a_module_tries_it_first():
-    assert covering("sparkrec/kernels/topk.py")[0] == "tests/kernels/test_topk.py"
-    assert covering("sparkrec/spark/splits.py")[0] == "tests/spark/test_splits.py"
-    assert "tests/spark/test_evaluation.py" in covering("sparkrec/spark/judging.py")  # by way of sparkrec.evaluate
-    assert "tests/training/test_features.py" in covering("sparkrec/kernels/perceptron.py")  # by way of others
+    assert covering("sparkrec/kernels/retrieval/topk.py")[0] == "tests/kernels/test_topk.py"
+    assert covering("sparkrec/spark/data/splits.py")[0] == "tests/spark/test_splits.py"
+    assert "tests/spark/test_evaluation.py" in covering(
+        "sparkrec/spark/evaluation/partial_metrics.py"
+    )  # by way of sparkrec.evaluate
+    assert "tests/training/test_features.py" in covering("sparkrec/kernels/gradients/perceptron.py")  # by way of others

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import AfmSettings
-from sparkrec.models.field_model import FieldModel, joined, weights_of
-from sparkrec.models.recommender import Sizes
+from sparkrec.models.base.field_model import FieldModel, joined, weights_of
+from sparkrec.models.base.recommender import Sizes
 
 
 class AFM(FieldModel):

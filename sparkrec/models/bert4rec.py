@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import Bert4recSettings
-from sparkrec.models.recommender import Sizes
+from sparkrec.models.base.recommender import Sizes
+from sparkrec.models.base.sequence_model import History, SequenceModel, by_length
 from sparkrec.models.sasrec import Block
-from sparkrec.models.sequence_model import History, SequenceModel, by_length
 
 
 class BERT4Rec(SequenceModel):

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparkrec.config import CaserSettings
-from sparkrec.models.recommender import Sizes
-from sparkrec.models.sequence_model import History, SequenceModel, left_padded, similar
+from sparkrec.models.base.recommender import Sizes
+from sparkrec.models.base.sequence_model import History, SequenceModel, left_padded, similar
 
 
 class Caser(SequenceModel):

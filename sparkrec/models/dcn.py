@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import DcnSettings
-from sparkrec.models.field_model import FieldModel, joined, weights_of
-from sparkrec.models.layers import perceptron
-from sparkrec.models.recommender import Sizes
+from sparkrec.models.base.field_model import FieldModel, joined, weights_of
+from sparkrec.models.base.layers import perceptron
+from sparkrec.models.base.recommender import Sizes
 
 
 class DCN(FieldModel):

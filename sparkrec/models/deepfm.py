@@ -6,10 +6,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from sparkrec.config import DeepfmSettings
-from sparkrec.models.field_model import FieldModel, weights_of
+from sparkrec.models.base.field_model import FieldModel, weights_of
+from sparkrec.models.base.layers import Tower
+from sparkrec.models.base.recommender import Sizes
 from sparkrec.models.fm import inner_pairs
-from sparkrec.models.layers import Tower
-from sparkrec.models.recommender import Sizes
 
 
 class DeepFM(FieldModel):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from sparkrec.config import FpmcSettings
-from sparkrec.models.recommender import Sizes
-from sparkrec.models.sequence_model import History, SequenceModel
+from sparkrec.models.base.recommender import Sizes
+from sparkrec.models.base.sequence_model import History, SequenceModel
 
 
 class FPMC(SequenceModel):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import GmfSettings
-from sparkrec.models.recommender import Recommender, Sizes
+from sparkrec.models.base.recommender import Recommender, Sizes
 
 
 class GMF(Recommender):

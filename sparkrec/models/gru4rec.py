@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sparkrec.config import Gru4recSettings
-from sparkrec.models.recommender import Sizes
-from sparkrec.models.sequence_model import History, SequenceModel, by_length, packed
+from sparkrec.models.base.recommender import Sizes
+from sparkrec.models.base.sequence_model import History, SequenceModel, by_length, packed
 
 
 class GRU4Rec(SequenceModel):

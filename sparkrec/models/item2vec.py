@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from sparkrec.config import Item2vecSettings
-from sparkrec.models.recommender import Sizes
-from sparkrec.models.sequence_model import History, SequenceModel
+from sparkrec.models.base.recommender import Sizes
+from sparkrec.models.base.sequence_model import History, SequenceModel
 
 
 class Item2Vec(SequenceModel):

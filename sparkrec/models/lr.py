@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from sparkrec.config import LrSettings
-from sparkrec.models.field_model import FieldModel, weights_of
-from sparkrec.models.recommender import Sizes
+from sparkrec.models.base.field_model import FieldModel, weights_of
+from sparkrec.models.base.recommender import Sizes
 
 
 class LR(FieldModel):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import MfSettings
-from sparkrec.models.recommender import Recommender, Sizes
+from sparkrec.models.base.recommender import Recommender, Sizes
 
 
 class MF(Recommender):

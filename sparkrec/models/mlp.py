@@ -6,8 +6,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from sparkrec.config import MlpSettings
-from sparkrec.models.layers import Tower
-from sparkrec.models.recommender import Recommender, Sizes
+from sparkrec.models.base.layers import Tower
+from sparkrec.models.base.recommender import Recommender, Sizes
 
 
 class MLP(Recommender):

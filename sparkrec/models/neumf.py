@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import NeumfSettings
+from sparkrec.models.base.layers import Tower
+from sparkrec.models.base.recommender import Recommender, Sizes
 from sparkrec.models.gmf import GMF
-from sparkrec.models.layers import Tower
 from sparkrec.models.mlp import MLP
-from sparkrec.models.recommender import Recommender, Sizes
 
 
 class NeuMF(Recommender):

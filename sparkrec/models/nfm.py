@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sparkrec.config import NfmSettings
-from sparkrec.models.field_model import FieldModel, weights_of
+from sparkrec.models.base.field_model import FieldModel, weights_of
+from sparkrec.models.base.layers import BatchNorm, perceptron
+from sparkrec.models.base.recommender import Sizes
 from sparkrec.models.fm import pair_sums
-from sparkrec.models.layers import BatchNorm, perceptron
-from sparkrec.models.recommender import Sizes
 
 
 class NFM(FieldModel):

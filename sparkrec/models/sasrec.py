@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparkrec.config import SasrecSettings
-from sparkrec.models.recommender import Sizes
-from sparkrec.models.sequence_model import History, Padded, SequenceModel, by_length, packed
+from sparkrec.models.base.recommender import Sizes
+from sparkrec.models.base.sequence_model import History, Padded, SequenceModel, by_length, packed
 
 
 class Attention(nn.Module):

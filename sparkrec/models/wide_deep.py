@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import WideDeepSettings
-from sparkrec.models.field_model import FieldModel, weights_of
-from sparkrec.models.layers import Tower
-from sparkrec.models.recommender import Known, Sizes
+from sparkrec.models.base.field_model import FieldModel, weights_of
+from sparkrec.models.base.layers import Tower
+from sparkrec.models.base.recommender import Known, Sizes
 
 
 class WideDeep(FieldModel):

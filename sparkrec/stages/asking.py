@@ -10,13 +10,13 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import RecommendSettings, instant
 from sparkrec.errors import InputError
-from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.features import encode, load, warn_of_extremes
-from sparkrec.spark.lake import Lake, Run
-from sparkrec.spark.model import Model
-from sparkrec.spark.queries import bind, check_codes, field_head, in_context, known_users
-from sparkrec.spark.serving import Served, serve
-from sparkrec.spark.sources import column, read_source
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.data.features import encode, load, warn_of_extremes
+from sparkrec.spark.model.field_queries import bind, check_codes, field_head, in_context, known_users
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.model.serving import Served, serve
+from sparkrec.spark.platform.lake import Lake, Run
+from sparkrec.spark.platform.sources import column, read_source
 
 
 @dataclass(frozen=True)

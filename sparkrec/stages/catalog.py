@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparkrec import config
-from sparkrec.spark.lake import Lake
+from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages import evaluate, ingest, pipeline, prepare, recommend, train, tune
 from sparkrec.stages.planned import Planned
 

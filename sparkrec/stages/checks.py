@@ -22,8 +22,8 @@ from sparkrec.config import (
     WideDeepSettings,
 )
 from sparkrec.errors import ConfigError, EvaluateError, TrainError
-from sparkrec.spark.dataset import check_sequences
-from sparkrec.spark.lake import Lake
+from sparkrec.spark.data.dataset import check_sequences
+from sparkrec.spark.platform.lake import Lake
 
 
 def prepared_as(lake: Lake, dataset: str) -> PrepareSettings:

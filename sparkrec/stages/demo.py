@@ -14,8 +14,8 @@ from rich.table import Table
 from sparkrec import storage
 from sparkrec.config import PipelineSettings
 from sparkrec.configfile import override, read_yaml, validate
-from sparkrec.spark.lake import Lake
-from sparkrec.spark.session import open_session
+from sparkrec.spark.platform.lake import Lake
+from sparkrec.spark.platform.session import open_session
 from sparkrec.stages.pipeline import PipelineResult, run
 from sparkrec.stages.report import report
 from sparkrec.synthetic import write_log

@@ -14,14 +14,14 @@ from pyspark.sql import functions as F
 
 from sparkrec import storage, tables
 from sparkrec.config import EvaluateSettings, ItemTitles, model_settings
-from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.digests import content_digest
-from sparkrec.spark.explain import importance
-from sparkrec.spark.lake import Lake, Run
-from sparkrec.spark.measuring import metrics_of, overall
-from sparkrec.spark.model import Model
-from sparkrec.spark.ranking import Rankings, Unrankable, check_metrics
-from sparkrec.spark.sources import column, read_source, resolved
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.evaluation.model_metrics import metrics_of, overall
+from sparkrec.spark.evaluation.protocols import Rankings, Unrankable, check_metrics
+from sparkrec.spark.model.explain import importance
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.platform.digests import content_digest
+from sparkrec.spark.platform.lake import Lake, Run
+from sparkrec.spark.platform.sources import column, read_source, resolved
 from sparkrec.stages.checks import check_measurement, prepared_as
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import stage

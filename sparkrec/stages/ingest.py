@@ -14,9 +14,9 @@ from pyspark.sql import functions as F
 from sparkrec import tables
 from sparkrec.config import IngestSettings
 from sparkrec.errors import IngestError
-from sparkrec.spark.cleaning import AMBIGUOUS, clean
-from sparkrec.spark.lake import Lake
-from sparkrec.spark.sources import MALFORMED, read_log
+from sparkrec.spark.data.cleaning import AMBIGUOUS, clean
+from sparkrec.spark.platform.lake import Lake
+from sparkrec.spark.platform.sources import MALFORMED, read_log
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import stage
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from sparkrec import config, stages, tables
 from sparkrec.configfile import read_yaml, validate, with_environment
-from sparkrec.spark.lake import Lake, Run, finished_run
+from sparkrec.spark.platform.lake import Lake, Run, finished_run
 from sparkrec.stages.checks import check_fit, check_measurement
 from sparkrec.stages.evaluate import evaluate
 from sparkrec.stages.ingest import Batch, ingest

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparkrec.spark.lake import FOLDERS, Lake, Run
+from sparkrec.spark.platform.lake import FOLDERS, Lake, Run
 
 _LATER = "not known yet: what it reads is still to be made or read"
 

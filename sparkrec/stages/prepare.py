@@ -13,10 +13,9 @@ from pyspark.sql import functions as F
 from sparkrec import tables
 from sparkrec.config import GivenSplit, PrepareSettings, SideFeatures
 from sparkrec.errors import PrepareError
-from sparkrec.spark.digests import content_digest
-from sparkrec.spark.features import columns_of, encode, fit, joined, save, versions, warn_of_extremes
-from sparkrec.spark.ids import IdTable, assign
-from sparkrec.spark.interactions import (
+from sparkrec.spark.data.features import columns_of, encode, fit, joined, save, versions, warn_of_extremes
+from sparkrec.spark.data.ids import IdTable, assign
+from sparkrec.spark.data.interactions import (
     PAIR,
     candidates,
     check_columns,
@@ -28,10 +27,11 @@ from sparkrec.spark.interactions import (
     type_of,
     weigh,
 )
-from sparkrec.spark.lake import Lake, Run
-from sparkrec.spark.sequences import sequences
-from sparkrec.spark.sources import column, read_source, resolved
-from sparkrec.spark.splits import PARTS, check, needs_time, split
+from sparkrec.spark.data.sequences import sequences
+from sparkrec.spark.data.splits import PARTS, check, needs_time, split
+from sparkrec.spark.platform.digests import content_digest
+from sparkrec.spark.platform.lake import Lake, Run
+from sparkrec.spark.platform.sources import column, read_source, resolved
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import stage
 

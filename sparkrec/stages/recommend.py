@@ -16,15 +16,15 @@ from sparkrec.config import (
     RecommendSettings,
 )
 from sparkrec.errors import ConfigError, InputError
-from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.digests import content_digest
-from sparkrec.spark.ids import with_strangers
-from sparkrec.spark.lake import Lake, Run
-from sparkrec.spark.model import Model
-from sparkrec.spark.retrieval import best, topk
-from sparkrec.spark.rows import dense
-from sparkrec.spark.serving import ANSWERS, KINDS, follows_history
-from sparkrec.spark.sources import read_ids, read_source
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.data.ids import with_strangers
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.model.rows import dense
+from sparkrec.spark.model.serving import ANSWERS, KINDS, follows_history
+from sparkrec.spark.platform.digests import content_digest
+from sparkrec.spark.platform.lake import Lake, Run
+from sparkrec.spark.platform.sources import read_ids, read_source
+from sparkrec.spark.retrieval.topk import best, topk
 from sparkrec.stages.asking import Asking
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.prepare import interactions_of, pin

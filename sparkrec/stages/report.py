@@ -25,7 +25,7 @@ from sparkrec.config.base import Reference
 from sparkrec.errors import ConfigError, EnvironmentMismatch, InputError
 from sparkrec.kernels.metrics.directions import sign
 from sparkrec.kernels.metrics.statistics import holm, mean_test, sign_test
-from sparkrec.spark.lake import Run, finished_run
+from sparkrec.spark.platform.lake import Run, finished_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,9 +7,9 @@ from contextlib import nullcontext
 from functools import wraps
 from typing import TypeVar
 
-from sparkrec.spark.failures import mendable
-from sparkrec.spark.jobs import shown
-from sparkrec.spark.lake import Lake
+from sparkrec.spark.platform.failures import mendable
+from sparkrec.spark.platform.jobs import shown
+from sparkrec.spark.platform.lake import Lake
 
 S = TypeVar("S")
 R = TypeVar("R")

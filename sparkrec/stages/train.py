@@ -8,14 +8,14 @@ from typing import Any
 from sparkrec import storage
 from sparkrec.config import AttributeSettings, NetworkSettings, TrainSettings
 from sparkrec.errors import InputError
-from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.digests import content_digest
-from sparkrec.spark.lake import Lake, Run
-from sparkrec.spark.sources import read_source, resolved
+from sparkrec.fitting.networks import check_packages
+from sparkrec.fitting.registry import fit, suited
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.platform.digests import content_digest
+from sparkrec.spark.platform.lake import Lake, Run
+from sparkrec.spark.platform.sources import read_source, resolved
 from sparkrec.stages.checks import check_fit, prepared_as
-from sparkrec.stages.networks import check_packages
 from sparkrec.stages.planned import Planned
-from sparkrec.stages.registry import fit, suited
 from sparkrec.stages.running import stage
 
 log = logging.getLogger(__name__)

@@ -20,16 +20,16 @@ from sparkrec import storage, tables
 from sparkrec.config import NetworkSettings, Range, TrainSettings, TuneSettings, model_settings
 from sparkrec.configfile import set_key, validate
 from sparkrec.errors import TrainError
+from sparkrec.fitting.networks import check_packages
+from sparkrec.fitting.registry import fit
 from sparkrec.kernels.metrics.directions import sign
 from sparkrec.progress import track
 from sparkrec.secrets import masked
-from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.lake import Lake, Run
-from sparkrec.spark.measuring import check_metric, measure
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.evaluation.model_metrics import check_metric, measure
+from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.stages.checks import check_fit, has_validation, prepared_as
-from sparkrec.stages.networks import check_packages
 from sparkrec.stages.planned import Planned
-from sparkrec.stages.registry import fit
 from sparkrec.stages.running import stage
 from sparkrec.stages.train import attribute_digests
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from sparkrec.fields import Entries, Layout
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.models import MODELS
-from sparkrec.models.field_model import FieldModel
-from sparkrec.models.recommender import Recommender, Sizes
-from sparkrec.models.sequence_model import SequenceModel
+from sparkrec.models.base.field_model import FieldModel
+from sparkrec.models.base.recommender import Recommender, Sizes
+from sparkrec.models.base.scorer import Head
+from sparkrec.models.base.sequence_model import SequenceModel
 from sparkrec.shards import Shards
 from sparkrec.training.checkpoints import Checkpoints
-from sparkrec.training.head import Head
 
 
 @dataclass(frozen=True)

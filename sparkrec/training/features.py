@@ -7,34 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sparkrec.errors import TrainError
 from sparkrec.fields import Entries, Layout
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.csr import distinct
-from sparkrec.kernels.field_pairs import FieldPairs, Vectors
-from sparkrec.models.recommender import Features, Known
+from sparkrec.kernels.gradients.field_pairs import FieldPairs, Vectors
+from sparkrec.models.base.inputs import feature_batch
+from sparkrec.models.base.recommender import Features, Known
 from sparkrec.shards import ItemFeatures, Shards
-from sparkrec.training.batches import Batch
-
-
-def known(layout: Layout, n_fields: int, ids: I64, entries: Entries, device: torch.device) -> Known:
-    """Entries of one side, whose fields are the first `n_fields` of it."""
-    n, row, weight = len(ids), entries.row, entries.weight
-    field = layout.field_of[row]
-    one_each = len(row) == n * n_fields and bool((field.reshape(n, n_fields) == np.arange(n_fields)).all())
-    slot = None if one_each else np.repeat(np.arange(n) * n_fields, np.diff(entries.start)) + field
-
-    def there(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values if values.flags.writeable else values.copy()).to(device)
-
-    return Known(
-        ids=there(ids),
-        row=there(row.astype(np.int64)),
-        weight=None if (weight == 1.0).all() else there(weight),
-        slot=None if slot is None else there(slot),
-    )
+from sparkrec.training.batches.pairs import Batch
 
 
 def field_pairs(reader: FeatureReader, batch: Batch, users: I64) -> tuple[FieldPairs, I64]:
@@ -117,7 +99,7 @@ class FeatureReader:
 
     def _query(self, users: I64, entries: Entries | None) -> Known:
         entries = Entries.none(len(users)) if entries is None else entries
-        return known(self.layout, len(self.layout.query), users, entries, self.device)
+        return feature_batch(self.layout, len(self.layout.query), users, entries, self.device)
 
     def _items(self, items: I64, entries: Entries) -> Known:
-        return known(self.layout, len(self.layout.item), items, entries, self.device)
+        return feature_batch(self.layout, len(self.layout.item), items, entries, self.device)

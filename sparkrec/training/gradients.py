@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 from sparkrec.config import TrainingSettings
-from sparkrec.kernels import contexts as context_kernel
-from sparkrec.kernels import embedding, factors, field_towers, towers
-from sparkrec.kernels import field_pairs as field_kernel
 from sparkrec.kernels.arrays import F32, I64, Scratch
-from sparkrec.kernels.losses import PAIR_LOSSES, Goal
+from sparkrec.kernels.gradients import contexts as context_kernel
+from sparkrec.kernels.gradients import embedding, factors, field_towers, towers
+from sparkrec.kernels.gradients import field_pairs as field_kernel
+from sparkrec.kernels.gradients.losses import PAIR_LOSSES, Goal
+from sparkrec.models.base.field_model import FieldModel
+from sparkrec.models.base.recommender import Recommender
 from sparkrec.models.deepfm import DeepFM
-from sparkrec.models.field_model import FieldModel
 from sparkrec.models.gmf import GMF
 from sparkrec.models.item2vec import Item2Vec
 from sparkrec.models.mf import MF
 from sparkrec.models.mlp import MLP
 from sparkrec.models.neumf import NeuMF
-from sparkrec.models.recommender import Recommender
-from sparkrec.training.batches import Batch
-from sparkrec.training.context_batches import ContextBatch
+from sparkrec.training.batches.contexts import ContextBatch
+from sparkrec.training.batches.pairs import Batch
 from sparkrec.training.dense import Dense
 from sparkrec.training.features import FeatureReader, field_pairs
 

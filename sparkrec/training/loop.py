@@ -23,21 +23,22 @@ from sparkrec.config import StoppingSettings, TrainingSettings
 from sparkrec.errors import TrainError
 from sparkrec.fields import Layout
 from sparkrec.kernels.arrays import Scratch
+from sparkrec.kernels.gradients.negatives import popularity
 from sparkrec.kernels.metrics.directions import sign
-from sparkrec.kernels.negatives import popularity
 from sparkrec.kernels.random import normal_rows
 from sparkrec.models import MODELS
-from sparkrec.models.field_model import FieldModel
+from sparkrec.models.base.field_model import FieldModel
+from sparkrec.models.base.layers import BatchNorm
+from sparkrec.models.base.recommender import Features, Sizes
+from sparkrec.models.base.sequence_model import History, SequenceModel
 from sparkrec.models.item2vec import Item2Vec
-from sparkrec.models.layers import BatchNorm
-from sparkrec.models.recommender import Features, Sizes
-from sparkrec.models.sequence_model import History, SequenceModel
 from sparkrec.progress import track
 from sparkrec.shards import Shards
-from sparkrec.training.batches import Batch, Batches, Prefetched, Run
+from sparkrec.training.batches.contexts import ContextBatch, ContextBatches
+from sparkrec.training.batches.pairs import Batch, Batches, Prefetched, Run
+from sparkrec.training.batches.sequences import SequenceBatch, SequenceBatches
 from sparkrec.training.checkpoints import Checkpoints
 from sparkrec.training.collective import Collective, summed_with_gradients
-from sparkrec.training.context_batches import ContextBatch, ContextBatches
 from sparkrec.training.dense import Dense
 from sparkrec.training.features import FeatureReader
 from sparkrec.training.gradients import (
@@ -52,7 +53,6 @@ from sparkrec.training.gradients import (
 )
 from sparkrec.training.losses import DRAWN, Scored, loss_of
 from sparkrec.training.optimizers import Optimizer, rate_at
-from sparkrec.training.sequence_batches import SequenceBatch, SequenceBatches
 from sparkrec.training.streamed import streamed_softmax
 from sparkrec.training.validation import VALUE_METRICS, validate_ranking, validate_values
 from sparkrec.training.warm_start import start_from

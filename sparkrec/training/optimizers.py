@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sparkrec.config import TrainingSettings
-from sparkrec.kernels import embedding
 from sparkrec.kernels.arrays import F32
+from sparkrec.kernels.gradients import embedding
 
 BETAS, EPSILON, DECAY = (0.9, 0.999), 1e-8, 0.99
 _STATES = {"sgd": 1, "adagrad": 1, "rmsprop": 1, "adam": 2, "adamw": 2}

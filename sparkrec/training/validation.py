@@ -14,14 +14,14 @@ from sparkrec.kernels.csr import located
 from sparkrec.kernels.metrics.accuracy import accuracy
 from sparkrec.kernels.metrics.clicks import auc, log_loss
 from sparkrec.kernels.metrics.hits import find_hits
-from sparkrec.models.field_model import FieldModel
-from sparkrec.models.recommender import Features, Recommender
-from sparkrec.models.sequence_model import SequenceModel
+from sparkrec.models.base.field_model import FieldModel
+from sparkrec.models.base.inputs import HistoryArrays, next_item_inputs
+from sparkrec.models.base.recommender import Features, Recommender
+from sparkrec.models.base.sequence_model import SequenceModel
 from sparkrec.shards import Shard, Shards
-from sparkrec.training.batches import Batches
+from sparkrec.training.batches.pairs import Batches
 from sparkrec.training.collective import Collective
 from sparkrec.training.features import FeatureReader
-from sparkrec.training.sequence_batches import Shown, questions
 
 CELLS = 1 << 22
 """Numbers at a time: scores, times what a pair of rows has."""
@@ -96,11 +96,11 @@ def _earliest(wanted: Shard, part: I64) -> I64:
     return in_time[wanted.indptr[part]]
 
 
-def _histories(model: SequenceModel, held_out: Shards, wanted: Shard, part: I64) -> Shown:
+def _histories(model: SequenceModel, held_out: Shards, wanted: Shard, part: I64) -> HistoryArrays:
     """What the users `part` of a shard did before what is held out."""
     assert wanted.sequences is not None
     histories = wanted.sequences.take(np.searchsorted(wanted.sequences.rows, part))
-    return questions((histories.start, histories.items), type(model), held_out.length, held_out.n_items)
+    return next_item_inputs((histories.start, histories.items), type(model), held_out.length, held_out.n_items)
 
 
 def validate_values(

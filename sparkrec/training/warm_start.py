@@ -13,10 +13,10 @@ from sparkrec.errors import InputError
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.kernels.csr import located
 from sparkrec.models import MODELS
-from sparkrec.models.field_model import FieldModel
+from sparkrec.models.base.field_model import FieldModel
+from sparkrec.models.base.recommender import Recommender, Sizes
+from sparkrec.models.base.scorer import HEAD_FILE, Head
 from sparkrec.models.gmf import GMF
-from sparkrec.models.recommender import Recommender, Sizes
-from sparkrec.training.head import HEAD_FILE, Head
 
 
 def start_from(model: Recommender, folders: Mapping[str, str], users: I64) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparkrec.kernels import factors
 from sparkrec.kernels.arrays import Scratch
-from sparkrec.training.batches import Run
+from sparkrec.kernels.gradients import factors
+from sparkrec.training.batches.pairs import Run
 from sparkrec.training.dense import Dense
 from sparkrec.training.gradients import goal_of
 from sparkrec.training.optimizers import Optimizer

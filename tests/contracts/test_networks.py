@@ -22,8 +22,8 @@ from sparkrec.config import (  # noqa: E402
 )
 from sparkrec.fields import Entries, Layout  # noqa: E402
 from sparkrec.models import MODELS  # noqa: E402
-from sparkrec.models.recommender import Features, Known, Sizes  # noqa: E402
-from sparkrec.models.sequence_model import SequenceModel  # noqa: E402
+from sparkrec.models.base.recommender import Features, Known, Sizes  # noqa: E402
+from sparkrec.models.base.sequence_model import SequenceModel  # noqa: E402
 from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
 from sparkrec.training.loop import Job, train  # noqa: E402
@@ -181,7 +181,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(network, tmp_path):
 
 
 def test_the_head_comes_back_from_its_file(network, tmp_path):
-    from sparkrec.training.head import Head
+    from sparkrec.models.base.scorer import Head
 
     settings = network()
     torch.manual_seed(2)

@@ -17,15 +17,15 @@ from sparkrec.config import (  # noqa: E402
     StoppingSettings,
 )
 from sparkrec.models import MODELS  # noqa: E402
-from sparkrec.models.recommender import Features, Sizes  # noqa: E402
-from sparkrec.models.sequence_model import History, SequenceModel, by_length, packed  # noqa: E402
+from sparkrec.models.base.inputs import next_item_inputs  # noqa: E402
+from sparkrec.models.base.recommender import Features, Sizes  # noqa: E402
+from sparkrec.models.base.scorer import Head  # noqa: E402
+from sparkrec.models.base.sequence_model import History, SequenceModel, by_length, packed  # noqa: E402
 from sparkrec.shards import Shards  # noqa: E402
 from sparkrec.training import streamed  # noqa: E402
 from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
-from sparkrec.training.head import Head  # noqa: E402
 from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
-from sparkrec.training.sequence_batches import questions  # noqa: E402
 from tests.training.examples import cut_off, in_threads, plain, write_shards  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -90,7 +90,7 @@ def model_of(kind, seed=0):
 def states(model, histories, users=None):
     """Of users, 0, 1, 2 if none are named, who ask after what they did."""
     start = np.cumsum([0, *map(len, histories)])
-    shown = questions((start, np.concatenate(histories)), type(model), LENGTH, ITEMS)
+    shown = next_item_inputs((start, np.concatenate(histories)), type(model), LENGTH, ITEMS)
     with torch.no_grad():
         return model.query(torch.arange(len(histories)) if users is None else users, shown.tensors(torch.device("cpu")))
 
@@ -125,7 +125,7 @@ def test_the_head_comes_back_from_its_file(kind):
     np.testing.assert_allclose(found, states(model, histories).numpy(), atol=1e-5)
     assert head.state_size == found.shape[1]
     everything = torch.arange(n)[None]
-    shown = questions((start, np.concatenate(histories)), type(model), LENGTH, n).tensors(torch.device("cpu"))
+    shown = next_item_inputs((start, np.concatenate(histories)), type(model), LENGTH, n).tensors(torch.device("cpu"))
     with torch.no_grad():
         expected = model.score(torch.arange(3), everything, Features(shown, None)).numpy()
     np.testing.assert_allclose(found @ head.answers(items).T, expected, rtol=1e-4, atol=1e-4)

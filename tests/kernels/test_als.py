@@ -3,12 +3,12 @@ import pickle
 import numpy as np
 import pytest
 
-from sparkrec.kernels import als
-from sparkrec.kernels.als_cg import KEPT
+from sparkrec.kernels.als import half_step as als
+from sparkrec.kernels.als.conjugate_gradient import KEPT
 from sparkrec.kernels.csr import Csr
 
 try:
-    from sparkrec.kernels import als_torch
+    from sparkrec.kernels.als.half_step import on_gpu as als_torch
 except ImportError:  # the Spark half alone
     als_torch = None
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparkrec.kernels.contexts import Contexts, add_gradients
+from sparkrec.kernels.gradients.contexts import Contexts, add_gradients
 
 M, D, NEGATIVES = 30, 6, 3
 

@@ -3,7 +3,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from sparkrec.kernels import ease
+from sparkrec.kernels.retrieval import ease
 
 
 def interactions(n_users, n_items, seed=0):

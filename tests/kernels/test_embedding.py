@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparkrec.kernels import embedding
+from sparkrec.kernels.gradients import embedding
 
 
 @pytest.mark.parametrize("n_rows", [5, 100_000])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparkrec.kernels.negatives import Alias, Positives, draw_negatives, is_positive, popularity
+from sparkrec.kernels.gradients.negatives import Alias, Positives, draw_negatives, is_positive, popularity
 
 LISTS = np.array([0, 3, 3, 5]), np.array([0, 2, 9, 1, 4], np.int32)
 POSITIVES = Positives.of(LISTS, 3, 10)

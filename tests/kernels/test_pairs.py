@@ -7,7 +7,7 @@ import pytest
 
 from sparkrec.kernels.arrays import Scratch
 from sparkrec.kernels.csr import distinct
-from sparkrec.kernels.pairs import Steps, of_step
+from sparkrec.kernels.gradients.pairs import Steps, of_step
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sparkrec.kernels.csr import Csr
-from sparkrec.kernels.similarity import cosine_topn, cosine_topn_reference, row_norms
+from sparkrec.kernels.retrieval.similarity import cosine_topn, cosine_topn_reference, row_norms
 
 
 def matrix(rows, columns, values, n_rows, n_columns):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from sparkrec.kernels import topk
 from sparkrec.kernels.csr import Csr
+from sparkrec.kernels.retrieval import topk
 
 
 def lists(*rows):

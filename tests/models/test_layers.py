@@ -5,10 +5,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from sparkrec.config import NfmSettings  # noqa: E402
-from sparkrec.models.layers import BatchNorm, perceptron  # noqa: E402
+from sparkrec.models.base.layers import BatchNorm, perceptron  # noqa: E402
+from sparkrec.models.base.recommender import Sizes  # noqa: E402
+from sparkrec.models.base.tables import Rows  # noqa: E402
 from sparkrec.models.nfm import NFM  # noqa: E402
-from sparkrec.models.recommender import Sizes  # noqa: E402
-from sparkrec.models.rows import Rows  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

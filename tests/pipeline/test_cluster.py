@@ -14,7 +14,7 @@ import pytest
 
 from sparkrec.config import PipelineSettings
 from sparkrec.configfile import validate
-from sparkrec.spark.lake import Lake
+from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.pipeline import run
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
@@ -107,8 +107,8 @@ FIT = """
 import subprocess, sys
 from pyspark.sql import SparkSession
 from sparkrec.config import AlsSettings
-from sparkrec.spark.als import solve
-from sparkrec.spark.als.fit import factorize
+from sparkrec.spark.algorithms.als import solve
+from sparkrec.spark.algorithms.als.fit import factorize
 
 ratings, scratch, out, kill = sys.argv[1:]
 spark = SparkSession.builder.getOrCreate()

@@ -6,8 +6,8 @@ import pytest
 from sparkrec.config import IngestSettings, PrepareSettings, TrainSettings
 from sparkrec.configfile import validate
 from sparkrec.errors import InputError
-from sparkrec.spark.lake import Lake
-from sparkrec.spark.model import Model
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.ingest import ingest
 from sparkrec.stages.prepare import prepare
 from sparkrec.stages.train import train

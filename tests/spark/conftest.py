@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparkrec.spark.dataset import Dataset
+from sparkrec.spark.data.dataset import Dataset
 
 
 @pytest.fixture(scope="session")

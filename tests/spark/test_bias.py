@@ -5,7 +5,7 @@ import pytest
 
 from sparkrec.config import BiasSettings
 from sparkrec.errors import TrainError
-from sparkrec.spark.bias import biases, fit_bias
+from sparkrec.spark.algorithms.bias import biases, fit_bias
 
 pytestmark = pytest.mark.spark
 

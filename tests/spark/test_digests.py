@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparkrec.spark.digests import content_digest
+from sparkrec.spark.platform.digests import content_digest
 
 pytestmark = pytest.mark.spark
 

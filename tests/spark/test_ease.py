@@ -5,8 +5,8 @@ import pytest
 
 from sparkrec.config import EaseSettings
 from sparkrec.errors import TrainError
-from sparkrec.spark import ease
-from sparkrec.spark.ease import fit_ease
+from sparkrec.spark.algorithms import ease
+from sparkrec.spark.algorithms.ease import fit_ease
 
 pytestmark = pytest.mark.spark
 

@@ -11,7 +11,7 @@ from sparkrec.errors import EvaluateError, InputError
 from sparkrec.kernels.metrics import clicks, counts
 from sparkrec.kernels.metrics import lists as of_lists
 from sparkrec.kernels.metrics.hits import find_hits
-from sparkrec.spark.totals import Found, Totals
+from sparkrec.spark.evaluation.totals import Found, Totals
 from tests.kernels.metrics.test_accuracy import lists, reference
 
 pytestmark = pytest.mark.spark

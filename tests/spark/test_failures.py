@@ -9,7 +9,7 @@ import pytest
 from pyspark.errors import PySparkException
 
 from sparkrec.errors import EnvironmentMismatch, InputError
-from sparkrec.spark.failures import mendable, mended
+from sparkrec.spark.platform.failures import mendable, mended
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import CategoricalField, DateField, FeatureSettings, MultiField, NumericField
 from sparkrec.errors import InputError, PrepareError
-from sparkrec.spark.features import as_of, encode, fit, load, save, warn_of_extremes
+from sparkrec.spark.data.features import as_of, encode, fit, load, save, warn_of_extremes
 
 pytestmark = pytest.mark.spark
 

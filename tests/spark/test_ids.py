@@ -7,7 +7,7 @@ from delta.exceptions import ConcurrentTransactionException
 from pyspark.sql import functions as F
 
 from sparkrec.errors import PrepareError
-from sparkrec.spark.ids import assign
+from sparkrec.spark.data.ids import assign
 
 pytestmark = pytest.mark.spark
 

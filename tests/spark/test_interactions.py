@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import ExplicitFeedback, ImplicitFeedback
 from sparkrec.errors import PrepareError
-from sparkrec.spark.interactions import core, deduplicate, to_feedback, weigh
+from sparkrec.spark.data.interactions import core, deduplicate, to_feedback, weigh
 
 pytestmark = pytest.mark.spark
 SCHEMA = "user_id long, item_id long, rating double, timestamp timestamp, event string"

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sparkrec.spark.jobs import shown
+from sparkrec.spark.platform.jobs import shown
 
 
 class Terminal(io.StringIO):
@@ -76,10 +76,10 @@ def _slowly(batches):
 
 @pytest.mark.spark
 def test_a_real_session_tells_its_tasks(spark, monkeypatch):
-    from sparkrec.spark.jobs import _tasks
+    from sparkrec.spark.platform.jobs import _tasks
 
     seen = []
-    monkeypatch.setattr("sparkrec.spark.jobs._tasks", lambda tracker: seen.append(_tasks(tracker)) or seen[-1])
+    monkeypatch.setattr("sparkrec.spark.platform.jobs._tasks", lambda tracker: seen.append(_tasks(tracker)) or seen[-1])
     monkeypatch.setattr(sys, "stderr", Terminal())
     with shown(spark, "prepare"):
         spark.range(0, 4, 1, 4).mapInArrow(_slowly, "id long").collect()

@@ -6,8 +6,8 @@ import pytest
 from sparkrec import storage
 from sparkrec.config import PrepareSettings, SparkSettings
 from sparkrec.errors import InputError
-from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.lake import Lake
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.platform.lake import Lake
 
 pytestmark = pytest.mark.spark
 

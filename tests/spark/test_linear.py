@@ -5,7 +5,7 @@ import pytest
 
 from sparkrec.config import AttributeSettings, LinearSettings, SourceSettings
 from sparkrec.errors import InputError, TrainError
-from sparkrec.spark.linear import fit_linear
+from sparkrec.spark.algorithms.linear import fit_linear
 
 pytestmark = pytest.mark.spark
 
@@ -144,7 +144,7 @@ def test_what_cannot_be_used_is_said(dataset_of, attributes, users, monkeypatch)
     with pytest.raises(TrainError, match=r"'n' of the users is infinite"):
         fit(LinearSettings(users=endless), dataset)
     wide = attributes([("u0", "a"), ("u1", "b")], "uid string, c string", ["c"])
-    monkeypatch.setattr("sparkrec.spark.attributes.MAX_FEATURES", 2)
+    monkeypatch.setattr("sparkrec.spark.data.attributes.MAX_FEATURES", 2)
     with pytest.raises(
         TrainError, match=r"more than 2 features; the widest column is 'c' with 2 categories.*min_count"
     ):

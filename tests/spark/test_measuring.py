@@ -10,13 +10,13 @@ from pyspark.sql import functions as F
 from sparkrec.config import FullRanking, GivenCandidates, SampledNegatives
 from sparkrec.errors import ConfigError, EvaluateError
 from sparkrec.kernels.random import uniform
-from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.measuring import measure, metrics_of, overall
-from sparkrec.spark.model import Model
-from sparkrec.spark.ranking import Rankings
-from sparkrec.spark.ranking import _candidates as ranking_candidates
-from sparkrec.spark.rows import dense
-from sparkrec.spark.segments import bounds_of
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.evaluation.model_metrics import measure, metrics_of, overall
+from sparkrec.spark.evaluation.protocols import Rankings
+from sparkrec.spark.evaluation.protocols import _candidates as ranking_candidates
+from sparkrec.spark.evaluation.segments import bounds_of
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.model.rows import dense
 
 pytestmark = pytest.mark.spark
 

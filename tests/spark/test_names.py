@@ -6,9 +6,9 @@ import pytest
 
 from sparkrec import ALS, compare, evaluate, evaluate_policy
 from sparkrec.errors import InputError, TrainError
-from sparkrec.spark.als.model import ALSModel
-from sparkrec.spark.naming import named
-from sparkrec.spark.sources import resolved
+from sparkrec.spark.algorithms.als.model import ALSModel
+from sparkrec.spark.data.naming import named
+from sparkrec.spark.platform.sources import resolved
 
 pytestmark = pytest.mark.spark
 

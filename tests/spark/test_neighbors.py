@@ -5,8 +5,8 @@ import pytest
 
 from sparkrec.config import ItemKnnSettings, UserKnnSettings
 from sparkrec.errors import TrainError
-from sparkrec.spark import neighbors
-from sparkrec.spark.neighbors import fit_itemknn, fit_userknn
+from sparkrec.spark.algorithms import neighbors
+from sparkrec.spark.algorithms.neighbors import fit_itemknn, fit_userknn
 
 pytestmark = pytest.mark.spark
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparkrec.config import PopularitySettings
-from sparkrec.spark.popularity import fit_popularity
+from sparkrec.spark.algorithms.popularity import fit_popularity
 
 pytestmark = pytest.mark.spark
 

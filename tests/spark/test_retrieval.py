@@ -7,9 +7,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from sparkrec.spark.blocks import _gather, read_lists
-from sparkrec.spark.model import Model
-from sparkrec.spark.retrieval import Blocks, rank_counts, score_pairs, topk
+from sparkrec.spark.arrow.blocks import _gather, read_lists
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.retrieval.topk import Blocks, rank_counts, score_pairs, topk
 
 pytestmark = pytest.mark.spark
 

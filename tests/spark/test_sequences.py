@@ -5,7 +5,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from sparkrec.config import SequenceSettings
-from sparkrec.spark.sequences import histories, numbered, sequences
+from sparkrec.spark.data.sequences import histories, numbered, sequences
 
 pytestmark = pytest.mark.spark
 

@@ -12,9 +12,9 @@ from sparkrec.config import (
     PopularitySettings,
     UserKnnSettings,
 )
-from sparkrec.spark.retrieval import score_pairs
-from sparkrec.spark.serving import serve
-from sparkrec.stages.registry import fit
+from sparkrec.fitting.registry import fit
+from sparkrec.spark.model.serving import serve
+from sparkrec.spark.retrieval.topk import score_pairs
 
 pytestmark = pytest.mark.spark
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sparkrec.errors import EnvironmentMismatch
-from sparkrec.spark.session import check_versions, delta_coordinate, small_rows
+from sparkrec.spark.platform.session import check_versions, delta_coordinate, small_rows
 from tests.sockets import LISTENING, PROC, descendants, sockets, to_others
 
 
@@ -28,7 +28,7 @@ def test_a_delta_that_does_not_fit_spark_is_refused_with_what_to_install():
 
 @pytest.mark.spark
 def test_a_session_without_delta_is_told_how_to_get_it(spark):
-    from sparkrec.spark.session import require_delta
+    from sparkrec.spark.platform.session import require_delta
 
     class Bare:
         version = spark.version
@@ -61,7 +61,7 @@ def test_a_local_session_listens_on_loopback_alone(tmp_path):
     script = (
         "import sys\n"
         "from sparkrec.config import SparkSettings\n"
-        "from sparkrec.spark.session import open_session\n"
+        "from sparkrec.spark.platform.session import open_session\n"
         "settings = SparkSettings(master='local[2]', memory='1g', conf={'spark.ui.enabled': 'true'})\n"
         "spark = open_session(settings)\n"
         "spark.range(4).mapInArrow(lambda batches: batches, 'id long').count()\n"

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import ColdItems, FoldSplit, GivenSplit, LeaveLastOut, RatioSplit, TimeSplit
 from sparkrec.errors import PrepareError
-from sparkrec.spark.splits import check, split
+from sparkrec.spark.data.splits import check, split
 
 pytestmark = pytest.mark.spark
 SCHEMA = "user_id long, item_id long, timestamp timestamp, value float"

@@ -97,7 +97,7 @@ def test_what_settings_alone_tell_is_told_before_anything_runs(stage, change, me
 
 @pytest.mark.parametrize(("package", "model"), [("torch", {"kind": "mf"}), ("horovod", SEVERAL)])
 def test_a_package_that_a_model_lacks_is_told_before_anything_runs(monkeypatch, package, model):
-    monkeypatch.setattr("sparkrec.stages.networks.find_spec", lambda name: None if name == package else object())
+    monkeypatch.setattr("sparkrec.fitting.networks.find_spec", lambda name: None if name == package else object())
     for stage, change in (
         ("train", {"model": model}),
         ("tune", {"model": model, "space": {}}),
@@ -107,7 +107,9 @@ def test_a_package_that_a_model_lacks_is_told_before_anything_runs(monkeypatch, 
 
 
 def test_the_command_line_checks_before_it_starts_spark(monkeypatch, capsys):
-    monkeypatch.setattr("sparkrec.spark.session.open_session", lambda settings: pytest.fail("Spark was started"))
+    monkeypatch.setattr(
+        "sparkrec.spark.platform.session.open_session", lambda settings: pytest.fail("Spark was started")
+    )
     monkeypatch.setattr(
         sys,
         "argv",

@@ -17,9 +17,9 @@ from sparkrec.config import (
     TrainSettings,
 )
 from sparkrec.errors import EvaluateError, InputError
-from sparkrec.spark.lake import Lake
-from sparkrec.spark.model import Model
-from sparkrec.spark.rows import dense
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.model.rows import dense
+from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.evaluate import evaluate, inputs
 
 pytestmark = pytest.mark.spark

@@ -20,12 +20,12 @@ from sparkrec.config import (
 )
 from sparkrec.configfile import validate
 from sparkrec.errors import ConfigError, InputError, PrepareError
-from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.explain import contributions, importance
-from sparkrec.spark.lake import Lake
-from sparkrec.spark.model import Model
-from sparkrec.spark.queries import asked, bind, known_users, score_events
-from sparkrec.spark.retrieval import score_pairs, topk
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.model.explain import contributions, importance
+from sparkrec.spark.model.field_queries import asked, bind, known_users, score_events
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.platform.lake import Lake
+from sparkrec.spark.retrieval.topk import score_pairs, topk
 from sparkrec.stages.evaluate import evaluate
 from sparkrec.stages.ingest import ingest
 from sparkrec.stages.pipeline import run

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from sparkrec.stages import history
+from sparkrec.fitting import history
 
 HISTORY = [
     {

@@ -17,7 +17,7 @@ from sparkrec.config import (
 )
 from sparkrec.config.base import StageSettings
 from sparkrec.configfile import set_key, validate
-from sparkrec.spark.lake import Lake
+from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages import evaluate, ingest, prepare, recommend, train, tune
 
 pytestmark = pytest.mark.spark

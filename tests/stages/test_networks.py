@@ -9,9 +9,9 @@ from sparkrec import tables
 from sparkrec.config import PipelineSettings, RecommendSettings, TrainSettings
 from sparkrec.configfile import validate
 from sparkrec.errors import ConfigError
-from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.lake import Lake
-from sparkrec.spark.model import Model
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.pipeline import run
 from sparkrec.stages.recommend import recommend
 

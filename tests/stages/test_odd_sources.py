@@ -4,7 +4,7 @@ import pytest
 
 from sparkrec.config import ColumnSettings, IngestSettings, SourceSettings
 from sparkrec.errors import IngestError, InputError
-from sparkrec.spark.sources import read_source
+from sparkrec.spark.platform.sources import read_source
 from sparkrec.stages.ingest import ingest
 
 pytestmark = pytest.mark.spark
@@ -102,7 +102,7 @@ def test_an_option_that_the_reader_does_not_know_is_told(take):
 
 
 def test_a_source_of_features_refuses_malformed_rows(spark, tmp_path):
-    from sparkrec.spark.failures import mendable
+    from sparkrec.spark.platform.failures import mendable
 
     (tmp_path / "items.csv").write_text("item,kind\n1,a\n2\n")
     items = read_source(spark, SourceSettings(path=str(tmp_path / "items.csv"), format="csv"))

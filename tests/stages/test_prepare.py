@@ -16,8 +16,8 @@ from sparkrec.config import (
     RatioSplit,
 )
 from sparkrec.errors import InputError, PrepareError
-from sparkrec.spark.dataset import Dataset
-from sparkrec.spark.lake import Lake
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages import prepare as stage
 from sparkrec.stages.prepare import inputs, prepare
 

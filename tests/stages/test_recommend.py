@@ -12,9 +12,9 @@ from pyspark.sql import functions as F
 from sparkrec import storage, tables
 from sparkrec.config import IdSource, PopularitySettings, PrepareSettings, RecommendSettings, TrainSettings
 from sparkrec.errors import InputError
-from sparkrec.spark.lake import Lake
-from sparkrec.spark.model import Model
-from sparkrec.spark.rows import dense
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.model.rows import dense
+from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.recommend import inputs, recommend
 
 pytestmark = pytest.mark.spark

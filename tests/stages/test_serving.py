@@ -8,7 +8,7 @@ import pytest
 from sparkrec import storage
 from sparkrec.config import EvaluateSettings, IngestSettings, PrepareSettings, RecommendSettings, TrainSettings
 from sparkrec.configfile import validate
-from sparkrec.spark.lake import Lake
+from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.evaluate import evaluate
 from sparkrec.stages.ingest import ingest
 from sparkrec.stages.prepare import prepare

@@ -7,7 +7,7 @@ import yaml
 
 from sparkrec.config import AlsSettings, BiasSettings, ItemKnnSettings, Range, TuneSettings
 from sparkrec.errors import ConfigError
-from sparkrec.spark.lake import Lake
+from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.tune import trials, tune
 
 
@@ -95,7 +95,7 @@ def test_the_best_trial_is_written_as_a_config_that_train_takes(prepared, tmp_pa
 
 @pytest.mark.spark
 def test_folds_measure_every_row_once(prepared):
-    from sparkrec.spark.dataset import Dataset
+    from sparkrec.spark.data.dataset import Dataset
     from sparkrec.stages.tune import parts
 
     dataset = Dataset.open(prepared, "small")

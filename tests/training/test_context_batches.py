@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("torch")
 
 from sparkrec.config import Item2vecSettings
+from sparkrec.training.batches.contexts import chances
 from sparkrec.training.collective import Alone
-from sparkrec.training.context_batches import chances
 from sparkrec.training.loop import Job, Trainer
 from tests.training.examples import plain, write_shards
 

@@ -21,7 +21,7 @@ from sparkrec.config import (  # noqa: E402
 )
 from sparkrec.errors import TrainError  # noqa: E402
 from sparkrec.fields import Entries, Layout  # noqa: E402
-from sparkrec.kernels.losses import PAIR_LOSSES  # noqa: E402
+from sparkrec.kernels.gradients.losses import PAIR_LOSSES  # noqa: E402
 from sparkrec.models.fm import pair_sums  # noqa: E402
 from sparkrec.shards import ALWAYS, ITEM_FEATURES  # noqa: E402
 from sparkrec.training.collective import Alone  # noqa: E402

@@ -16,8 +16,8 @@ from sparkrec.config import (  # noqa: E402
     StoppingSettings,
 )
 from sparkrec.errors import TrainError  # noqa: E402
-from sparkrec.kernels.losses import PAIR_LOSSES, Goal, pair_loss  # noqa: E402
-from sparkrec.models.rows import Rows  # noqa: E402
+from sparkrec.kernels.gradients.losses import PAIR_LOSSES, Goal, pair_loss  # noqa: E402
+from sparkrec.models.base.tables import Rows  # noqa: E402
 from sparkrec.training import loop  # noqa: E402
 from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402

@@ -18,9 +18,9 @@ from sparkrec.config import (  # noqa: E402
 )
 from sparkrec.errors import InputError  # noqa: E402
 from sparkrec.fields import Entries  # noqa: E402
+from sparkrec.models.base.scorer import HEAD_FILE  # noqa: E402
 from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
-from sparkrec.training.head import HEAD_FILE  # noqa: E402
 from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
 from tests.training.examples import plain, planted, write_shards  # noqa: E402
 

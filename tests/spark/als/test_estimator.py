@@ -5,7 +5,7 @@ import pytest
 
 from sparkrec import ALS, ALSModel
 from sparkrec.errors import ConfigError, InputError, TrainError
-from sparkrec.spark.id_column import IdColumn
+from sparkrec.spark.data.id_column import IdColumn
 
 pytestmark = pytest.mark.spark
 
@@ -313,7 +313,7 @@ def test_confidence_of_a_column_counts_as_repeated_ratings_do(spark, ratings):
 
 def killed_after_a_snapshot(monkeypatch, params, ratings):
     """Fit, and end right after the first snapshot."""
-    from sparkrec.spark.als.snapshots import Snapshots
+    from sparkrec.spark.algorithms.als.snapshots import Snapshots
 
     write = Snapshots.write
 

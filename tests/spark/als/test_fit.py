@@ -9,8 +9,8 @@ import pytest
 from sparkrec.config import AlsSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.random import normal_rows
-from sparkrec.spark.als.fit import factorize, fit_factors
-from sparkrec.spark.partitions import partition_keys, spark_hash
+from sparkrec.spark.algorithms.als.fit import factorize, fit_factors
+from sparkrec.spark.platform.partitions import partition_keys, spark_hash
 
 pytestmark = pytest.mark.spark
 
@@ -126,7 +126,7 @@ def test_an_interrupted_fit_ends_where_an_uninterrupted_one_does(spark, tmp_path
     settings = exactly(rank=4, iterations=5, unobserved_weight=0.1, snapshot_every=2, user_blocks=2, item_blocks=3)
     users, items, history = factorize(rows, settings, seed=0, scratch=str(tmp_path / "whole"))
 
-    from sparkrec.spark.als import solve
+    from sparkrec.spark.algorithms.als import solve
 
     half_step, calls = solve.SideSolver.half_step, []
 
@@ -184,7 +184,7 @@ def test_an_id_with_more_ratings_than_a_block_should_have_is_summed_in_pieces(sp
 
 
 def fit_with(rows, settings, split_above):
-    from sparkrec.spark.als import fit
+    from sparkrec.spark.algorithms.als import fit
 
     lay_out = fit.lay_out
     with pytest.MonkeyPatch.context() as patch:
@@ -214,7 +214,7 @@ def test_what_dies_with_an_executor_is_made_again(spark, tmp_path, matrix, monke
     rows = ratings_of(spark, matrix)
     users, items, history = factorize(rows, settings, seed=1, scratch=None)
 
-    from sparkrec.spark.als import solve
+    from sparkrec.spark.algorithms.als import solve
 
     half_step, calls = solve.SideSolver.half_step, []
 
@@ -234,8 +234,8 @@ def test_what_dies_with_an_executor_is_made_again(spark, tmp_path, matrix, monke
 
 
 def test_a_missing_or_doubled_block_is_named(spark, matrix):
-    from sparkrec.spark.als.block import Outline
-    from sparkrec.spark.als.layout import lay_out
+    from sparkrec.spark.algorithms.als.block import Outline
+    from sparkrec.spark.algorithms.als.layout import lay_out
 
     users, _ = lay_out(ratings_of(spark, matrix), exactly(rank=3, user_blocks=2, item_blocks=2))
     outline = users.outlines.limit(1).toArrow()
@@ -250,8 +250,8 @@ def test_a_missing_or_doubled_block_is_named(spark, matrix):
 def test_a_block_takes_the_factors_it_needs_once_each_in_any_order():
     import pyarrow as pa
 
-    from sparkrec.spark.als import block
-    from sparkrec.spark.als.plan import SPLIT
+    from sparkrec.spark.algorithms.als import block
+    from sparkrec.spark.algorithms.als.plan import SPLIT
 
     outline = block.Outline(7, np.arange(3), np.zeros(0, np.int64), {1: 2, 4: 1, SPLIT: 1}, np.array([30]), [])
     one, four, split = np.array([[1, 2], [3, 4]]), np.array([[5, 6]]), np.array([[9, 9], [7, 8]])
@@ -280,7 +280,7 @@ def test_a_block_takes_the_factors_it_needs_once_each_in_any_order():
 @pytest.mark.parametrize("exponent", [0.5, 1.0])
 def test_whom_ratings_bring_later_is_solved_as_with_all_items_there_are(spark, exponent):
     """Of six items two are rated: the others count in the sum of squares and, by `ials`, in the penalty."""
-    from sparkrec.spark.als.fold import explain, fold_in
+    from sparkrec.spark.algorithms.als.fold import explain, fold_in
 
     settings = exactly(rank=3, unobserved_weight=0.3, regularization=0.2, regularization_exponent=exponent)
     y = np.random.default_rng(0).normal(size=(6, 3))
@@ -303,7 +303,7 @@ def test_whom_ratings_bring_later_is_solved_as_with_all_items_there_are(spark, e
 
 
 def test_a_shorter_fit_is_not_the_end_of_a_longer_one(spark, tmp_path, monkeypatch):
-    from sparkrec.spark.als.snapshots import Snapshots
+    from sparkrec.spark.algorithms.als.snapshots import Snapshots
 
     matrix = np.random.default_rng(0).integers(0, 2, (12, 9)).astype(float)
     rows = ratings_of(spark, matrix)

@@ -5,8 +5,8 @@ import yaml
 from click.testing import CliRunner
 
 from sparkrec.cli import sparkrec
-from sparkrec.spark.als.forecast import Cluster, Fit, forecast
-from sparkrec.spark.als.plan import block_count, memory_of_task
+from sparkrec.spark.algorithms.als.forecast import Cluster, Fit, forecast
+from sparkrec.spark.algorithms.als.plan import block_count, memory_of_task
 
 MOVIES = Fit(138_000, 27_000, 20_000_000, 64)
 

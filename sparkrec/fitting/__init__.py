@@ -1,0 +1,1 @@
+"""From settings and a dataset to a fitted model."""

@@ -1,0 +1,147 @@
+"""Fitting a network: examples to shards, processes, and what they trained as the tables of a model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from sparkrec import storage
+from sparkrec.config import FieldNetworkSettings, SequenceNetworkSettings
+from sparkrec.errors import ConfigError
+from sparkrec.fitting import history
+from sparkrec.kernels.arrays import F32, I64
+from sparkrec.spark.data.dataset import Dataset, check_sequences
+from sparkrec.spark.data.sequences import histories, numbered, sequences
+from sparkrec.spark.data.shards import Known, Ordered, write_shards
+from sparkrec.spark.model.field_queries import by_place
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.model.rows import dense_vectors
+from sparkrec.spark.platform.digests import content_digest
+
+log = logging.getLogger(__name__)
+
+
+def fit_network(
+    settings: Any,
+    dataset: Dataset,
+    observed: DataFrame,
+    *,
+    seed: int,
+    scratch: str,
+    start: dict[str, str] | None = None,
+) -> Model:
+    """Train the network that `settings` describe on the observed rows of a dataset; resumes from `scratch`.
+
+    start  folders of published models to start from, by kind
+    """
+    check_packages(settings)
+    from sparkrec.launch import launch
+    from sparkrec.training.export import Trained
+    from sparkrec.training.loop import Job, train
+
+    training = settings.training
+    items = np.sort(dataset.items.select("item").toArrow()["item"].to_numpy())
+    numbers = observed.sparkSession.createDataFrame(
+        pa.table({"item": items, "number": np.arange(len(items), dtype=np.int32)})
+    )
+
+    known, codes = None, ""
+    if isinstance(settings, FieldNetworkSettings) and dataset.layout is not None:
+        known = Known(dataset.layout, by_place(dataset.features("item").toArrow(), items))
+        codes = dataset.manifest["fields"]["digest"]
+    cut = None
+    if isinstance(settings, SequenceNetworkSettings):
+        cut = check_sequences(settings, dataset.sequence_settings, dataset.reference)
+    about = codes or (cut.model_dump_json() if cut else "")
+    scratch = f"{scratch}/{_fingerprint(settings, observed, seed, about)}"
+    of_group = max(training.shards.of_group or 0, training.processes)
+
+    def shards(examples: DataFrame, name: str, ordered: DataFrame | None) -> str:
+        folder = f"{scratch}/{name}-{training.shards.groups}x{of_group}"
+        columns = examples.join(F.broadcast(numbers), "item")
+        names = ["timestamp", "rows", "weights"] if known else []
+        columns = columns.select("user", F.col("number").alias("item"), "value", "confidence", *names)
+        how = {"groups": training.shards.groups, "of_group": of_group, "seed": seed}
+        given = Ordered(ordered, cut.length, cut.targets) if cut is not None and ordered is not None else None
+        write_shards(columns, folder, n_items=len(items), known=known, ordered=given, **how)
+        return folder
+
+    train_on = ask_after = None
+    if cut is not None:
+        # what is prepared is of train alone
+        prepared = observed is dataset.train and dataset.has_sequences_of_train
+        train_on = numbered(dataset.sequences if prepared else sequences(observed, cut), items)
+        asking = histories(observed, cut).join(dataset.validation.select("user").distinct(), "user", "left_semi")
+        ask_after = numbered(asking.withColumn("place", F.lit(0)), items)
+    validation = shards(dataset.validation, "validation", ask_after) if training.stopping else None
+    examples = shards(observed, "examples", train_on)
+    job = Job(settings, examples, validation, f"{scratch}/checkpoints", seed, start or {})
+    state = launch(train, job, training)
+    if left_out := state["users_without_negatives"]:
+        log.warning("%s users have every item, so that there is no negative to draw: they were left out", left_out)
+    history.to_mlflow(f"{dataset.name}-{settings.kind}", settings.model_dump(mode="json"), state["history"])
+    trained = Trained.of(settings, job.folder, state, job.shards, codes)
+    rows = {side: f"{scratch}/{side}" for side in ("users", "items")}
+    for folder in rows.values():
+        storage.delete(folder)
+    _write(f"{rows['items']}/part-00000.parquet", "item", items, trained.items())
+    for at, (ids, values) in enumerate(trained.users()):
+        _write(f"{rows['users']}/part-{at:05}.parquet", "user", ids, values)
+    spark, stranger = observed.sparkSession, trained.stranger()
+    users = dataset.users.select("user").join(spark.read.parquet(rows["users"]), "user", "left")
+    value = F.coalesce("value", F.array(*map(F.lit, stranger)).cast("array<float>")).alias("value")
+    return Model(
+        users=dense_vectors(users.select("user", value), "user"),
+        items=dense_vectors(spark.read.parquet(rows["items"]), "item"),
+        size=len(stranger),
+        user_layout="dense",
+        item_layout="dense",
+        facts={
+            "history": state["history"],
+            "epoch": trained.epoch,
+            "users_without_negatives": state["users_without_negatives"],
+        },
+        head=trained.head(),
+        files=history.files(state["history"]),
+        folder=scratch,
+    )
+
+
+def check_packages(settings: Any) -> None:
+    """Raise ConfigError where what trains a network, or starts its processes, is not installed."""
+    if find_spec("torch") is None:
+        raise ConfigError(f"model {settings.kind} needs torch: install sparkrec[train], or sparkrec[horovod]")
+    training = settings.training
+    by_horovod = training.launcher == "horovod" or (training.launcher is None and training.processes > 1)
+    if by_horovod and find_spec("horovod") is None:
+        raise ConfigError(
+            "training.launcher horovod needs Horovod, which is not installed: `make setup` builds it where there is a "
+            "C++ compiler. Or set training.launcher to torch."
+        )
+
+
+def _fingerprint(settings: Any, observed: DataFrame, seed: int, about: str) -> str:
+    """Names a training run, however many processes share it: a checkpoint of another one is not its.
+
+    about  features or sequences that the examples come with
+    """
+    how = {"processes", "threads", "launcher", "device", "checkpoint_every", "stall_seconds", "shards"}
+    same = settings.model_dump(mode="json", exclude={"training": how})
+    more = [name for name in ("timestamp", "rows", "weights") if name in observed.columns]
+    columns = ["user", "item", "value", "confidence", *(more if about else [])]
+    content = content_digest(observed, columns)
+    return hashlib.sha256(json.dumps([same, seed, about, content], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write(path: str, key: str, ids: I64, rows: F32) -> None:
+    starts = np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
+    lists = pa.LargeListArray.from_arrays(starts, rows.ravel()).cast(pa.list_(pa.float32()))
+    storage.write(path, storage.parquet(pa.table({key: pa.array(ids, pa.int64()), "value": lists})))

@@ -1,0 +1,1 @@
+"""Half-steps of alternating least squares."""

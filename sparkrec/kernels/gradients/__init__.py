@@ -1,0 +1,1 @@
+"""Gradients of models, row by row, without torch; and the negatives they are taken at."""

@@ -1,0 +1,1 @@
+"""Scoring, the best k, neighbours."""

@@ -1,0 +1,1 @@
+"""What models are made of and served by: base classes, layers, tables, scorers."""

@@ -1,0 +1,1 @@
+"""Models that Spark fits in closed form."""

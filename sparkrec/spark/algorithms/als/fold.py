@@ -1,0 +1,117 @@
+"""What fitted factors of one side say about the other: folding in, and explanations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from sparkrec.config import AlsSettings
+from sparkrec.kernels.arrays import F64
+from sparkrec.spark.algorithms.als import block
+from sparkrec.spark.algorithms.als.layout import lay_out
+from sparkrec.spark.algorithms.als.pack import Preference
+from sparkrec.spark.algorithms.als.solve import SideSolver, penalty_of
+from sparkrec.spark.model.rows import with_tail
+
+
+def fold_in(
+    ratings: DataFrame,
+    fixed: DataFrame,
+    settings: AlsSettings,
+    *,
+    shift: float,
+    own_first: bool,
+    preference: Preference | None,
+) -> DataFrame:
+    """Factors (id, value) of the users in `ratings` (user, item, value, confidence) from fixed items; or the reverse.
+
+    fixed      (id, value array<float>) of all items, biases with them where the settings have biases
+    shift      mean to take off the ratings, besides the bias of the fixed side
+    own_first  whether the own bias stands before the 1 in a row with biases, as in those of users
+
+    Ratings of items that are not in `fixed` tell nothing and are left out; a user with no others has no row. Each gets
+    the exact solution (or nonnegative one), whatever solver the fit used.
+    """
+    d = settings.rank
+    ratings = ratings.join(fixed.select(F.col("id").alias("item"), F.col("value").alias("row")), "item")
+    bias = None
+    if settings.biases:
+        offset = F.element_at("row", d + 2 if own_first else d + 1) + F.lit(shift)
+        ratings = ratings.withColumn("value", F.col("value") - offset)
+        penalty = settings.bias.user_regularization if own_first else settings.bias.item_regularization
+        solution = F.sum("value") / (F.count("*") + penalty)
+        bias = ratings.groupBy("user").agg(solution.alias("bias")).persist()
+        ratings = ratings.join(bias, "user").withColumn("value", F.col("value") - F.col("bias"))
+    exact = settings.model_copy(update={"solver": "cholesky", "user_blocks": None, "item_blocks": None})
+    users, items = lay_out(ratings.drop("row", "bias"), exact, preference)
+    vectors = fixed.select("id", F.slice("value", 1, d).alias("value"))
+    try:
+        src = SideSolver(items, 0, exact, 0).start(vectors)
+        n_fixed, gram = _gram(vectors, d)
+        folded = SideSolver(users, n_fixed, exact, 0).half_step(replace(src, gram=gram), None).factors()
+    finally:
+        for side in (users, items):
+            side.unpersist()
+    if bias is None:
+        return folded
+    own, one = F.col("bias") + (0.0 if own_first else shift), F.lit(1.0)
+    return with_tail(folded, bias, F.array(own, one) if own_first else F.array(one, own))
+
+
+def explain(
+    rated: DataFrame,
+    own: NDArray[Any],
+    target: NDArray[Any],
+    fixed: DataFrame,
+    settings: AlsSettings,
+    preference: Preference | None,
+) -> list[tuple[Any, float]]:
+    """What each of a user's ratings adds to the score of an item, and with biases they for item None; the largest
+    first.
+
+    rated   (item, value, row array<float>, and confidence if there is one): the ratings, and the rows of their items
+    own     (d,) row of the user
+    target  (d,) row of the item that is explained
+    fixed   (id, value array<float>) of all items
+    """
+    d, rows = settings.rank, rated.toPandas()
+    y, p = np.array(rows["row"].tolist()).reshape(len(rows), len(target)), rows["value"].to_numpy(np.float64)
+    confidence = rows["confidence"].to_numpy(np.float64) if "confidence" in rows else np.ones(len(p))
+    if preference is not None:
+        p, implied = preference.of(p)
+        confidence = confidence if "confidence" in rows else implied
+    if settings.biases:
+        p = p - y[:, -1] - own[-2]
+    terms = _contributions(y[:, :d], p, confidence, target[:d], fixed, settings)
+    explained = [*zip(rows["item"].tolist(), terms.tolist(), strict=True)]
+    if settings.biases:
+        explained.append((None, float(target[-1] + own[-2])))
+    return sorted(explained, key=lambda each: -each[1])
+
+
+def _contributions(
+    y: NDArray[Any], p: NDArray[Any], c: NDArray[Any], target: NDArray[Any], fixed: DataFrame, settings: AlsSettings
+) -> F64:
+    """What each of a user's ratings adds to the score of an item (Hu et al. 2008, section 5), (n,) float64.
+
+    y, p, c  (n, rank), (n,), (n,): factors of the rated items, targets, confidences
+    target   (rank,) factors of the item that is explained
+    fixed    (id, value array<float>) of all items
+    """
+    n_fixed, gram = _gram(fixed.select(F.slice("value", 1, settings.rank).alias("value")), settings.rank)
+    w0 = settings.unobserved_weight
+    n = len(p) if w0 == 0 else int((p > 0).sum())
+    reg = penalty_of(settings, n_fixed)(np.array([n]))[0]
+    system = w0 * gram + (y.T * (c - w0)) @ y + reg * np.eye(len(target))
+    return np.asarray(c * p * (y @ np.linalg.solve(system, target)), np.float64)
+
+
+def _gram(vectors: DataFrame, d: int) -> tuple[int, F64]:
+    """How many rows (value array<float>) there are, and their gram."""
+    sums = vectors.select("value").mapInArrow(block.grams, "n long, gram binary").collect()
+    return sum(row.n for row in sums), np.sum([np.frombuffer(row.gram) for row in sums], axis=0).reshape(d, d)

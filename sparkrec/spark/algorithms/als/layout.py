@@ -1,0 +1,202 @@
+"""How ALS lays ratings and factors out over Spark.
+
+Users are dealt out to user blocks and items to item blocks (`plan`). Each half-step updates one side (`dst`) from
+the other (`src`); the two half-steps run the same code with the sides swapped.
+
+In-block of a dst block, one row, made once:
+    ids         its users, ascending
+    split       users of whom it has some ratings only, because they have too many for one block
+    indptr...   its ratings as CSR, a row for each of `ids`, then of `split`; a column is a position in `needed`
+    needed      src block by src block, ascending, the ids of the items that were rated
+Out-links of a src block: for each dst block, the positions of that dst block's `needed`: what to send to it.
+
+Example. Users 10, 11 in user block A rate items 5, 7 of item block P and 6 of item block Q. In-block A has
+ids [10, 11] and needed {P: [5, 7], Q: [6]}, so that columns 0, 1, 2 are items 5, 7, 6. If P has the items [3, 5, 7] its
+out-links hold {A: [1, 2]}; Q's {A: [0]}: when P has solved its items it sends rows 1 and 2 to A, and nothing else.
+
+The system of a split user is summed in pieces, in the blocks that have its ratings, and solved on the driver, which
+tells its factors to every task: its block is SPLIT, and no block sends them.
+
+Every block is a row of binary columns (little-endian; ids and indptr int64, positions int32, of ratings uint16 where
+that is enough, and their values a byte where they are few), so that Spark never looks at a rating again.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, GroupedData, SparkSession
+from pyspark.sql import functions as F
+
+from sparkrec.config import AlsSettings
+from sparkrec.errors import TrainError
+from sparkrec.kernels.als.blocking import distinct_count
+from sparkrec.kernels.arrays import I64
+from sparkrec.spark.algorithms.als import pack
+from sparkrec.spark.algorithms.als.plan import SidePlan, block_count, memory_of_task, plan_side
+from sparkrec.spark.arrow.packed_rows import ddl
+from sparkrec.spark.platform.partitions import partition_keys, task_slots
+
+log = logging.getLogger(__name__)
+
+SIDES = ("user", "item")
+
+# As Scala has them: its names are for rows as they are, PySpark's for rows that are pickled.
+_LEVELS = {
+    "MEMORY_AND_DISK": StorageLevel.MEMORY_AND_DISK_DESER,
+    "MEMORY_ONLY": StorageLevel(useDisk=False, useMemory=True, useOffHeap=False, deserialized=True),
+    "DISK_ONLY": StorageLevel.DISK_ONLY,
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """Users or items in blocks."""
+
+    name: str
+    """user or item."""
+    plan: SidePlan
+    blocks: DataFrame
+    """IN_BLOCK rows, each in the partition of its key."""
+    outlines: DataFrame
+    """OUTLINE rows, in the same partitions."""
+    keys: set[int]
+    """Of the blocks that are there: one that got no ratings is not."""
+    n_ids: int
+    counts: I64
+    """Ratings in each bucket of ids."""
+
+    @cached_property
+    def _layout(self) -> DataFrame:
+        ratings = self.blocks.drop("ids", "split", "needed")
+        return self.outlines.unionByName(ratings, allowMissingColumns=True)
+
+    def with_ratings(self, messages: DataFrame) -> GroupedData:
+        """For each block its ratings, its outline and the messages to it.
+
+        A block is a row with its layout, a message a row without: grouped by block, each comes to its solver. Spark
+        4.1 and later see that all sides of the union lie in the same partitions and leave the layout where it is; an
+        optimiser that does not see it moves the layout too, which is slower and as right.
+        """
+        return self._grouped(self._layout, messages)
+
+    def without_ratings(self, messages: DataFrame) -> GroupedData:
+        """For each block its outline and the messages to it."""
+        return self._grouped(self.outlines, messages)
+
+    def _grouped(self, rows: DataFrame, messages: DataFrame) -> GroupedData:
+        moved = messages.repartition(len(self.plan.keys), "block")
+        return rows.unionByName(moved, allowMissingColumns=True).groupBy("block")
+
+    def unpersist(self) -> None:
+        """Let go of what is held."""
+        self.blocks.unpersist()
+        self.outlines.unpersist()
+
+
+def lay_out(
+    ratings: DataFrame,
+    settings: AlsSettings,
+    preference: pack.Preference | None = None,
+    split_above: float | None = None,
+) -> tuple[Side, Side]:
+    """Both sides of `ratings` (user, item, value; confidence or none), in memory; the caller unpersists them.
+
+    settings     of which it takes rank, blocks and storage level
+    preference   makes of the values targets and confidences
+    split_above  most ratings of an id that is solved in one block; None: half the ratings of a block
+    """
+    spark = ratings.sparkSession
+    columns = [name for name in (*SIDES, "value", "confidence") if name in ratings.columns]
+    read = [F.col(name) if name in SIDES else F.col(name).cast("float").alias(name) for name in columns]
+    # Cut from their history: the ratings are read once.
+    chunker = pack.chunker(preference)
+    chunks = ratings.select(*read).mapInArrow(chunker, ddl(pack.CHUNK)).localCheckpoint(eager=False)
+    tallies = chunks.where("n IS NULL").drop("n", *columns).collect()
+    if not tallies:
+        raise TrainError("als: found no ratings, expected at least one")
+    if unusable := sum(row.unusable for row in tallies):
+        example = next(row.example for row in tallies if row.example)
+        raise TrainError(
+            f"als: {unusable} ratings cannot be used, among them: {example}. Ids must not be null, values finite in "
+            "float32, confidences finite and not negative: leave out or mend these rows."
+        )
+    counts, distinct = {}, {}
+    for side in SIDES:
+        counts[side] = np.sum([np.frombuffer(row[f"{side}_counts"], np.int64) for row in tallies], axis=0)
+        seen = [np.frombuffer(row[f"{side}_registers"], np.int32) for row in tallies]
+        distinct[side] = distinct_count(np.max(seen, axis=0))
+    n_ratings, slots = int(counts["user"].sum()), task_slots(spark)
+    memory = task_memory(spark, slots)
+    rated = chunks.where("n IS NOT NULL").select("n", *SIDES, "value", "confidence")
+    plans = {}
+    for side, other, given in (("user", "item", settings.user_blocks), ("item", "user", settings.item_blocks)):
+        n_blocks = given or block_count(n_ratings, distinct[other], settings.rank, slots, memory)
+        most = split_above or max(n_ratings / n_blocks / 2, 1000.0)
+        found = _popular(rated, side, counts[side], most)
+        plans[side] = plan_side(counts[side], found, partition_keys(n_blocks), most)
+        log.info("als: about %s %ss in %s blocks, %s split", round(distinct[side]), side, n_blocks, len(found))
+    level = _LEVELS[settings.storage_level]
+    blocks = {side: _in_blocks(rated, plans, side, other, level) for side, other in (SIDES, SIDES[::-1])}
+    sides = []
+    for side, other in (SIDES, SIDES[::-1]):
+        outlines = _outlines(blocks[side], blocks[other], len(plans[side].keys), level)
+        sizes = outlines.select("block", (F.length("ids") / 8).cast("long").alias("n")).collect()
+        keys = sorted(row.block for row in sizes)
+        if len(set(keys)) != len(keys):
+            raise RuntimeError(f"als: {side} blocks {keys} came, expected each once")
+        n_ids = sum(row.n for row in sizes) + len(plans[side].split)
+        sides.append(Side(side, plans[side], blocks[side], outlines, set(keys), n_ids, counts[side]))
+    return sides[0], sides[1]
+
+
+def task_memory(spark: SparkSession, slots: int) -> float:
+    """Bytes that a task may use, as far as Spark says."""
+    local = str(spark.conf.get("spark.master", "")).startswith("local")
+    text = str(spark.conf.get("spark.driver.memory" if local else "spark.executor.memory", "1g")).lower()
+    units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+    size = float(text.rstrip("bkmgt")) * units.get(text.rstrip("b")[-1:], 1)
+    cores = slots if local else int(spark.conf.get("spark.executor.cores", "1") or 1)
+    return memory_of_task(size, cores)
+
+
+def _popular(chunks: DataFrame, side: str, counts: I64, most: float) -> dict[int, int]:
+    """The ids with more than `most` ratings, and how many: only in buckets that have as many can they be."""
+    buckets = np.flatnonzero(counts > most)
+    if len(buckets) == 0:
+        return {}
+    found = chunks.mapInArrow(pack.popular(side, buckets), "id long, count long")
+    totals = found.groupBy("id").agg(F.sum("count").alias("count")).where(F.col("count") > most)
+    return {row["id"]: row["count"] for row in totals.collect()}
+
+
+def _in_blocks(chunks: DataFrame, plans: dict[str, SidePlan], dst: str, src: str, level: StorageLevel) -> DataFrame:
+    n = len(plans[dst].keys)
+    pieces = chunks.mapInArrow(pack.pieces(plans[dst], dst, src), ddl(pack.PIECE))
+    assembled = pieces.repartition(n, "block").groupBy("block").applyInArrow(
+        pack.assemble(plans[dst], plans[src]), ddl(pack.IN_BLOCK)
+    )  # fmt: skip
+    return _held(assembled, n, level)
+
+
+def _outlines(blocks: DataFrame, needing: DataFrame, n: int, level: StorageLevel) -> DataFrame:
+    needs = needing.select(F.col("block").alias("to"), F.explode("needed").alias("need"))
+    wanted = needs.where(F.col("need.block") >= 0).select(
+        F.col("need.block").alias("block"), "to", F.col("need.ids").alias("wanted")
+    )
+    rows = blocks.select("block", "ids", "split", "needed").unionByName(wanted, allowMissingColumns=True)
+    return _held(rows.groupBy("block").applyInArrow(pack.link, ddl(pack.OUTLINE)), n, level)
+
+
+def _held(blocks: DataFrame, n: int, level: StorageLevel) -> DataFrame:
+    """Partitioned by key last, then held: the solving tasks find the blocks where they are.
+
+    Not by localCheckpoint, which forgets how its rows are partitioned.
+    """
+    held = blocks.repartition(n, "block").persist(level)
+    held.count()
+    return held

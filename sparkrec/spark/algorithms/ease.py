@@ -1,0 +1,138 @@
+"""EASE: a linear autoencoder with zero diagonal, in closed form (Steck 2019).
+
+Spark lays out the users' histories; the driver takes them block by block, adds up X'X, inverts it where it
+lies and writes its columns to Parquet. The driver holds nothing else as large as this items x items matrix.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame
+from scipy.sparse import csr_array
+
+from sparkrec import storage
+from sparkrec.config import EaseSettings
+from sparkrec.errors import TrainError
+from sparkrec.kernels.arrays import F32, I64
+from sparkrec.kernels.retrieval.ease import TILE, NotPositiveDefinite, ease_weights
+from sparkrec.spark.arrow.blocks import pack
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.model.rows import dense_vectors, lists, sparse, strengths
+
+log = logging.getLogger(__name__)
+
+BLOCK_BYTES = 64 << 20
+"""Of histories that the driver takes at a time."""
+
+TILE_BYTES = 32 << 20
+"""Of the matrix that are added up, or written as a Parquet row group, at a time."""
+
+
+def fit_ease(settings: EaseSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
+    """score(u, i) = sum of strength(u, j) B_ji over the items j that u has.
+
+    B minimises |X - XB|^2 + regularization |B|^2 with B_ii = 0, where X holds the strengths. A position of
+    the model is a place in the ascending list of the dataset's items. Takes 4 m^2 bytes on the driver for m
+    items, as many under `scratch`, and m^3 multiplications. Raises TrainError when that is more than
+    `max_memory_gb`, or the regularization too small for float32.
+    """
+    ids = _items(dataset, settings)
+    spark = observed.sparkSession
+    users = _placed(observed, ids).persist()
+    try:
+        # In Fortran order, so that a column, which is an item's row of the model, is contiguous.
+        gram: F32 = np.zeros((len(ids), len(ids)), np.float32, order="F")
+        for history in _histories(users, len(ids)):
+            _add_gram(gram, history)
+    finally:
+        users.unpersist()
+    log.info("ease: X'X of %s items added up", len(ids))
+    try:
+        weights = ease_weights(gram, settings.regularization)
+    except NotPositiveDefinite:
+        raise TrainError(
+            f"ease: X'X of {len(ids)} items is not invertible in float32 with regularization "
+            f"{settings.regularization:g}. Raise model.regularization: 100 to 1000 is usual."
+        ) from None
+    log.info("ease: inverted")
+    _write_columns(weights, ids, f"{scratch}/items")
+    items = spark.read.parquet(f"{scratch}/items")
+    return Model(
+        users=sparse(dataset.users, "user", users),
+        items=dense_vectors(items, "item"),
+        size=len(ids),
+        user_layout="sparse",
+        item_layout="dense",
+    )
+
+
+def _items(dataset: Dataset, settings: EaseSettings) -> I64:
+    """Ascending ids of all items, once it is sure that their matrix is small enough."""
+    m = dataset.items.count()
+    needed = (4 * m**2 + 16 * TILE * m + 4 * (BLOCK_BYTES + TILE_BYTES)) / 1e9
+    if needed > settings.max_memory_gb:
+        raise TrainError(
+            f"ease: {m:,} items need {needed:.1f} GB on the driver, max_memory_gb allows "
+            f"{settings.max_memory_gb:g}. Raise it if the driver has that much beside Spark; else prepare "
+            "with a higher min_item_interactions, or take model.kind itemknn."
+        )
+    return _ascending(dataset.items)
+
+
+def user_rows(model: Model, settings: EaseSettings, events: DataFrame, observed: DataFrame) -> DataFrame:
+    """Rows of the users in `events` (user, item, value, confidence): their histories."""
+    return _placed(events, _ascending(model.items))
+
+
+def _ascending(items: DataFrame) -> I64:
+    return np.sort(items.select("item").toArrow()["item"].to_numpy())
+
+
+def _placed(events: DataFrame, ids: I64) -> DataFrame:
+    """(user, index, value): the strengths of each user, by the place of an item among the ascending `ids`."""
+    places = pa.table({"item": ids, "place": np.arange(len(ids), dtype=np.int32)})
+    entries = strengths(events).join(events.sparkSession.createDataFrame(places), "item")
+    return lists(entries, "user", "place", "strength")
+
+
+def _histories(users: DataFrame, n_items: int) -> Iterator[csr_array]:
+    """X, some users at a time."""
+    arrays = {"index": np.int32, "value": np.float32}
+    blocks = pack(users, "user", arrays, max_rows=2**31 - 1, max_bytes=BLOCK_BYTES)
+    for row in blocks.toLocalIterator():
+        start = np.frombuffer(row["user_index_start"], np.int64)
+        index = np.frombuffer(row["user_index"], np.int32)
+        value = np.frombuffer(row["user_value"], np.float32)
+        yield csr_array((value, index, start), shape=(len(start) - 1, n_items))
+
+
+def _add_gram(gram: F32, history: csr_array) -> None:
+    """gram += history' history, some columns at a time: the rows of its transpose, since it is symmetric."""
+    by_item = history.T.tocsr()
+    step = max(1, TILE_BYTES // (4 * len(gram)))
+    for first in range(0, len(gram), step):
+        tile = slice(first, first + step)
+        gram.T[tile] += (by_item[tile] @ history).toarray()
+
+
+def _write_columns(weights: F32, ids: I64, folder: str) -> None:
+    """Column j of the weights as the row (item, value array<float>) of item j."""
+    m = len(ids)
+    filesystem, name = storage.resolve(folder)
+    filesystem.create_dir(name, recursive=True)
+    schema = pa.schema([("item", pa.int64()), ("value", pa.list_(pa.float32()))])
+    step = max(1, TILE_BYTES // (4 * m))
+    with pq.ParquetWriter(
+        f"{name}/part-0.parquet", schema, filesystem=filesystem, compression="none", use_dictionary=False
+    ) as writer:
+        for first in range(0, m, step):
+            rows = weights[:, first : first + step].T
+            starts = np.arange(len(rows) + 1, dtype=np.int32) * m
+            values = pa.ListArray.from_arrays(pa.array(starts), pa.array(rows.reshape(-1)))
+            writer.write_table(pa.table({"item": ids[first : first + step], "value": values}, schema=schema))

@@ -1,0 +1,121 @@
+"""Ridge regression of the rating on attributes of user and item: the baseline that knows nothing of taste."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from sparkrec.config import AttributeSettings, LinearSettings
+from sparkrec.errors import TrainError
+from sparkrec.spark.data.attributes import encode
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.model.rows import dense
+
+Matrix = NDArray[np.float64]
+
+
+def fit_linear(settings: LinearSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
+    """value = intercept + w . attributes of user and item; `regularization` |w|^2 joins the squared error.
+
+    Features are centred over the observed interactions, so a user or item that the source does not know
+    counts as the average one. The normal equations are sums over interactions of products of two features;
+    they add up user by user, so Spark never holds an interactions x features matrix, and the driver features
+    x features only. Raises TrainError on implicit feedback.
+    """
+    if not dataset.explicit:
+        raise TrainError(
+            "linear: every interaction of an implicit dataset has the value 1, so there is nothing to "
+            "explain. Prepare with feedback.kind explicit, or take model.kind popularity."
+        )
+    users = _side(dataset.users, "user", settings.users, observed)
+    items = _side(dataset.items, "item", settings.items, observed)
+    cross = _cross(observed, users, items)
+    gram = np.block([[users.gram, cross], [cross.T, items.gram]])
+    weights = _solve(gram, np.concatenate([users.target, items.target]), settings.regularization)
+    mean = float(observed.agg(F.avg("value")).collect()[0][0])
+    by_user = _parts(users, weights[: users.size])
+    by_item = _parts(items, weights[users.size :])
+    part = F.coalesce("part", F.lit(0.0))
+    return Model(
+        users=dense(dataset.users.join(by_user, "user", "left"), "user", 1.0, part),
+        items=dense(dataset.items.join(by_item, "item", "left"), "item", mean + part, 1.0),
+        size=2,
+        user_layout="dense",
+        item_layout="dense",
+        facts={"mean": mean, "user_features": users.size, "item_features": items.size},
+    )
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Users or items: features, and their own part of the normal equations, of `size` centred features."""
+
+    key: str
+    features: DataFrame
+    """key, feature, x; feature 0 is 1 for all that have any."""
+    size: int
+    centring: Matrix
+    """(size, 1 + size): takes the mean of each feature off it, with the help of feature 0."""
+    gram: Matrix
+    target: Matrix
+
+
+def _side(ids: DataFrame, key: str, settings: AttributeSettings | None, observed: DataFrame) -> _Side:
+    if settings is None:
+        nobody = ids.sparkSession.createDataFrame([], f"{key} long, feature int, x double")
+        return _Side(key, nobody, 0, np.zeros((0, 1)), np.zeros((0, 0)), np.zeros(0))
+    encoded = encode(ids, key, settings)
+    size = len(encoded.names) - 1
+    totals = observed.groupBy(key).agg(F.count("*").alias("n"), F.sum("value").alias("total"))
+    rows = encoded.rows.join(totals, key).persist()
+    counted = rows.select(key, "feature", (F.col("x") * F.col("n")).alias("x"))
+    gram = _products(counted, encoded.rows, key, 1 + size, 1 + size)
+    sums = rows.groupBy("feature").agg(F.sum(F.col("x") * F.col("total")).alias("sum")).toArrow()
+    rows.unpersist()
+    target = np.zeros(1 + size)
+    target[sums["feature"].to_numpy()] = sums["sum"].to_numpy()
+    means = gram[0, 1:] / max(gram[0, 0], 1.0)
+    centring = np.hstack([-means[:, None], np.eye(size)])
+    return _Side(key, encoded.rows, size, centring, centring @ gram @ centring.T, centring @ target)
+
+
+def _cross(observed: DataFrame, users: _Side, items: _Side) -> Matrix:
+    """sum over interactions of centred user features times centred item features."""
+    if not (users.size and items.size):
+        return np.zeros((users.size, items.size))
+    rated = observed.select("user", "item").join(items.features, "item")
+    by_user = rated.groupBy("user", "feature").agg(F.sum("x").alias("x"))
+    products = _products(users.features, by_user, "user", 1 + users.size, 1 + items.size)
+    return users.centring @ products @ items.centring.T
+
+
+def _products(left: DataFrame, right: DataFrame, key: str, n_left: int, n_right: int) -> Matrix:
+    """(n_left, n_right): sum over `key` of x of a feature on the left times x of one on the right."""
+    other = right.select(key, F.col("feature").alias("other"), F.col("x").alias("y"))
+    pairs = left.join(other, key).groupBy("feature", "other")
+    sums = pairs.agg(F.sum(F.col("x") * F.col("y")).alias("sum")).toArrow()
+    products = np.zeros((n_left, n_right))
+    products[sums["feature"].to_numpy(), sums["other"].to_numpy()] = sums["sum"].to_numpy()
+    return products
+
+
+def _solve(gram: Matrix, target: Matrix, regularization: float) -> Matrix:
+    """(gram + regularization I)^-1 target: the shortest solution where there are many."""
+    squares, axes = np.linalg.eigh(gram)
+    penalised = squares.clip(0) + regularization
+    free = penalised > 1e-12 * penalised.max(initial=0)
+    return np.asarray(axes[:, free] @ ((axes.T @ target)[free] / penalised[free]))
+
+
+def _parts(side: _Side, weights: Matrix) -> DataFrame:
+    """What the attributes of a user or item add to the mean: (key, part) for those that have attributes."""
+    weights = weights @ side.centring
+    table = pa.table({"feature": np.arange(len(weights), dtype=np.int32), "weight": weights})
+    placed = side.features.join(F.broadcast(side.features.sparkSession.createDataFrame(table)), "feature")
+    return placed.groupBy(side.key).agg(F.sum(F.col("x") * F.col("weight")).alias("part"))

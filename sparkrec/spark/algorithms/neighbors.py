@@ -1,0 +1,226 @@
+"""Nearest items or users by cosine with shrinkage (Sarwar et al. 2001; Bell and Koren 2007):
+
+    similarity(a, b) = <x_a, x_b> / (|x_a|^(2 asymmetry) |x_b|^(2 - 2 asymmetry) + shrinkage)
+
+What a neighbour b says is divided by t_b, the sum of |similarity(a, b)| over all a that it is a neighbour of, to the
+power of `normalization`.
+
+The matrix of interactions is cut into blocks of rows: the items of itemknn, the users of userknn. Every pair
+of blocks is a task, which finds the n neighbours, among the rows of the second, of each row of the first.
+What a row finds in all the blocks is then merged. Joining the interactions with themselves in Spark would
+instead make n_u^2 rows of a user with n_u items.
+
+A task holds BLOCK_BYTES / 8 interactions at about 50 bytes each, 0.4 GB beside Spark, however long the log
+is; up to that size the second block is the whole matrix. Time grows with the sum of n^2 over users (itemknn)
+or over items (userknn), so popular items make userknn the dearer of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from sparkrec.config import ItemKnnSettings, UserKnnSettings
+from sparkrec.errors import TrainError
+from sparkrec.kernels.csr import Csr
+from sparkrec.kernels.retrieval.similarity import cosine_topn, row_norms
+from sparkrec.spark.arrow.blocks import Block, Ragged, pack, unpack
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.model.rows import lists, sparse, strengths
+
+KnnSettings = ItemKnnSettings | UserKnnSettings
+
+BM25_K1, BM25_B = 1.2, 0.75
+"""Saturation and length normalisation as in Robertson and Zaragoza 2009, and in Frederickson's `implicit`."""
+
+BLOCK_BYTES = 64 << 20
+"""Size of the larger block of a pair, in memory; 8 bytes an interaction."""
+
+_ARRAYS = {"index": np.int32, "value": np.float32}
+_FOUND = "row long, index array<int>, value array<float>"
+
+
+def fit_itemknn(settings: ItemKnnSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
+    """score(u, i) = sum of strength(u, j) similarity(i, j) / t_j over the neighbours j of i that u has."""
+    return _fit("item", "user", settings, dataset, observed, scratch)
+
+
+def fit_userknn(settings: UserKnnSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
+    """score(u, i) = sum of strength(v, i) similarity(u, v) / t_v over the neighbours v of u that have i."""
+    return _fit("user", "item", settings, dataset, observed, scratch)
+
+
+def _fit(key: str, other: str, settings: KnnSettings, dataset: Dataset, observed: DataFrame, scratch: str) -> Model:
+    """Neighbours among the `key` side; the `other` side's rows are the votes."""
+    ids = {"user": dataset.users, "item": dataset.items}
+    size = _size(ids[key], key)
+    entries = strengths(observed)
+    matrix = entries.select(F.col(key).alias("row"), F.col(other).alias("column"), "strength")
+    nearest = neighbors(matrix, settings, scratch)
+    votes = _votes(entries, key, nearest, settings.normalization)
+    rows = {key: nearest.withColumnRenamed("row", key), other: lists(votes, other, key, "strength")}
+    return Model(
+        users=sparse(dataset.users, "user", rows["user"]),
+        items=sparse(dataset.items, "item", rows["item"]),
+        size=size,
+        user_layout="sparse",
+        item_layout="sparse",
+    )
+
+
+def item_votes(model: Model, settings: ItemKnnSettings, events: DataFrame, observed: DataFrame) -> DataFrame:
+    """Rows of itemknn of the users in `events` (user, item, value, confidence): their histories."""
+    nearest = model.items.select("index", "value")
+    return lists(_votes(strengths(events), "item", nearest, settings.normalization), "user", "item", "strength")
+
+
+def nearest_users(model: Model, settings: UserKnnSettings, events: DataFrame, observed: DataFrame) -> DataFrame:
+    """Rows of userknn of the users in `events` (user, item, value, confidence): the users most similar to them among
+    those in `observed`, which the model was fitted to."""
+    columns = F.col("user").alias("row"), F.col("item").alias("column"), "strength"
+    matrix, queries = (strengths(each).select(*columns) for each in (observed, events))
+    return neighbors(matrix, settings, None, queries).withColumnRenamed("row", "user")
+
+
+def neighbors(
+    entries: DataFrame, settings: KnnSettings, scratch: str | None, queries: DataFrame | None = None
+) -> DataFrame:
+    """Neighbours of each row of a matrix with `entries` (row long, column long, strength double).
+
+    scratch  folder to keep the result in; None: it is kept by the executors
+    queries  entries of other rows, whose neighbours are wanted instead; a row is not its own where it is in both
+
+    Returns (row, index array<int>: ids of its `neighbors` most similar other rows, ascending, the lower id
+    where two are equally similar; value array<float>: their similarities). Rows that meet no other are left out or
+    empty. Raises TrainError where the weighting needs strengths above 0.
+    """
+    spark = entries.sparkSession
+    rows = lists(_weighted(entries, entries, settings.weighting), "row", "column", "weight").persist()
+    asked = rows
+    if queries is not None:
+        asked = lists(_weighted(queries, entries, settings.weighting), "row", "column", "weight")
+    try:
+        bytes_needed = 8 * (rows.agg(F.sum(F.size("index"))).collect()[0][0] or 0)
+        n_candidates = 1 + bytes_needed // BLOCK_BYTES
+        # Queries come in smaller blocks: tasks for all cores, and little beside the candidates of each.
+        n_queries = max(int(spark.conf.get("spark.sql.shuffle.partitions") or 1), 4 * n_candidates)
+        of_queries = _blocks(asked, "query", n_queries).persist()
+        candidates = _blocks(rows, "candidate", n_candidates).persist()
+        best = _merge(of_queries.crossJoin(candidates).mapInArrow(_searcher(settings), _FOUND), settings.neighbors)
+        if scratch is None:
+            best = best.localCheckpoint()
+        else:
+            best.write.mode("overwrite").parquet(f"{scratch}/neighbors")
+            best = spark.read.parquet(f"{scratch}/neighbors")
+        of_queries.unpersist()
+        candidates.unpersist()
+    finally:
+        rows.unpersist()
+    return best
+
+
+def _votes(entries: DataFrame, key: str, neighbors: DataFrame, normalization: float) -> DataFrame:
+    """`entries` with the strength of each `key` divided by its t; one that is nobody's neighbour stays as it is."""
+    if normalization == 0:
+        return entries
+    cells = neighbors.select(F.explode(F.arrays_zip("index", "value")).alias("cell"))
+    totals = cells.groupBy(F.col("cell.index").cast("long").alias(key)).agg(F.sum(F.abs("cell.value")).alias("total"))
+    divisor = F.when(F.col("total") > 0, F.pow("total", F.lit(normalization))).otherwise(1.0)
+    voted = entries.join(totals, key, "left").withColumn("strength", F.col("strength") / divisor)
+    return voted.select("user", "item", "strength")
+
+
+def _size(ids: DataFrame, key: str) -> int:
+    size = int(ids.agg(F.max(key)).collect()[0][0]) + 1
+    if size > 2**31 - 1:
+        raise TrainError(
+            f"knn: {key} {size - 1} is beyond 2^31 - 2, the largest position of a sparse row. Take model.kind als."
+        )
+    return size
+
+
+def _weighted(entries: DataFrame, matrix: DataFrame, weighting: str) -> DataFrame:
+    """(row, column, weight) of entries: less for a column that many rows of the matrix share, and in a long row."""
+    if weighting == "none":
+        return entries.withColumnRenamed("strength", "weight")
+    totals = matrix.agg(F.countDistinct("row"), F.sum("strength"), F.min("strength"))
+    n_rows, total, least = totals.collect()[0]
+    if least is not None and least <= 0:
+        raise TrainError(
+            f"knn: weighting {weighting} is for strengths above 0, but one is {least:g}. Set model.weighting "
+            "to none, or prepare with feedback.kind implicit."
+        )
+    columns = matrix.groupBy("column").agg(F.log((1.0 + (n_rows or 0)) / (1.0 + F.count("*"))).alias("idf"))
+    strength = F.col("strength")
+    if weighting == "tfidf":
+        weighed, part = entries, F.sqrt(strength)
+    else:
+        relative = F.sum("strength") / ((total or 1.0) / (n_rows or 1))
+        lengths = entries.groupBy("row").agg((BM25_K1 * (1 - BM25_B + BM25_B * relative)).alias("k"))
+        weighed, part = entries.join(lengths, "row"), strength * (BM25_K1 + 1) / (F.col("k") + strength)
+    return weighed.join(columns, "column").select("row", "column", (part * F.col("idf")).alias("weight"))
+
+
+def _blocks(rows: DataFrame, name: str, n: int) -> DataFrame:
+    """The matrix in about n blocks, each a row of binary columns."""
+    laid_out = rows.repartition(n, "row").toDF(name, "index", "value")
+    return pack(laid_out, name, _ARRAYS, max_rows=2**31 - 1, max_bytes=2 * BLOCK_BYTES)
+
+
+def _searcher(settings: KnnSettings) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for at in range(batch.num_rows):
+                queries, candidates = (unpack(batch, at, name, _ARRAYS) for name in ("query", "candidate"))
+                index, value = _nearest(queries, candidates, settings)
+                yield pa.RecordBatch.from_arrays(
+                    [pa.array(queries.ids), index.arrow(), value.arrow()], names=["row", "index", "value"]
+                )
+
+    return search
+
+
+def _nearest(queries: Block, candidates: Block, settings: KnnSettings) -> tuple[Ragged, Ragged]:
+    """Ids of the nearest candidates of each query, and their similarities."""
+    own, others = queries.arrays, candidates.arrays
+    n_others = len(candidates)
+    indices = np.concatenate([others["index"].values, own["index"].values])
+    columns, indices = np.unique(indices, return_inverse=True)
+    values = np.concatenate([others["value"].values, own["value"].values])
+    indptr = np.concatenate([others["index"].start, others["index"].start[-1] + own["index"].start[1:]])
+    rows = Csr(indptr, indices.astype(np.int32), values)
+    # The kernel searches among all rows. Queries must not be found: they are 0 in the transpose, where a
+    # product of 0 is no neighbour. A query may be a candidate too: one neighbour more, then itself out again.
+    sought = values.copy()
+    sought[others["value"].start[-1] :] = 0
+    places = np.repeat(np.arange(rows.n_rows), np.diff(indptr))
+    transpose = Csr.from_pairs(indices, places, sought, len(columns))
+    norms = row_norms(rows)
+    norms[:n_others] **= 2 - 2 * settings.asymmetry
+    norms[n_others:] **= 2 * settings.asymmetry
+    n = settings.neighbors + 1
+    found = cosine_topn(rows, transpose, norms, n_others, rows.n_rows, n, settings.shrinkage)
+    ids = candidates.ids[found.indices].astype(np.int32)
+    index = Ragged(found.indptr, ids)
+    is_other = ids != queries.ids[index.rows]
+    return index.keep(is_other, ids), index.keep(is_other, found.values)
+
+
+def _merge(found: DataFrame, n: int) -> DataFrame:
+    """The n most similar of the finds of each row in all blocks; the lower id where two are equally so."""
+
+    def nearest_first(each: Column) -> Column:
+        return F.struct((-each["value"]).alias("distance"), each["index"].alias("index"))
+
+    def by_id(each: Column) -> Column:
+        return F.struct(each["index"].alias("index"), (-each["distance"]).alias("value"))
+
+    finds = F.flatten(F.collect_list(F.transform(F.arrays_zip("index", "value"), nearest_first)))
+    gathered = found.groupBy("row").agg(F.slice(F.sort_array(finds), 1, n).alias("best"))
+    rows = gathered.select("row", F.sort_array(F.transform("best", by_id)).alias("best"))
+    return rows.select("row", F.col("best.index").alias("index"), F.col("best.value").alias("value"))

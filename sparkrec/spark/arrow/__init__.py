@@ -1,0 +1,1 @@
+"""Many rows in one: blocks and packed rows, as Arrow moves them."""

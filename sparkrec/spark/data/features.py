@@ -1,0 +1,361 @@
+"""Features on Spark: fitting the codes of fields to the train rows of a dataset, joining them in time, encoding.
+
+Fields are fitted once, by `prepare`, and kept with the dataset as the tables `fields` and `vocabulary`. Everything that
+is scored later is encoded by them, in `encode`, which refuses columns that are missing or of another type.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
+
+from sparkrec import fields, storage
+from sparkrec.config import DateField, FeatureSettings, FieldSettings, MultiField, NumericField, SideFeatures
+from sparkrec.errors import InputError, PrepareError
+from sparkrec.fields import FieldCode, FieldCodes
+from sparkrec.spark.platform.sources import column, read_source, resolved
+
+log = logging.getLogger(__name__)
+
+ENTRIES = "rows binary, weights binary"
+"""Columns that `encode` adds."""
+
+_DATE_PARTS = {"hour": 24, "weekday": 7, "day": 32, "month": 13}
+
+
+def nothing() -> list[Column]:
+    """`ENTRIES` of which there are none."""
+    return [F.lit(b"").alias(name) for name in ("rows", "weights")]
+
+
+def fit(train: DataFrame, settings: FeatureSettings) -> FieldCodes:
+    """Codes of all fields, from the rows of interactions to train on, joined with what is known of users and items.
+
+    train  columns as `joined` makes them
+
+    Raises PrepareError for a column that is null everywhere or of a type that its kind cannot read.
+    """
+    made: list[FieldCode] = []
+    for side, wanted in _sides(settings):
+        if not wanted:
+            continue
+        rows = train if side == "context" else train.dropDuplicates([f"{side}_id", f"{side}_since"])
+        for field in wanted:
+            first = made[-1].first + made[-1].rows if made else 0
+            made.append(_fit(rows, side, field, first, settings.max_categories))
+    return FieldCodes(tuple(made))
+
+
+def _sides(settings: FeatureSettings) -> list[tuple[str, list[FieldSettings]]]:
+    """In the order of `fields.SIDES`."""
+    users, items = settings.users, settings.items
+    return [
+        ("user", users.fields if users else []),
+        ("context", settings.context),
+        ("item", items.fields if items else []),
+    ]
+
+
+def _fit(rows: DataFrame, side: str, settings: FieldSettings, first: int, most: int) -> FieldCode:
+    kind = _type(rows, side, settings.column)
+    _check_type(settings, side, kind)
+    said = settings.model_dump(mode="json")
+    about: dict[str, Any] = {"side": side, "type": kind, "first": first}
+    value = _plain(column(side)[settings.column], said, kind)
+    n, known = rows.agg(F.count("*"), F.count(value)).collect()[0]
+    if not known:
+        raise PrepareError(
+            f"feature {settings.title!r}: column {settings.column!r} of the {side} is null in all {n:,} train rows. "
+            "Mend the source, or leave the field out."
+        )
+    if isinstance(settings, NumericField):
+        return _fit_numeric(rows, settings, value, said, about)
+    if isinstance(settings, DateField):
+        return FieldCode(settings.title, settings=said, rows=1 + _DATE_PARTS[settings.part], **about)
+    buckets = settings.hash_buckets
+    if buckets is None:
+        each = F.explode(value) if isinstance(settings, MultiField) else value
+        counted = rows.select(each.alias("category")).dropna().groupBy("category").count()
+        frequent = counted.where(F.col("count") >= settings.min_count).select("category")
+        found = frequent.limit(most + 1).toArrow()["category"].combine_chunks()
+        if len(found) <= most:
+            categories = found.take(pc.sort_indices(found))
+            return FieldCode(settings.title, settings=said, rows=2 + len(found), categories=categories, **about)
+        buckets = most
+        log.warning(
+            "feature %r has more than %s categories: they are hashed into so many buckets. Say hash_buckets, or raise "
+            "min_count or max_categories.",
+            settings.title,
+            f"{most:,}",
+        )
+    return FieldCode(settings.title, settings=said | {"hash_buckets": buckets}, rows=1 + buckets, **about)
+
+
+def _fit_numeric(
+    rows: DataFrame, settings: NumericField, value: Column, said: dict[str, Any], about: dict[str, Any]
+) -> FieldCode:
+    seen = F.count_if(F.abs(value) == float("inf")), F.min(value), F.max(value)
+    infinite, about["low"], about["high"] = rows.agg(*seen).collect()[0]
+    if infinite:
+        raise PrepareError(f"feature {settings.title!r} is infinite in {infinite:,} train rows. Correct the source.")
+    if settings.scale == "buckets":
+        shares = [at / settings.buckets for at in range(1, settings.buckets)]
+        edges = rows.agg(F.percentile(value, F.lit(shares))).collect()[0][0]
+        edges = tuple(sorted(set(edges)))
+        return FieldCode(settings.title, settings=said, rows=2 + len(edges), edges=edges, **about)
+    scaled = F.signum(value) * F.log1p(F.abs(value)) if settings.scale == "log" else value
+    mean, deviation = rows.agg(F.avg(scaled), F.stddev_pop(scaled)).collect()[0]
+    if not (math.isfinite(mean) and math.isfinite(deviation)):
+        raise PrepareError(
+            f"feature {settings.title!r}: numbers from {about['low']:g} to {about['high']:g} have no finite mean and "
+            "deviation. Correct the source, or take scale log or buckets."
+        )
+    return FieldCode(settings.title, settings=said, rows=2, mean=mean, deviation=deviation or 1.0, **about)
+
+
+def _check_type(settings: FieldSettings, side: str, kind: str) -> None:
+    expected = {
+        "categorical": "a string, integer or boolean",
+        "multi": "an array of strings or integers, or a string with a separator",
+        "numeric": "a number",
+        "date": "a timestamp or date",
+    }[settings.kind]
+    plain = kind in ("string", "boolean", "tinyint", "smallint", "int", "bigint")
+    number = kind in ("tinyint", "smallint", "int", "bigint", "float", "double", "boolean") or "decimal" in kind
+    lists = kind in ("array<string>", "array<int>", "array<bigint>")
+    fits = {
+        "categorical": plain,
+        "multi": kind == "string" if isinstance(settings, MultiField) and settings.separator else lists,
+        "numeric": number,
+        "date": kind in ("timestamp", "timestamp_ntz", "date"),
+    }[settings.kind]
+    if not fits:
+        raise PrepareError(
+            f"feature {settings.title!r}: column {settings.column!r} of the {side} is {kind}, and {settings.kind} "
+            f"takes {expected}. Convert it, or choose another kind."
+        )
+
+
+def _type(frame: DataFrame, side: str, name: str) -> str:
+    struct = frame.schema[side].dataType
+    assert isinstance(struct, StructType)
+    return struct[name].dataType.simpleString()
+
+
+def _plain(value: Column, settings: dict[str, Any], kind: str) -> Column:
+    """What `FieldCode.encode` reads: strings; doubles; the number of a bucket, hour or day."""
+    if settings["kind"] == "numeric":
+        number = value.cast("double")
+        return F.when(~F.isnan(number), number)
+    if settings["kind"] == "date":
+        at = value.cast("timestamp")
+        part = settings["part"]
+        return {"hour": F.hour(at), "weekday": F.weekday(at), "day": F.dayofmonth(at), "month": F.month(at)}[part]
+    buckets = settings.get("hash_buckets")
+
+    def bucket(each: Column) -> Column:
+        return F.pmod(F.xxhash64(each), F.lit(buckets)).cast("int")
+
+    if settings["kind"] == "multi":
+        listed = (
+            F.split(value, _quoted(settings["separator"])) if settings["separator"] else value.cast("array<string>")
+        )
+        listed = F.filter(listed, lambda each: each.isNotNull() & (each != ""))
+        return F.transform(listed, bucket) if buckets else listed
+    text = value.cast("string")
+    return F.when(text.isNotNull(), bucket(text)) if buckets else text
+
+
+def _quoted(separator: str) -> str:
+    """It as a regular expression."""
+    return "".join(f"\\{each}" if not each.isalnum() else each for each in separator)
+
+
+# --- joining ------------------------------------------------------------------------------------------------------
+
+
+def joined(events: DataFrame, settings: FeatureSettings, spark: SparkSession) -> DataFrame:
+    """Events with structs `context`, `user` and `item` of the columns that fields read, as far as there are such.
+
+    events  user_id, item_id, timestamp and `context`, a struct
+
+    Beside `user` and `item`: `user_since` and `item_since`, from when on what was joined holds.
+    """
+    for side, features in (("user", settings.users), ("item", settings.items)):
+        if features is not None:
+            versions = side_rows(spark, features, side, events.schema[f"{side}_id"].dataType.simpleString())
+            events = as_of(events, versions, side) if features.timestamp else _with(events, versions, side)
+    return events
+
+
+def columns_of(settings: SideFeatures) -> list[str]:
+    """What is read of a table of users or items."""
+    names = [settings.id, settings.timestamp, *(field.column for field in settings.fields)]
+    return [name for name in dict.fromkeys(names) if name is not None]
+
+
+def side_rows(spark: SparkSession, settings: SideFeatures, side: str, kind: str) -> DataFrame:
+    """(<side>_id, <side>_since, <side> struct): the rows of a table of users or items, ids as the dataset types them.
+
+    Raises PrepareError when a row comes twice; InputError when it cannot be read or lacks a column.
+    """
+    label = f"features.{side}s.source {settings.source.path}"
+    names = list(dict.fromkeys(field.column for field in settings.fields))
+    source = resolved(read_source(spark, settings.source), columns_of(settings), label)
+    since = column(settings.timestamp).cast("timestamp") if settings.timestamp else F.lit(None).cast("timestamp")
+    key, at = f"{side}_id", f"{side}_since"
+    rows = source.select(
+        column(settings.id).try_cast(kind).alias(key),
+        since.alias(at),
+        F.struct(*[column(name).alias(name) for name in names]).alias(side),
+    ).where(F.col(key).isNotNull())
+    again = rows.groupBy(key, at).count().where("count > 1").orderBy(key).head()
+    if again is not None:
+        when = f" at {again[at]}" if settings.timestamp else ""
+        raise PrepareError(
+            f"{label} has {side} {again[key]!r} {again['count']} times{when}, expected once. Remove the repeated rows"
+            + ("." if settings.timestamp else ", or say which column is their timestamp.")
+        )
+    return rows
+
+
+def _with(events: DataFrame, rows: DataFrame, side: str) -> DataFrame:
+    return events.join(rows, f"{side}_id", "left")
+
+
+def as_of(events: DataFrame, versions: DataFrame, side: str) -> DataFrame:
+    """Each event with the latest version of its user or item that is not later than it; null where there is none."""
+    key, since = f"{side}_id", f"{side}_since"
+    event = F.struct(*[F.col(name) for name in events.columns if name != key])
+    kept = F.struct(since, side)
+
+    def typed(frame: DataFrame, name: str) -> Column:
+        return F.lit(None).cast(frame.select(event if name == "event" else kept).schema[0].dataType)
+
+    both = versions.select(
+        key,
+        F.col(since).alias("at"),
+        F.lit(0).alias("order"),
+        kept.alias("version"),
+        typed(events, "event").alias("event"),
+    ).unionByName(
+        events.select(
+            key,
+            F.col("timestamp").alias("at"),
+            F.lit(1).alias("order"),
+            typed(versions, "version").alias("version"),
+            event.alias("event"),
+        )
+    )
+    known = F.last("version", ignorenulls=True).over(Window.partitionBy(key).orderBy("at", "order"))
+    found = both.withColumn("version", known).where(F.col("order") == 1)
+    return found.select(key, "event.*", F.col(f"version.{since}").alias(since), F.col(f"version.{side}").alias(side))
+
+
+def versions(ids: DataFrame, settings: FeatureSettings, side: str, codes: FieldCodes) -> DataFrame:
+    """(<side>, since, rows, weights) of all users or items, `ids` (<side>, <side>_id): what is known of each, and from
+    when on. A row without `since` holds before all others."""
+    features = settings.users if side == "user" else settings.items
+    key = f"{side}_id"
+    every = ids.select(F.col(side).alias("id"), key)
+    if features is not None:
+        rows = side_rows(ids.sparkSession, features, side, ids.schema[key].dataType.simpleString())
+        rows = rows.withColumnRenamed(f"{side}_since", "since")
+        nothing = {name: F.lit(None).cast(rows.schema[name].dataType) for name in ("since", side)}
+        found = every.join(rows, key, "inner" if features.timestamp else "left")
+        every = every.withColumns(nothing).unionByName(found) if features.timestamp else found
+    else:
+        every = every.withColumn("since", F.lit(None).cast("timestamp"))
+    warn_of_extremes(every, codes.of(side), f"features.{side}s")
+    encoded = encode(every.drop(key), codes.of(side), f"features.{side}s")
+    return encoded.withColumnRenamed("id", side)
+
+
+# --- encoding -----------------------------------------------------------------------------------------------------
+
+
+def encode(frame: DataFrame, codes: Sequence[FieldCode], label: str) -> DataFrame:
+    """The frame with its entries (`ENTRIES`) instead of the structs that they are made of.
+
+    frame  with structs `context`, `user` or `item`, as far as the fields need them
+    label  what it is, for errors
+
+    Raises InputError for a column that is missing, or of another type than the one the codes were fitted to.
+    """
+    kept = [
+        each.name
+        for each in frame.schema
+        if each.name not in fields.SIDES or not isinstance(each.dataType, StructType)  # `user` may also be an id
+    ]
+    if not codes:
+        return frame.select(*kept, *nothing())
+    for code in codes:
+        struct = frame.schema[code.side].dataType if code.side in frame.columns else None
+        struct = struct if isinstance(struct, StructType) else StructType()
+        name = code.settings["column"]
+        if name not in struct.fieldNames():
+            has = ", ".join(map(repr, struct.fieldNames())) or "none"
+            raise InputError(
+                f"{label} has no column {name!r}, which feature {code.name!r} was fitted to. Its columns are {has}."
+            )
+        found = struct[name].dataType.simpleString()
+        if found != code.type:
+            raise InputError(
+                f"{label}: column {name!r} of feature {code.name!r} is {found}, but was {code.type} when the dataset "
+                "was prepared. Convert it, or prepare the dataset again."
+            )
+    plain = [_values(code).alias(f"_field{at}") for at, code in enumerate(codes)]
+    read = frame.select(*kept, *plain)
+    schema = [f"`{name}` {frame.schema[name].dataType.simpleString()}" for name in kept]
+    return read.mapInArrow(_encoder(list(codes), len(kept)), ", ".join([*schema, ENTRIES]))
+
+
+def _values(code: FieldCode) -> Column:
+    """What the code is made for, of a frame with the struct of its side."""
+    return _plain(column(code.side)[code.settings["column"]], code.settings, code.type)
+
+
+def warn_of_extremes(frame: DataFrame, codes: Sequence[FieldCode], label: str) -> None:
+    """Log how many numbers of a frame, as `encode` takes it, are beyond those of train, and so count as the nearest."""
+    numeric = [code for code in codes if code.kind == "numeric"]
+    if not numeric:
+        return
+    counted = [F.count_if(~_values(code).between(code.low, code.high)) for code in numeric]
+    for code, n in zip(numeric, frame.agg(*counted).collect()[0], strict=True):
+        if n:
+            log.warning(
+                "%s: %s values of feature %r are beyond those of train, %g to %g, and count as the nearest of these",
+                *(label, f"{n:,}", code.name, code.low, code.high),
+            )
+
+
+def _encoder(codes: list[FieldCode], kept: int) -> Any:
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            entries = fields.encode(codes, batch.columns[kept:])
+            columns = [*batch.columns[:kept], *entries.arrow()]
+            yield pa.RecordBatch.from_arrays(columns, [*batch.schema.names[:kept], "rows", "weights"])
+
+    return work
+
+
+# --- on disk ------------------------------------------------------------------------------------------------------
+
+
+def save(codes: FieldCodes, folder: str) -> None:
+    """As the tables `fields` and `vocabulary` in a folder."""
+    for name, table in zip(("fields", "vocabulary"), codes.tables(), strict=True):
+        storage.write(f"{folder}/{name}/part-00000.parquet", storage.parquet(table))
+
+
+def load(folder: str) -> FieldCodes:
+    """What `save` wrote."""
+    return FieldCodes.of_tables(*(next(storage.read_parquet(f"{folder}/{name}")) for name in ("fields", "vocabulary")))

@@ -1,0 +1,139 @@
+"""Integer ids of users and items: given once, never changed.
+
+An id table (`tables.USERS`, `tables.ITEMS`) only grows. New ids are given in a distributed order that does
+not depend on partitioning: raw ids fall into buckets by hash, are numbered in order within their bucket, and
+each bucket starts where the one before it ends. With three ids in the table already:
+
+    raw   bucket  place in the bucket  bucket starts at  id
+    b     0       0                    3                 3
+    d     0       1                    3                 4
+    a     1       0                    5                 5
+
+Two writers cannot give one id twice: an append that numbers from n is the Delta transaction `ids-from-n`,
+which a table takes once. Who comes second appends nothing, looks again, and numbers on from where the first
+one ended.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from itertools import accumulate
+
+from delta.exceptions import (
+    ConcurrentAppendException,
+    ConcurrentTransactionException,
+    ConcurrentWriteException,
+    DeltaConcurrentModificationException,
+    MetadataChangedException,
+    ProtocolChangedException,
+)
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from sparkrec.errors import PrepareError
+from sparkrec.spark.platform.lake import Lake
+
+log = logging.getLogger(__name__)
+
+_BUCKETS = 512  # part of what an id is: another number gives other ids
+_CONFLICTS = (  # they have no base in common
+    ConcurrentAppendException,
+    ConcurrentTransactionException,
+    ConcurrentWriteException,
+    DeltaConcurrentModificationException,
+    MetadataChangedException,
+    ProtocolChangedException,
+)
+
+
+@dataclass(frozen=True)
+class IdTable:
+    """An id table at one version."""
+
+    name: str
+    id: str
+    """Identity of the Delta table: another one at the same path has another."""
+    version: int
+    frame: DataFrame
+
+    @property
+    def pin(self) -> dict[str, str | int]:
+        """What a manifest keeps of it."""
+        return {"table": self.name, "id": self.id, "version": self.version}
+
+
+def assign(lake: Lake, name: str, raw: DataFrame, index: str) -> IdTable:
+    """The id table once every value of `raw` has its integer there.
+
+    raw    one column, `user_id` or `item_id`, long or string, at least one row; repeated values count once
+    index  name of the column of integers
+
+    Raises PrepareError when the table holds something else, ids of another type, or was set back in time.
+    """
+    (column,) = raw.columns
+    raw = raw.distinct()
+    appended_from = -1
+    while True:
+        new, start = raw, 0
+        if exists := lake.has_table(name):
+            version = lake.table_version(name)
+            table = lake.table(name, version)
+            _check(name, table, raw, index)
+            new = raw.join(table, column, "left_anti")
+        new.persist()
+        try:
+            if exists:
+                if new.isEmpty():
+                    return IdTable(name, lake.table_id(name), version, table)
+                # At the version that `new` was compared with: if ids came since, the append does nothing.
+                start = table.agg(F.coalesce(F.max(index) + 1, F.lit(0))).collect()[0][0]
+            if start == appended_from:
+                raise PrepareError(
+                    f"the id table {name!r} in {lake.root} was set back: ids from {start} on have been given "
+                    "before, and datasets hold them. Restore its latest version with RESTORE TABLE."
+                )
+            lake.append(name, number(new, index, start), transaction=f"ids-from-{start}")
+            appended_from = start
+        except _CONFLICTS:
+            log.info("%s: another writer was faster; looking again", name)
+        finally:
+            new.unpersist()
+
+
+def number(raw: DataFrame, index: str, start: int = 0) -> DataFrame:
+    """A column of integers from `start` on, without gaps, before the one column of different values."""
+    (column,) = raw.columns
+    bucketed = raw.withColumn("bucket", F.pmod(F.xxhash64(column), F.lit(_BUCKETS)))
+    sizes: dict[int, int] = dict(bucketed.groupBy("bucket").count().collect())
+    log.info("%d new values of %s are numbered from %d on", sum(sizes.values()), column, start)
+    starts = accumulate((sizes.get(bucket, 0) for bucket in range(_BUCKETS)), initial=start)
+    bucket_start = F.expr(f"array({', '.join(f'{each}L' for each in starts)})")[F.col("bucket")]
+    place = F.row_number().over(Window.partitionBy("bucket").orderBy(column)) - 1
+    return bucketed.select((bucket_start + place).alias(index), column)
+
+
+def with_strangers(known: DataFrame, events: DataFrame) -> DataFrame:
+    """(user, user_id) of the known ones, and of those in `events` (user_id) who are none of them, with numbers behind
+    theirs: for the time being."""
+    known = known.select("user", "user_id")
+    strangers = events.select("user_id").distinct().join(known, "user_id", "left_anti").localCheckpoint()
+    if strangers.isEmpty():
+        return known
+    first = known.agg(F.coalesce(F.max("user") + 1, F.lit(0))).collect()[0][0]
+    return known.unionByName(number(strangers, "user", first))
+
+
+def _check(name: str, table: DataFrame, raw: DataFrame, index: str) -> None:
+    (column,) = raw.columns
+    if table.columns != [index, column]:
+        raise PrepareError(
+            f"table {name!r} is in the place of the ids of {column}: expected columns {index}, {column}, "
+            f"found {', '.join(table.columns)}. Ingest the interactions into a table of another name."
+        )
+    found, expected = (frame.schema[column].dataType.simpleString() for frame in (raw, table))
+    if found != expected:
+        raise PrepareError(
+            f"{column} is {found} in the interactions, but {expected} in their id table {name!r}, and ids "
+            "never change. Set id_type at ingest, or ingest into a table of another name."
+        )

@@ -1,0 +1,1 @@
+"""Metrics of recommendations and of models, in one pass."""

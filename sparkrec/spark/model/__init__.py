@@ -1,0 +1,1 @@
+"""A fitted model: two tables of rows and what scores them; who asks, and why it answers as it does."""

@@ -1,0 +1,92 @@
+"""Why a model of features scores as it does: parts of a score, and what each field is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from sparkrec.errors import InputError
+from sparkrec.kernels.arrays import F32
+from sparkrec.kernels.metrics.clicks import auc
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.model.field_queries import field_head, folders, tables_of, timed
+from sparkrec.spark.model.fitted import Model
+
+_PARTS = "user long, item long, field string, with_field string, contribution float"
+
+
+def contributions(model: Model, dataset: Dataset, events: DataFrame) -> DataFrame:
+    """(user, item, field, with_field, contribution): the parts of the score of each event, whose sum it is. Fields by
+    themselves have no `with_field`; one is called constant. For lr and fm; InputError for others.
+
+    events  user long, item long, timestamp, rows, weights
+    """
+    head = _head(model)
+    head.contributions(*(np.zeros((0, _width(head, side)), np.float32) for side in ("query", "item")))  # refuses others
+    where = folders(model, dataset)
+
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        tables = tables_of(*where)
+        for batch in batches:
+            terms, parts = head.contributions(*tables.rows(head, batch))
+            n, many = parts.shape
+            yield pa.RecordBatch.from_pydict(
+                {
+                    "user": np.repeat(batch.column("user").to_numpy(), many),
+                    "item": np.repeat(batch.column("item").to_numpy(), many),
+                    "field": pa.array([field for field, _ in terms] * n, pa.string()),
+                    "with_field": pa.array([other for _, other in terms] * n, pa.string()),
+                    "contribution": parts.ravel(),
+                }
+            )
+
+    return timed(events).mapInArrow(work, _PARTS)
+
+
+def importance(
+    model: Model, dataset: Dataset, rows: DataFrame, *, most: int = 50_000, seed: int = 0
+) -> dict[str, float]:
+    """By field, how much lower the AUC of clicks is when its values are shuffled among the rows (Breiman 2001, section
+    10): of at most `most` rows, drawn by `seed`.
+
+    rows  of a split, with the columns that `score_events` needs; those whose value is above 0 are clicks
+
+    Raises InputError where there are only clicks, or none.
+    """
+    head = _head(model)
+    known = rows.join(dataset.items.select("item"), "item", "left_semi")
+    drawn = timed(known).orderBy(F.xxhash64(F.lit(seed), "user", "item", "timestamp")).limit(most).toArrow()
+    clicked = drawn["value"].to_numpy() > 0
+    if clicked.all() or not clicked.any():
+        raise InputError(f"importance: found {clicked.sum():,} clicks among {len(clicked):,} rows, expected both kinds")
+    tables = tables_of(*folders(model, dataset))
+    sides = dict(zip(("query", "item"), tables.rows(head, drawn.combine_chunks().to_batches()[0]), strict=True))
+    whole = auc(head.score_rows(**_given(sides)), clicked)
+    order = np.random.default_rng(seed).permutation(len(clicked))
+    found = {}
+    for field in head.layout.names:
+        side, columns = head.columns(field)
+        shuffled = sides[side].copy()
+        shuffled[:, columns] = sides[side][order][:, columns]
+        found[field] = whole - auc(head.score_rows(**_given({**sides, side: shuffled})), clicked)
+    return dict(sorted(found.items(), key=lambda each: -each[1]))
+
+
+def _given(sides: dict[str, F32]) -> dict[str, F32]:
+    return {"queries": sides["query"], "items": sides["item"]}
+
+
+def _head(model: Model) -> Any:
+    head = field_head(model)
+    if head is None:
+        raise InputError("expected a model of features (lr, fm, ...), found one that sees none")
+    return head
+
+
+def _width(head: Any, side: str) -> int:
+    return 1 + int(max(max(columns) for at, columns in map(head.columns, head.layout.names) if at == side))

@@ -1,0 +1,240 @@
+"""Models of features on Spark: who asks, and in which context, as rows that retrieval takes; scores of single events.
+
+The table of users of such a model has their rows alone. What is known of a user or a context comes as entries (`rows`
+and `weights`, as `features.encode` makes them), and a query is both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from sparkrec import storage
+from sparkrec.errors import InputError
+from sparkrec.fields import Entries
+from sparkrec.kernels.arrays import F32, I64
+from sparkrec.shards import ALWAYS, ITEM_FEATURES, ItemFeatures
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.data.features import load, nothing
+from sparkrec.spark.model.fitted import FieldHead, Model
+from sparkrec.spark.model.rows import dense_batch, dense_vectors, matrix, read_dense
+
+_AT_ONCE = 1 << 13
+"""Rows that a head makes or scores by one call."""
+
+
+def field_head(model: Model) -> FieldHead | None:
+    """The head of a model of features; None of others."""
+    return cast(FieldHead, model.head) if model.head is not None and model.head.layout is not None else None
+
+
+def known_users(dataset: Dataset) -> DataFrame:
+    """(user, rows, weights): what was known of each user when the last train interaction took place."""
+    if dataset.layout is None:
+        return dataset.users.select("user", *nothing())
+    until = dataset.train.agg(F.max("timestamp")).collect()[0][0]
+    versions = dataset.features("user").where(F.col("since").isNull() | (F.col("since") <= F.lit(until)))
+    # a row without a point in time is before all others
+    latest = F.max_by(F.struct("rows", "weights"), F.coalesce(F.unix_micros("since"), F.lit(ALWAYS))).alias("latest")
+    return versions.groupBy("user").agg(latest).select("user", "latest.*")
+
+
+def asked(dataset: Dataset, rows: DataFrame) -> DataFrame:
+    """(user, rows, weights): the queries of users, each as it was at the first of its `rows`, in the context of it."""
+    if dataset.layout is None or not (dataset.layout.user or dataset.layout.context):
+        return known_users(dataset).join(rows.select("user").distinct(), "user", "left_semi")
+    first = F.min_by(F.struct("rows", "weights"), F.struct("timestamp", "item", "rows", "weights")).alias("first")
+    return rows.groupBy("user").agg(first).select("user", "first.*")
+
+
+def in_context(users: DataFrame, contexts: DataFrame) -> DataFrame:
+    """(user, rows, weights) of users, each in a context: what is known of the user, then of the context."""
+    there = contexts.select("user", F.col("rows").alias("then"), F.col("weights").alias("then_weights"))
+    both = [F.concat("rows", "then").alias("rows"), F.concat("weights", "then_weights").alias("weights")]
+    return users.join(there, "user").select("user", *both)
+
+
+def check_codes(model: Model, dataset: Dataset) -> None:
+    """Raise InputError when the features of a dataset are not those that the model was fitted to."""
+    head = field_head(model)
+    assert head is not None
+    found = (dataset.manifest.get("fields") or {}).get("digest", "")
+    if head.codes != found:
+        raise InputError(
+            f"the model was fitted to features {head.codes or 'none'}, but those of dataset {dataset.reference} are "
+            f"{found or 'none'}: the same row would mean something else. Use its own dataset, or train it again."
+        )
+
+
+def bind(model: Model, queries: DataFrame) -> Model:
+    """The model for these queries: its users are theirs, and its rows what retrieval takes; vectors, where it can.
+
+    queries  (user, rows, weights), one of a user; entries of users and contexts
+    """
+    head = field_head(model)
+    assert head is not None
+    size = 0 if head.folds else max(_width(head, "query"), _width(head, "item"))
+
+    def query_rows(ids: I64, rows: F32, entries: Entries) -> F32:
+        made = head.queries(ids, rows, entries)
+        return head.fold_queries(made) if head.folds else _padded(made, size)
+
+    def item_rows(_: I64, rows: F32, __: Entries) -> F32:
+        return head.fold_items(rows) if head.folds else _padded(rows, size)
+
+    users = queries.join(model.users.select("user", "value"), "user").select("user", "value", "rows", "weights")
+    items = model.items.select("item", "value")
+    size = size or _width(head, "vector")
+    return replace(
+        model,
+        users=dense_vectors(users.mapInArrow(_mapped(query_rows), "user long, value array<float>"), "user"),
+        items=dense_vectors(items.mapInArrow(_mapped(item_rows), "item long, value array<float>"), "item"),
+        size=size,
+        head=None if head.folds else head,
+    )
+
+
+def _width(head: FieldHead, of: str) -> int:
+    """Numbers in a row of a query or item, or in a vector."""
+    nobody = np.zeros((0, head.row), np.float32)
+    none = np.zeros(0, np.int64), nobody, Entries.none(0)
+    if of == "item":
+        return int(head.items(*none).shape[1])
+    queries = head.queries(*none)
+    return int((queries if of == "query" else head.fold_queries(queries)).shape[1])
+
+
+def _padded(rows: F32, size: int) -> F32:
+    return np.pad(rows, ((0, 0), (0, size - rows.shape[1])))
+
+
+def _mapped(make: Any) -> Any:
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for whole in batches:
+            for first in range(0, len(whole), _AT_ONCE):
+                batch = whole.slice(first, _AT_ONCE)
+                entries = Entries.none(len(batch))
+                if len(batch.schema) > 2:
+                    entries = Entries.of_arrow(batch.column("rows"), batch.column("weights"))
+                rows = make(batch.column(0).to_numpy(), matrix(batch.column("value")), entries)
+                yield dense_batch(batch.schema.names[0], batch.column(0), rows)
+
+    return work
+
+
+# --- single events --------------------------------------------------------------------------------------------------
+
+
+def score_events(model: Model, dataset: Dataset, events: DataFrame) -> DataFrame:
+    """The events, without what is known of them, and `score` float: that of their item for their user in their context,
+    at their time. A user of whom the model has no row counts as any, and what else is known decides; without an item
+    there is no score, null.
+
+    events  user long, item long, timestamp, rows, weights, and any other columns
+
+    Each worker reads the model's rows once, whole: 4 bytes times dim + 1 a user and item.
+    """
+    kept = [each for each in events.schema if each.name not in ("timestamp", "rows", "weights")]
+    schema = ", ".join(f"`{each.name}` {each.dataType.simpleString()}" for each in kept)
+    names = [each.name for each in kept]
+    work = _scorer(field_head(model), *folders(model, dataset), names)
+    # Every column is handed over row by row, which takes longer than the scores: only those that tell something are.
+    weighed = dataset.layout is not None and any(code.weighs for code in load(dataset.folder).of("user", "context"))
+    in_time = dataset.layout is not None and bool(dataset.layout.item)
+    sent = [*names, "rows", *["weights"] * weighed, *["_micros"] * in_time]
+    return timed(events).select(*sent).mapInArrow(work, f"{schema}, score float")
+
+
+def timed(events: DataFrame) -> DataFrame:
+    """With `_micros`: the time of each event as numbers, the last of all where it has none; and entries, if it has
+    none."""
+    given = events.withColumn("_micros", F.coalesce(F.unix_micros("timestamp"), F.lit(2**63 - 1)))
+    if "rows" in events.columns:
+        return given
+    return given.select("*", *nothing())
+
+
+def folders(model: Model, dataset: Dataset) -> tuple[str, str | None]:
+    """Where the rows of a model are, and what is known of items; once the features are known to be the model's."""
+    check_codes(model, dataset)
+    assert model.folder is not None
+    return model.folder, f"{dataset.folder}/item_features" if dataset.layout else None
+
+
+def _scorer(head: Any, model: str, item_features: str | None, names: list[str]) -> Any:
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        tables = tables_of(model, item_features)
+        for batch in batches:
+            score = np.empty(len(batch), np.float32)
+            for first in range(0, len(batch), _AT_ONCE):
+                score[first : first + _AT_ONCE] = tables.score(head, batch.slice(first, _AT_ONCE))
+            columns = [*(batch.column(name) for name in names), pa.array(score, mask=np.isnan(score))]
+            yield pa.RecordBatch.from_arrays(columns, [*names, "score"])
+
+    return work
+
+
+class Tables:
+    """Rows of a model, and what is known of items, in a worker."""
+
+    def __init__(self, model: str, item_features: str | None) -> None:
+        self.users, self.user_rows = read_dense(f"{model}/users", "user")
+        self.items, self.item_rows = read_dense(f"{model}/items", "item")
+        self.features = _read_features(item_features, self.items)
+
+    def score(self, head: Any, batch: pa.RecordBatch) -> F32:
+        users, items = self.sides(head, batch)
+        scores: F32 = head.score_events(users, items)
+        scores[self.items[items[0]] != batch.column("item").to_numpy()] = np.nan
+        return scores
+
+    def rows(self, head: Any, batch: pa.RecordBatch | pa.Table) -> tuple[F32, F32]:
+        """Queries and items of events, as `head.score_rows` takes them."""
+        users, items = self.sides(head, batch)
+        return head.queries(*users), head.items(*items)
+
+    def sides(self, head: Any, batch: pa.RecordBatch) -> tuple[tuple[I64, F32, Entries], tuple[I64, F32, Entries]]:
+        """Ids, rows and entries of the users and the items of events."""
+        users, items = (batch.column(name).to_numpy() for name in ("user", "item"))
+        names = batch.schema.names
+        entries = Entries.of_arrow(batch.column("rows"), batch.column("weights") if "weights" in names else None)
+        rows, at = _found(self.items, self.item_rows[:, : head.row], items)
+        known = self.features.at(at, batch.column("_micros").to_numpy() if "_micros" in names else np.zeros_like(at))
+        return (users, _found(self.users, self.user_rows, users)[0], entries), (at, rows, known)
+
+
+@lru_cache(maxsize=2)
+def tables_of(model: str, item_features: str | None) -> Tables:
+    return Tables(model, item_features)
+
+
+def _found(ids: I64, rows: F32, wanted: I64) -> tuple[F32, I64]:
+    """Rows of the wanted ones, zeros where there are none; and where they are."""
+    at = np.searchsorted(ids, wanted).clip(max=max(len(ids) - 1, 0))
+    missing = ids[at] != wanted
+    found = rows[at]
+    if missing.any():
+        found[missing] = 0.0
+    return found, at
+
+
+def _read_features(folder: str | None, items: I64) -> ItemFeatures:
+    if folder is None:
+        return ItemFeatures.none(len(items))
+    table = pa.concat_tables(storage.read_parquet(folder, ["item", "since", "rows", "weights"]))
+    return ItemFeatures.of(by_place(table, items), len(items))
+
+
+def by_place(features: pa.Table, items: I64) -> pa.Table:
+    """The `item_features` of a dataset as ITEM_FEATURES: items by their place among `items`, ascending."""
+    since = features["since"].cast(pa.timestamp("us")).cast(pa.int64()).fill_null(ALWAYS)
+    at = np.searchsorted(items, features["item"].to_numpy())
+    table = pa.table([pa.array(at.astype(np.int32)), since, features["rows"], features["weights"]], ITEM_FEATURES.names)
+    return table.cast(ITEM_FEATURES).sort_by([("item", "ascending"), ("since", "ascending")])

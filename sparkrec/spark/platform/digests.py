@@ -1,0 +1,36 @@
+"""What rows are known by: a batch, a list of ids, the table of features that a dataset was made with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from sparkrec.spark.platform.sources import column
+
+
+def row_digest(frame: DataFrame, names: list[str] | None = None) -> Column:
+    """64 bits of each row, in which nulls and places count: Spark's hash passes nulls over, so that ("a", null) would
+    be (null, "a").
+
+    names  columns that count; None: all
+    """
+    parts = []
+    for name in frame.columns if names is None else names:
+        value = column(name)
+        parts.append(value.isNull())
+        if isinstance(frame.schema[name].dataType, T.ArrayType | T.MapType | T.StructType):  # it does the same in these
+            value = F.to_json(F.struct(value), {"ignoreNullFields": "false"})
+        parts.append(value)
+    return F.xxhash64(*parts)
+
+
+def content_digest(frame: DataFrame, names: list[str] | None = None) -> dict[str, Any]:
+    """The number of rows and a digest of them, whatever their order: two sums, since equal rows would cancel out under
+    xor, and one sum of 64 bits is easily made to collide."""
+    digest = frame.select(row_digest(frame, names).alias("digest"))
+    sums = [F.sum(column.cast("decimal(38,0)")) for column in (F.col("digest"), F.hash("digest"))]
+    rows, first, second = digest.agg(F.count("*"), *sums).collect()[0]
+    return {"rows": rows, "digest": f"{first}/{second}"}

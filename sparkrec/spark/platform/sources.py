@@ -1,0 +1,128 @@
+"""Reading what a user points at: files or a Delta table, with errors that name the path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from sparkrec.config import IdSource, SourceSettings
+from sparkrec.errors import InputError
+from sparkrec.spark.platform.failures import FAILURES, mended, reason
+
+MALFORMED = "_malformed"
+"""Column of `read_log`: the text of a row that is not read as it is meant, else null."""
+
+_CSV = {
+    "header": "true",
+    "enforceSchema": "false",  # each file has the same columns in the same order, or is refused
+    "columnPruning": "false",  # to see all of a header, and rows of another length
+    "escape": '"',  # a quote in a quoted text is doubled (RFC 4180)
+}
+
+
+def read_source(spark: SparkSession, source: SourceSettings) -> DataFrame:
+    """The rows of a source, lazily.
+
+    CSV columns are strings unless `inferSchema` is among the options. Raises InputError when nothing is there, or it
+    cannot be read. Files with other columns than the first, and rows that are malformed, make the job fail that reads
+    them: within `failures.mendable`, with an InputError that names the file.
+    """
+    return _load(_reader(spark, source, {"mode": "FAILFAST"}), source)
+
+
+def read_log(spark: SparkSession, source: SourceSettings) -> DataFrame:
+    """As `read_source`, with malformed rows of text files: their text is in a last column, MALFORMED.
+
+    Such are rows of CSV that are longer or shorter than the header, or hold a quoted text that ends too early, and
+    lines of JSON that are none.
+    """
+    if source.format not in ("csv", "json"):
+        return read_source(spark, source)
+    permissive = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": MALFORMED}
+    found = _load(_reader(spark, source, permissive), source).schema
+    kept = [field for field in found if field.name != MALFORMED]
+    schema = T.StructType([*kept, T.StructField(MALFORMED, T.StringType())])
+    frame = _load(_reader(spark, source, permissive).schema(schema), source)
+    if source.format == "csv" and not {"escape", "quote"}.intersection(source.options):
+        texts = [column(field.name) for field in kept if isinstance(field.dataType, T.StringType)]
+        unread = [F.when(text.rlike(r'^".*\\"'), text) for text in texts]  # quotes that backslashes escape
+        frame = frame.withColumn(MALFORMED, F.coalesce(MALFORMED, *unread))
+    return frame
+
+
+def _reader(spark: SparkSession, source: SourceSettings, options: dict[str, str]) -> DataFrameReader:
+    form = _CSV if source.format == "csv" else {}
+    return spark.read.format(source.format).options(**(form | options | source.options))
+
+
+def _load(reader: DataFrameReader, source: SourceSettings) -> DataFrame:
+    try:
+        frame = reader.load(source.path)
+        _ = frame.schema  # Connect analyses lazily
+    except FAILURES as error:
+        if (known := mended(error)) is not None:
+            raise known from None
+        condition = error.getCondition() if isinstance(error, PySparkException) else None
+        why = {
+            "PATH_NOT_FOUND": "there is no such file or folder",
+            "UNABLE_TO_INFER_SCHEMA": "there is no data in it",
+        }.get(condition or "", f"it is not readable as {source.format} ({reason(error)})")
+        raise InputError(
+            f"cannot read {source.path}: {why}. Correct source.path (a file, folder or glob), source.format or "
+            "source.options."
+        ) from None
+    return frame
+
+
+def quoted(name: str) -> str:
+    """A name as Spark's SQL and schemas take it, whatever characters it has."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def column(name: str) -> Column:
+    """A column by its exact name, dots and all."""
+    return F.col(quoted(name))
+
+
+def numbers(frame: DataFrame, name: str) -> Column:
+    """A column of numbers, as float. Raises InputError, with some of its values, where it has another type."""
+    kind = frame.schema[name].dataType
+    if not isinstance(kind, T.NumericType | T.BooleanType):
+        some = frame.select(column(name).cast("string")).dropna().distinct().limit(3).collect()
+        raise InputError(
+            f"column {name!r} is {kind.simpleString()}, such as {', '.join(repr(row[0]) for row in some) or 'null'}: "
+            "expected numbers. Cast it, as by try_cast after replacing a decimal comma."
+        )
+    return column(name).cast("float")
+
+
+def resolved(frame: DataFrame, wanted: Sequence[str], label: str, optional: Sequence[str] = ()) -> DataFrame:
+    """The frame, its columns called as in `wanted` and `optional`: they are found by Spark's rule, whatever the case
+    unless `spark.sql.caseSensitive` is set.
+
+    Raises InputError for a wanted one that is not there, and for any that is there more than once.
+    """
+    exact = (frame.sparkSession.conf.get("spark.sql.caseSensitive") or "").lower() == "true"
+    names = frame.columns
+    found: dict[str, str] = {}
+    for name in dict.fromkeys([*wanted, *optional]):
+        alike = [each for each in names if each == name or (not exact and each.lower() == name.lower())]
+        if not alike and name in optional:
+            continue
+        if not alike:
+            raise InputError(f"{label} has no column {name!r}. It has {', '.join(map(repr, names))}.")
+        if len(alike) > 1:
+            raise InputError(f"{label} has more than one column {name!r}: {', '.join(map(repr, alike))}. Rename one.")
+        if alike[0] != name:
+            found[alike[0]] = name
+    return frame.withColumnsRenamed(found) if found else frame
+
+
+def read_ids(spark: SparkSession, ids: IdSource) -> DataFrame:
+    """The distinct, non-null ids of a list, in a column `id`."""
+    frame = resolved(read_source(spark, ids.source), [ids.column], ids.source.path)
+    return frame.select(column(ids.column).alias("id")).dropna().distinct()

@@ -1,0 +1,1 @@
+"""Top k and scores of pairs, block against block."""

@@ -1,0 +1,298 @@
+"""Top k, scores of pairs and rank counts of a model, block against block: never users x items in one place.
+
+    users  -> blocks of rows with what is asked of each user (items to exclude, targets, pairs)  \\
+                                                                                         cross join, score, merge
+    items  -> blocks of rows, bounded in number and in bytes                                     /
+
+The smaller side is broadcast. A task scores the pairs of blocks it gets in tiles and keeps a partial answer for each
+user block, at most `Blocks.held_bytes` of them; partial answers of a block meet in one group. Items that fit into one
+block need no merging. What comes out does not depend on how many blocks there are: an item wins by its score and, among
+equals, by the lower id.
+
+Both tables of a model must come the same again when Spark computes them anew: read from files, or persisted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from sparkrec.spark.arrow.blocks import Arrays, binary, first_id, pack, unpack, view
+from sparkrec.spark.model.fitted import Head, Layout, Model
+from sparkrec.spark.platform.partitions import task_slots
+from sparkrec.spark.retrieval.block_tasks import Items, PairScores, Partial, Question, Ranking, Users
+from sparkrec.spark.retrieval.user_blocks import user_blocks
+
+log = logging.getLogger(__name__)
+
+_ROW: Arrays = {"index": np.int32, "value": np.float32}
+_LEAST_USERS, _TASKS_A_SLOT = 1024, 4
+"""Users that are worth a task, and tasks of a slot that end about when those of another do."""
+_UNBOUNDED = 1 << 40
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Sizes that trade memory for speed and change no result."""
+
+    users: int = 16384
+    """Most users in a block, when each block is a task's; a cluster with many tasks gets smaller ones."""
+    broadcast_users: int = 32768
+    """Users in a block, when every task gets all of them."""
+    items: int = 32768
+    """Items in a block."""
+    bytes: int = 32 << 20
+    """Bytes of a block."""
+    cells: int = 8 << 20
+    """Scores in a tile, 4 bytes each."""
+    held_bytes: int = 64 << 20
+    """Partial answers that a task holds."""
+    broadcast_bytes: int = 320 << 20
+    """Most bytes of a side that is broadcast."""
+
+
+def topk(
+    model: Model,
+    k: int,
+    users: DataFrame | None = None,
+    exclude: DataFrame | None = None,
+    items: DataFrame | None = None,
+    blocks: Blocks = Blocks(),
+) -> DataFrame:
+    """The k best items of each user: user long, rank int from 1, item long, score float.
+
+    users    (user) whom to rank for; None: all of the model. One whom the model does not know gets no row.
+    exclude  (user, item) what not to rank
+    items    (item) what to rank; None: all of the model
+    Ties go to the lower item id. A user with fewer than k items left gets those.
+    """
+    ranked = rank(model, k, users, exclude=exclude, items=items, blocks=blocks)
+    place = F.posexplode(F.arrays_zip("items", "scores")).alias("place", "one")
+    return ranked.select("user", place).select(
+        "user",
+        (F.col("place") + 1).alias("rank"),
+        F.col("one.items").alias("item"),
+        F.col("one.scores").alias("score"),
+    )
+
+
+def score_pairs(model: Model, pairs: DataFrame, blocks: Blocks = Blocks()) -> DataFrame:
+    """`pairs` (user, item) and score float: null where the model does not know the user or the item."""
+    lists = score_lists(model, pairs, blocks)
+    cell = F.explode(F.arrays_zip("items", "scores")).alias("cell")
+    scored = lists.select("user", cell).select(
+        "user", F.col("cell.items").alias("item"), F.col("cell.scores").alias("score")
+    )
+    return pairs.select("user", "item").join(scored, ["user", "item"], "left")
+
+
+def best(model: Model, pairs: DataFrame, k: int, blocks: Blocks = Blocks()) -> DataFrame:
+    """The k best of each user's `pairs` (user, item): columns and ties as `topk`. What the model does not know is left
+    out."""
+    scored = score_pairs(model, pairs, blocks).where(F.col("score").isNotNull())
+    place = F.row_number().over(Window.partitionBy("user").orderBy(F.desc("score"), "item")).alias("rank")
+    return scored.select("user", place, "item", "score").where(F.col("rank") <= k)
+
+
+def rank_counts(
+    model: Model, targets: DataFrame, exclude: DataFrame | None = None, blocks: Blocks = Blocks()
+) -> DataFrame:
+    """How `targets` (user, item) rank: user, item, greater, equal, candidates; all long.
+
+    candidates  items of the model that are neither excluded nor targets of the user
+    greater     candidates that score above the target; `equal` the same as it. An item that the model does not know is
+                below all. Users whom it does not know have no row.
+    """
+    lists = score_lists(model, targets, blocks).select("user", F.explode(F.arrays_zip("items", "scores")).alias("cell"))
+    score = F.coalesce("cell.scores", F.lit(float("-inf")).cast("float"))
+    scored = lists.select("user", F.col("cell.items").alias("item"), score.alias("score")).persist()
+    items = scored.groupBy("user").agg(F.array_sort(F.collect_list("item")).alias("item"))
+    ranked = rank(model, 1, items.select("user"), exclude=exclude, targets=scored, blocks=blocks)
+    cell = F.explode(F.arrays_zip("item", "greater", "equal")).alias("cell")
+    return ranked.join(items, "user").select("user", cell, "candidates").select("user", "cell.*", "candidates")
+
+
+def rank(
+    model: Model,
+    k: int,
+    users: DataFrame | None = None,
+    *,
+    exclude: DataFrame | None = None,
+    targets: DataFrame | None = None,
+    items: DataFrame | None = None,
+    blocks: Blocks = Blocks(),
+) -> DataFrame:
+    """`topk` and `rank_counts` in one pass, one row a user: columns as `scoring.Ranking.answers`.
+
+    targets  (user, item, score), no pair twice, no score null; `greater` and `equal` follow its items, ascending
+    """
+    lists = {}
+    if exclude is not None:
+        lists["exclude"] = exclude.select("user", "item")
+    if targets is not None:
+        lists["target"] = targets.select("user", "item", "score")
+    return _sweep(model, Ranking(k), users, lists, items, blocks)
+
+
+def score_lists(model: Model, pairs: DataFrame, blocks: Blocks = Blocks()) -> DataFrame:
+    """Scores of `pairs` (user, item), one row a user: columns as `scoring.PairScores.answers`, items ascending."""
+    return _sweep(model, PairScores(), pairs.select("user"), {"pair": pairs.select("user", "item")}, None, blocks)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How the two sides are cut and which one every task gets whole."""
+
+    partitions: int
+    """Of the users."""
+    rows: int
+    """Users in a block."""
+    broadcast: Literal["users", "items", "neither"]
+    one_block: bool
+    """All items are in one: each block of users is answered at once."""
+
+
+def _sweep(
+    model: Model,
+    question: Question,
+    users: DataFrame | None,
+    lists: Mapping[str, DataFrame],
+    items: DataFrame | None,
+    blocks: Blocks,
+) -> DataFrame:
+    """The answers to a question: every block of users meets every block of items."""
+    plan = _plan(model, question, users, lists, blocks)
+    item_rows = model.items
+    if items is not None:
+        item_rows = item_rows.join(F.broadcast(items.select("item").distinct()), "item", "left_semi")
+    if plan.one_block:
+        item_blocks = pack(item_rows.coalesce(1), "item", _ROW, _UNBOUNDED, _UNBOUNDED)
+    else:
+        item_blocks = pack(item_rows, "item", _ROW, blocks.items, blocks.bytes)
+    asked = user_blocks(model.users, users, lists, question.lists, plan.partitions, plan.rows, blocks.bytes)
+    if plan.broadcast == "users":
+        pairs = item_blocks.crossJoin(F.broadcast(asked))
+    elif plan.broadcast == "items":
+        pairs = asked.crossJoin(F.broadcast(item_blocks))
+    else:
+        pairs = asked.crossJoin(item_blocks)
+    layouts = model.user_layout, model.item_layout
+    meet = partial(_meet, lists=question.lists, size=model.size, layouts=layouts, head=model.head)
+
+    def answer(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for users, items in meet(batches):
+            yield question.answer(question.ask(users, items, blocks.cells))
+
+    def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return _score(meet(batches), question, blocks)
+
+    def merge(table: pa.Table) -> pa.Table:
+        parts = [_decode(table, row, question) for row in range(len(table))]
+        return pa.Table.from_batches([question.answer(reduce(question.merge, parts))])
+
+    if plan.one_block:
+        return pairs.mapInArrow(answer, question.answers)
+    names = ", ".join(f"{name} binary" for name in question.partial)
+    return pairs.mapInArrow(score, f"block long, {names}").groupBy("block").applyInArrow(merge, question.answers)
+
+
+def _plan(
+    model: Model, question: Question, users: DataFrame | None, lists: Mapping[str, DataFrame], blocks: Blocks
+) -> _Plan:
+    """Counts both sides, in one job, and the lists where it depends on them."""
+
+    def sizes(of: str, frame: DataFrame, layout: Layout | None = None) -> DataFrame:
+        entries = F.size("value") if layout == "sparse" else F.lit(0)
+        return frame.select(F.lit(of).alias("of"), entries.alias("entries"))
+
+    frames = [sizes("users", model.users, model.user_layout), sizes("items", model.items, model.item_layout)]
+    if users is not None:
+        frames.append(sizes("asked", users))
+    total = F.sum("entries").alias("entries")
+    counted = reduce(DataFrame.unionAll, frames).groupBy("of").agg(F.count("*").alias("rows"), total).collect()
+    rows = {each["of"]: each["rows"] for each in counted}
+    entries = {each["of"]: each["entries"] for each in counted}
+
+    def row_bytes(of: str, layout: Layout) -> float:
+        return 16 + 4 * model.size if layout == "dense" else 24 + 8 * entries.get(of, 0) / max(1, rows.get(of, 0))
+
+    n_users, n_items = rows.get("users", 0), rows.get("items", 0)
+    if users is not None:
+        n_users = min(n_users, rows.get("asked", 0))
+    if isinstance(question, Ranking) and question.k > n_items:
+        log.warning("k is %s, but there are %s items to rank: lists are shorter", question.k, n_items)
+    user_bytes = n_users * row_bytes("users", model.user_layout)
+    item_bytes = n_items * row_bytes("items", model.item_layout)
+    one_block = n_items <= blocks.items and item_bytes <= blocks.bytes
+    if not one_block:
+        user_bytes += sum(8 * frame.count() for frame in lists.values())
+    most = max(64, blocks.held_bytes // 4 // question.bytes_a_user)
+    broadcast: Literal["users", "items", "neither"]
+    # Blocks of users make tasks of equal size, files of items do not: so users stream unless items are far larger.
+    if item_bytes <= max(blocks.bytes, min(blocks.broadcast_bytes, 8 * user_bytes)):
+        even = max(_LEAST_USERS, -(-n_users // (_TASKS_A_SLOT * task_slots(model.users.sparkSession))))
+        block, broadcast = min(blocks.users, even, most), "items"
+    else:
+        block = min(blocks.broadcast_users, most)
+        broadcast = "users" if user_bytes <= blocks.broadcast_bytes else "neither"
+    log.debug(
+        "%s users (%.0f MB) x %s items (%.0f MB), %s broadcast",
+        n_users,
+        user_bytes / 1e6,
+        n_items,
+        item_bytes / 1e6,
+        broadcast,
+    )
+    # Hashing makes partitions of nearly, not quite, equal size.
+    return _Plan(max(1, -(-n_users // block)), block + block // 4, broadcast, one_block)
+
+
+def _meet(
+    batches: Iterator[pa.RecordBatch], lists: Arrays, size: int, layouts: tuple[Layout, Layout], head: Head | None
+) -> Iterator[tuple[Users, Items]]:
+    """The pairs of blocks of a task."""
+    users: Users | None = None
+    items: Items | None = None
+    for batch in batches:
+        for at in range(batch.num_rows):
+            # The side that streams stays the same for many pairs.
+            if users is None or users.first != first_id(batch, at, "user"):
+                users = Users.of(unpack(batch, at, "user", {**_ROW, **lists}), size, layouts[0], head)
+            if items is None or items.first != first_id(batch, at, "item"):
+                items = Items.of(unpack(batch, at, "item", _ROW), size, layouts[1], layouts[0])
+            yield users, items
+
+
+def _score(pairs: Iterator[tuple[Users, Items]], question: Question, blocks: Blocks) -> Iterator[pa.RecordBatch]:
+    """Partial answers for the pairs of a task, one a user block as long as they can all be held."""
+    held: dict[int, Partial] = {}
+    size_held = 0
+    for users, items in pairs:
+        answered = question.ask(users, items, blocks.cells)
+        if users.first in held:
+            held[users.first] = question.merge(held[users.first], answered)
+            continue
+        held[users.first] = answered
+        size_held += sum(array.nbytes for array in answered.values())
+        if size_held > blocks.held_bytes:
+            yield from _encode(held)
+            held, size_held = {}, 0
+    yield from _encode(held)
+
+
+def _encode(held: Mapping[int, Partial]) -> Iterator[pa.RecordBatch]:
+    for block, answered in held.items():
+        columns = {"block": pa.array([block], pa.int64()), **{name: binary(array) for name, array in answered.items()}}
+        yield pa.RecordBatch.from_pydict(columns)
+
+
+def _decode(table: pa.Table, row: int, question: Question) -> Partial:
+    return {name: view(table, row, name, dtype) for name, dtype in question.partial.items()}

@@ -1,13 +1,16 @@
 """Sparse rows: the one sparse format of the kernels."""
 
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from sparkrec.kernels.arrays import F32, I32, I64, check_indptr, check_range, frozen
+
+Storage: TypeAlias = Literal["dense", "sparse"]
+"""How the rows of a table are stored: as a matrix (n, s) float32, or as a Csr."""
 
 
 class Csr(NamedTuple):

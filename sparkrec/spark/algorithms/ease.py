@@ -20,10 +20,10 @@ from sparkrec.config import EaseSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.kernels.retrieval.ease import TILE, NotPositiveDefinite, ease_weights
-from sparkrec.spark.arrow.blocks import pack
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense_vectors, lists, sparse, strengths
+from sparkrec.spark.runner import pack
 
 log = logging.getLogger(__name__)
 

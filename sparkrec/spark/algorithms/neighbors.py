@@ -28,10 +28,11 @@ from sparkrec.config import ItemKnnSettings, UserKnnSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.csr import Csr
 from sparkrec.kernels.retrieval.similarity import cosine_topn, row_norms
-from sparkrec.spark.arrow.blocks import Block, Ragged, pack, unpack
+from sparkrec.spark.arrow.blocks import Block, Ragged, unpack
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import lists, sparse, strengths
+from sparkrec.spark.runner import pack
 
 KnnSettings = ItemKnnSettings | UserKnnSettings
 

@@ -22,24 +22,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
 
-from sparkrec.kernels.arrays import I64, Lists
+from sparkrec.kernels.arrays import I64
+from sparkrec.kernels.csr import spans
 
-Arrays: TypeAlias = Mapping[str, type[np.generic]]
-"""Array columns and the type of their values."""
+ArrayColumns: TypeAlias = Mapping[str, type[np.generic]]
+"""Names of array columns and the dtype of their values."""
 
 
-@dataclass(frozen=True)
-class Ragged:
-    """Arrays of any length, one after the other: row i is values[start[i] : start[i + 1]]."""
+class Ragged(NamedTuple):
+    """Arrays of any length, one after the other: row i is `values[start[i] : start[i + 1]]`.
+
+    A kernel that takes `Lists` takes it as it is.
+    """
 
     start: I64
+    """(n + 1,) from 0 to the number of values."""
     values: NDArray[Any]
 
     @classmethod
@@ -54,13 +57,8 @@ class Ragged:
 
     @property
     def rows(self) -> I64:
-        """Row of each value."""
+        """(nnz,) the row of each value."""
         return np.repeat(np.arange(len(self.start) - 1), self.lengths)
-
-    @property
-    def lists(self) -> Lists:
-        """As the kernels take it."""
-        return self.start, self.values
 
     def between(self, first: int, stop: int) -> Ragged:
         """Rows [first, stop)."""
@@ -68,18 +66,22 @@ class Ragged:
         return Ragged(start - start[0], self.values[start[0] : start[-1]])
 
     def keep(self, mask: NDArray[np.bool_], values: NDArray[Any]) -> Ragged:
-        """The places of a mask over all values, with other values in them."""
+        """Drop the values that are not in a mask.
+
+        mask    (nnz,) which values stay
+        values  (nnz,) what to have in their place
+        """
         count = np.zeros(len(mask) + 1, np.int64)
         np.cumsum(mask, out=count[1:])
         return Ragged(count[self.start], values[mask])
 
     def take(self, order: I64) -> Ragged:
         """Rows in another order."""
-        moved = Ragged.of_lengths(self.lengths[order], self.values)
-        shift = np.repeat(self.start[:-1][order] - moved.start[:-1], moved.lengths)
-        return Ragged(moved.start, self.values[shift + np.arange(len(shift))])
+        start, at = spans(self.start[:-1][order], self.lengths[order])
+        return Ragged(start, self.values[at])
 
     def arrow(self) -> pa.ListArray:
+        """The same as a list column."""
         return pa.ListArray.from_arrays(pa.array(self.start, pa.int32()), pa.array(self.values))
 
 
@@ -98,39 +100,35 @@ class Block:
         return Block(self.ids[first:stop], {name: each.between(first, stop) for name, each in self.arrays.items()})
 
 
-def pack(frame: DataFrame, key: str, arrays: Arrays, max_rows: int, max_bytes: int) -> DataFrame:
-    """The rows of each partition in blocks, in the columns above; `key` names the id column.
+@dataclass(frozen=True)
+class PackBlocks:
+    """The task that packs rows into blocks, in the columns above.
 
-    A block has at most `max_rows` rows, and `max_bytes` unless a single row has more. A partition whose rows come in
-    the same order again gives the same blocks again.
+    The first column of its input is the id, those of `arrays` follow in their order. A block has at most `max_rows`
+    rows, and `max_bytes` unless a single row has more. Rows that come in the same order again give the same blocks.
     """
 
-    def blocks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return packed(batches, key, arrays, max_rows, max_bytes)
+    key: str
+    """Name of the id column."""
+    arrays: ArrayColumns
+    max_rows: int
+    max_bytes: int
 
-    return frame.select(key, *arrays).mapInArrow(blocks, packed_columns(key, arrays))
+    @property
+    def schema(self) -> pa.Schema:
+        names = [f"{self.key}_id", *(f"{self.key}_{name}{part}" for name in self.arrays for part in ("", "_start"))]
+        return pa.schema([(name, pa.binary()) for name in names])
 
-
-def packed_columns(key: str, arrays: Arrays) -> str:
-    """The columns of `pack`, as DDL."""
-    names = [f"{key}_id", *(f"{key}_{name}{part}" for name in arrays for part in ("", "_start"))]
-    return ", ".join(f"{name} binary" for name in names)
-
-
-def packed(
-    batches: Iterable[pa.RecordBatch], key: str, arrays: Arrays, max_rows: int, max_bytes: int
-) -> Iterator[pa.RecordBatch]:
-    """What `pack` makes of a partition: its first column is the id, those of `arrays` follow."""
-    for block in _gather(batches, arrays, max_rows, max_bytes):
-        columns = {f"{key}_id": binary(block.ids)}
-        for name, each in block.arrays.items():
-            columns[f"{key}_{name}"] = binary(each.values)
-            columns[f"{key}_{name}_start"] = binary(each.start)
-        yield pa.RecordBatch.from_pydict(columns)
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for block in _gather(batches, self.arrays, self.max_rows, self.max_bytes):
+            columns = [binary(block.ids)]
+            for ragged in block.arrays.values():
+                columns += [binary(ragged.values), binary(ragged.start)]
+            yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
 
-def unpack(batch: pa.RecordBatch, row: int, key: str, arrays: Arrays) -> Block:
-    """The block in a row: views of its buffers."""
+def unpack(batch: pa.RecordBatch, row: int, key: str, arrays: ArrayColumns) -> Block:
+    """The block in a row of a batch; its arrays are views of the batch's buffers."""
     return Block(
         view(batch, row, f"{key}_id", np.int64),
         {
@@ -141,7 +139,7 @@ def unpack(batch: pa.RecordBatch, row: int, key: str, arrays: Arrays) -> Block:
 
 
 def first_id(batch: pa.RecordBatch, row: int, key: str) -> int:
-    """Lowest id of the block in a row. Ids are unique, so it names the block."""
+    """The lowest id of the block in a row of a batch. No id is in two blocks of a side, so it identifies the block."""
     return int(view(batch, row, f"{key}_id", np.int64)[0])
 
 
@@ -164,7 +162,7 @@ def read_lists(column: pa.ListArray, dtype: type[np.generic]) -> Ragged:
     return Ragged(start - start[0], values.astype(dtype, copy=False))
 
 
-def _gather(batches: Iterable[pa.RecordBatch], arrays: Arrays, max_rows: int, max_bytes: int) -> Iterator[Block]:
+def _gather(batches: Iterable[pa.RecordBatch], arrays: ArrayColumns, max_rows: int, max_bytes: int) -> Iterator[Block]:
     held: list[Block] = []
     rows = size = 0
     for batch in batches:

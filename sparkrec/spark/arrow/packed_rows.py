@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql.pandas.types import from_arrow_schema
 
 from sparkrec.kernels.arrays import F32
 from sparkrec.kernels.coding import LEVELS, coded
@@ -21,13 +20,8 @@ Batches = Iterator[pa.RecordBatch]
 
 
 def schema_of(**columns: pa.DataType) -> pa.Schema:
-    """Columns by name."""
+    """A schema of the columns in their order."""
     return pa.schema(list(columns.items()))
-
-
-def ddl(schema: pa.Schema) -> str:
-    """A schema as Spark wants it."""
-    return ", ".join(f"{field.name} {field.dataType.simpleString()}" for field in from_arrow_schema(schema))
 
 
 @dataclass(frozen=True)
@@ -73,8 +67,8 @@ def floats(values: F32) -> pa.Array:
     """
     if (values == 1).all():
         return pa.nulls(1, pa.binary())
-    if 4 * LEVELS + len(values) < 4 * len(values) and (found := coded(values)):
-        levels, codes = found
+    if 4 * LEVELS + len(values) < 4 * len(values) and (levels_and_codes := coded(values)):
+        levels, codes = levels_and_codes
         return binary(np.concatenate((levels.view(np.uint8), codes)))
     return binary(values)
 
@@ -112,20 +106,20 @@ def only_row(table: pa.Table, column: str) -> ArrowRow:
 
 
 def one_row(schema: pa.Schema, **columns: pa.Array) -> pa.RecordBatch:
-    """One row; columns that are not given are null."""
-    arrays = [columns[each.name] if each.name in columns else pa.nulls(1, each.type) for each in schema]
-    return pa.RecordBatch.from_arrays([array.cast(each.type) for array, each in zip(arrays, schema, strict=True)],
-                                      schema=schema)  # fmt: skip
+    """A batch of one row. Columns of the schema without a value are null."""
+    arrays = [columns[field.name] if field.name in columns else pa.nulls(1, field.type) for field in schema]
+    cast = [array.cast(field.type) for array, field in zip(arrays, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(cast, schema=schema)
 
 
-def joined(batches: Iterable[pa.RecordBatch], most: int) -> Iterator[pa.Table]:
-    """Tables of at least `most` rows, the last of what is left."""
+def joined(batches: Iterable[pa.RecordBatch], min_rows: int) -> Iterator[pa.Table]:
+    """Batches together in tables of at least `min_rows` rows; the last table has what is left."""
     held: list[pa.RecordBatch] = []
     n = 0
     for batch in batches:
         held.append(batch)
         n += batch.num_rows
-        if n >= most:
+        if n >= min_rows:
             yield pa.Table.from_batches(held).combine_chunks()
             held, n = [], 0
     if n:

@@ -48,7 +48,7 @@ def catalogue_of(items: DataFrame | None, before: DataFrame | None) -> Catalogue
     if "categories" in table.column_names:
         column = table["categories"].combine_chunks()
         codes = column.flatten().dictionary_encode().indices.to_numpy().astype(np.int64)
-        categories = Ragged.of_lengths(pc.list_value_length(column).fill_null(0).to_numpy(), codes).lists
+        categories = Ragged.of_lengths(pc.list_value_length(column).fill_null(0).to_numpy(), codes)
     share = table["popularity"].to_numpy() if "popularity" in table.column_names else np.maximum(n, 1.0) / users
     place = np.empty(len(ids), np.int64)
     place[np.argsort(-share, kind="stable")] = np.arange(1, len(ids) + 1)

@@ -16,13 +16,14 @@ from pyspark.sql import functions as F
 from sparkrec.config import FullRanking, GivenCandidates, Protocol, SampledNegatives
 from sparkrec.kernels.metrics.measures import CORRECTED
 from sparkrec.kernels.sampling import sample_negatives
-from sparkrec.spark.arrow.blocks import pack, unpack
+from sparkrec.spark.arrow.blocks import unpack
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.evaluation.evaluate import METRICS, measured, user_values
 from sparkrec.spark.evaluation.request import Question, check_names, check_needs
 from sparkrec.spark.evaluation.segments import label
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.retrieval.topk import rank, score_lists
+from sparkrec.spark.runner import pack
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +213,7 @@ def _candidates(dataset: Dataset, truth: DataFrame, protocol: GivenCandidates | 
             for row in range(batch.num_rows):
                 block = unpack(batch, row, "user", {"known": np.int64})
                 items = unpack(batch, row, "item", {}).ids
-                drawn = sample_negatives(seed, block.ids, block.arrays["known"].lists, items, n)
+                drawn = sample_negatives(seed, block.ids, block.arrays["known"], items, n)
                 there = drawn >= 0
                 user = np.repeat(block.ids, there.sum(axis=1))
                 yield pa.RecordBatch.from_pydict({"user": user, "item": drawn[there]})

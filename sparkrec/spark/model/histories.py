@@ -56,7 +56,7 @@ def bind(model: Model, asking: DataFrame) -> Model:
         rows = _item_rows(folder)
         for batch in batches:
             histories = read_lists(batch.column("items"), np.int32)
-            found = head.states(matrix(batch.column("value")), histories.lists, rows)
+            found = head.states(matrix(batch.column("value")), histories, rows)
             yield dense_batch("user", batch.column("user"), found)
 
     def answers(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

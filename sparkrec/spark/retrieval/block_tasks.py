@@ -1,28 +1,36 @@
-"""What a worker does with one block of users and one of items: score them in tiles and keep a partial answer.
+"""What is done to a block of users and a block of items: score every pair of them in tiles and keep a partial result.
 
-A question is asked of every pair of blocks; partial answers of the same users add up, in any order, to the whole.
-Memory: a tile, two blocks, and k places a user.
+    BlockTask     what to compute of the scores: RankItems, ScorePairs
+    ScoreBlocks   the task on pairs of blocks: a partial result for each block of users, or at once the result
+    MergeResults  the task on all partial results of a block of users: the result, one row for each user
+
+Partial results about the same users are merged in any order. Memory: a tile, two blocks, and what a partial result
+takes, about k entries a user.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from functools import reduce
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sparkrec.kernels.arrays import F32, I32, I64
-from sparkrec.kernels.csr import Csr
+from sparkrec.kernels.arrays import F32, I32, I64, Lists
+from sparkrec.kernels.csr import Csr, Storage, located
 from sparkrec.kernels.retrieval import topk as kernel
-from sparkrec.spark.arrow.blocks import Arrays, Block, Ragged
-from sparkrec.spark.model.fitted import Head, Layout
+from sparkrec.spark.arrow.blocks import ArrayColumns, Block, Ragged, binary, first_id, unpack, view
+from sparkrec.spark.arrow.packed_rows import schema_of
 
-Partial: TypeAlias = dict[str, NDArray[Any]]
+PartialResult: TypeAlias = dict[str, NDArray[Any]]
+"""Arrays by name, as `BlockTask.partial_arrays` declares them."""
 
+MODEL_ARRAYS: ArrayColumns = {"index": np.int32, "value": np.float32}
+"""Arrays of a row of a model's table; `index` is empty where rows are dense."""
 _EDGE = 64
 """Dense blocks are padded to a multiple of this. BLAS adds up the rows and columns at an edge in another order, which
 would let the last bit of a score, and so a tie, depend on where a block ends."""
@@ -30,110 +38,212 @@ _CACHED_ITEMS, _CACHED_CELLS = 512, 512 << 10
 """A tile of 2 MiB, of items whose factors fit beside it: a quarter faster than rows of all items."""
 
 
+class Scorer(Protocol):
+    """Scores pairs of dense rows where the score is not their inner product. It is pickled to where it works."""
+
+    def scores(self, users: F32, items: F32) -> F32:
+        """Every user row (a, d) with every item row (b, d): (a, b)."""
+
+    def score_pairs(self, users: F32, items: F32, pairs: Lists) -> F32:
+        """User row u with the item rows in list u: (nnz,)."""
+
+
 @dataclass(frozen=True)
-class Users:
-    """A block of users and its rows."""
+class UserBlock:
+    """A block of users and its rows as the kernels want them."""
 
     block: Block
     rows: F32 | Csr
-    head: Head | None
-    """What scores their rows; None: the inner product."""
+    scorer: Scorer | None
+    """None: scores are inner products."""
 
     @classmethod
-    def of(cls, block: Block, size: int, layout: Layout, head: Head | None) -> Users:
-        return cls(block, _matrix(block, size) if layout == "dense" else _csr(block), head)
+    def of(cls, block: Block, size: int, storage: Storage, scorer: Scorer | None) -> UserBlock:
+        return cls(block, _matrix(block, size) if storage == "dense" else _csr(block), scorer)
 
     def __len__(self) -> int:
         return len(self.block)
 
     @property
-    def first(self) -> int:
+    def first_id(self) -> int:
         return int(self.block.ids[0])
 
 
 @dataclass(frozen=True)
-class Items:
-    """A block of items, its rows as the kernels want them for these users, and where each id is."""
+class ItemBlock:
+    """A block of items and its rows as the kernels want them for users of one storage."""
 
     ids: I64
     rows: F32 | kernel.SourceMajor
-    _places: I32 | None
+    _positions: I32 | None
+    """(last id - first id + 1,) the position of each id, -1 where the block lacks it; None: ids are too far apart."""
 
     @classmethod
-    def of(cls, block: Block, size: int, layout: Layout, users: Layout) -> Items:
-        rows = _matrix(block, size) if layout == "dense" else _csr(block)
+    def of(cls, block: Block, size: int, storage: Storage, user_storage: Storage) -> ItemBlock:
+        rows = _matrix(block, size) if storage == "dense" else _csr(block)
         span = int(block.ids[-1] - block.ids[0]) + 1
-        places = None
+        positions = None
         if span <= 16 * len(block):
-            places = np.full(span, -1, np.int32)
-            places[block.ids - block.ids[0]] = np.arange(len(block), dtype=np.int32)
-        if users == "dense":
-            return cls(block.ids, rows, places)  # type: ignore[arg-type]  # the kernel refuses sparse items here
+            positions = np.full(span, -1, np.int32)
+            positions[block.ids - block.ids[0]] = np.arange(len(block), dtype=np.int32)
+        if user_storage == "dense":
+            return cls(block.ids, rows, positions)  # type: ignore[arg-type]  # the kernel refuses sparse items here
         if isinstance(rows, np.ndarray):
             rows = rows[: len(block)]
-        return cls(block.ids, kernel.prepare_items(rows, size), places)
+        return cls(block.ids, kernel.prepare_items(rows, size), positions)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
-    def first(self) -> int:
+    def first_id(self) -> int:
         return int(self.ids[0])
 
     def locate(self, lists: Ragged) -> tuple[Ragged, NDArray[np.bool_]]:
-        """Places in this block of lists of item ids, and which of the ids it has."""
+        """Find lists of item ids in this block.
+
+        Returns the positions (int32) of those ids that the block has, list by list, and a mask (nnz,) of these ids.
+        """
         ids = lists.values
-        if self._places is None:
-            place = np.searchsorted(self.ids, ids).astype(np.int32)
-            here = self.ids[np.minimum(place, len(self.ids) - 1)] == ids
-        else:
-            here = (ids >= self.ids[0]) & (ids <= self.ids[-1])
-            place = self._places[np.where(here, ids - self.ids[0], 0)]
-            here &= place >= 0
-        return lists.keep(here, place), here
+        if self._positions is None:
+            at, in_block = located(ids, self.ids)
+            return lists.keep(in_block, at.astype(np.int32)), in_block
+        in_block = (ids >= self.ids[0]) & (ids <= self.ids[-1])
+        position = self._positions[np.where(in_block, ids - self.ids[0], 0)]
+        in_block &= position >= 0
+        return lists.keep(in_block, position), in_block
 
 
-class Question(ABC):
-    """What is asked of a user about all items."""
+class BlockTask(ABC):
+    """What to compute, for each user of a block, of the scores of items."""
 
-    lists: ClassVar[Arrays]
+    user_arrays: ClassVar[ArrayColumns]
     """Arrays of each user that it needs, beside the model's rows."""
-    partial: ClassVar[Arrays]
-    """Arrays of a partial answer."""
-    answers: ClassVar[str]
-    """Columns of the answer, one row a user, as DDL."""
+    partial_arrays: ClassVar[ArrayColumns]
+    """Arrays of a partial result."""
+    schema: ClassVar[pa.Schema]
+    """Columns of the result, one row for each user."""
 
     @property
     @abstractmethod
-    def bytes_a_user(self) -> int:
-        """About how large a partial answer is."""
+    def bytes_per_user(self) -> int:
+        """About how large a partial result is."""
+
+    @property
+    def list_length(self) -> int:
+        """Items that the list of a user has where the model has so many; 0: any number."""
+        return 0
 
     @abstractmethod
-    def ask(self, users: Users, items: Items, cells: int) -> Partial:
-        """Partial answer of one pair of blocks; at most `cells` scores at a time."""
+    def score(self, users: UserBlock, items: ItemBlock, cells: int) -> PartialResult:
+        """The partial result of a pair of blocks. Holds at most `cells` scores at a time."""
 
     @abstractmethod
-    def merge(self, a: Partial, b: Partial) -> Partial:
-        """Partial answer about the items of both."""
+    def merge(self, a: PartialResult, b: PartialResult) -> PartialResult:
+        """The partial result about the items of both, of the same users."""
 
     @abstractmethod
-    def answer(self, whole: Partial) -> pa.RecordBatch:
-        """One row a user, of all partial answers merged."""
+    def result(self, merged: PartialResult) -> pa.RecordBatch:
+        """The result from the merged partial results about all items."""
 
 
 @dataclass(frozen=True)
-class Ranking(Question):
+class ScoreBlocks:
+    """The task on rows that each hold a block of users (columns `user_*`) and a block of items (`item_*`).
+
+    It yields a partial result for each block of users, and one more each time that it can hold no more of them.
+    """
+
+    task: BlockTask
+    size: int
+    """Columns of the model's rows."""
+    user_storage: Storage
+    item_storage: Storage
+    scorer: Scorer | None
+    cells: int
+    """Most scores in a tile."""
+    held_bytes: int
+    """Bytes of partial results that are held before they are yielded."""
+    all_items: bool
+    """Whether each pair has all items, so that nothing has to be merged: results are yielded, not partial ones."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        if self.all_items:
+            return self.task.schema
+        return pa.schema([("block", pa.int64()), *((name, pa.binary()) for name in self.task.partial_arrays)])
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        if self.all_items:
+            for users, items in self._pairs(batches):
+                yield self.task.result(self.task.score(users, items, self.cells))
+            return
+        held: dict[int, PartialResult] = {}
+        size_held = 0
+        for users, items in self._pairs(batches):
+            partial = self.task.score(users, items, self.cells)
+            if users.first_id in held:
+                held[users.first_id] = self.task.merge(held[users.first_id], partial)
+                continue
+            held[users.first_id] = partial
+            size_held += sum(array.nbytes for array in partial.values())
+            if size_held > self.held_bytes:
+                yield from self._encoded(held)
+                held, size_held = {}, 0
+        yield from self._encoded(held)
+
+    def _pairs(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[UserBlock, ItemBlock]]:
+        user_arrays = {**MODEL_ARRAYS, **self.task.user_arrays}
+        users: UserBlock | None = None
+        items: ItemBlock | None = None
+        for batch in batches:
+            for row in range(batch.num_rows):
+                # One side stays the same for many pairs.
+                if users is None or users.first_id != first_id(batch, row, "user"):
+                    block = unpack(batch, row, "user", user_arrays)
+                    users = UserBlock.of(block, self.size, self.user_storage, self.scorer)
+                if items is None or items.first_id != first_id(batch, row, "item"):
+                    block = unpack(batch, row, "item", MODEL_ARRAYS)
+                    items = ItemBlock.of(block, self.size, self.item_storage, self.user_storage)
+                yield users, items
+
+    def _encoded(self, held: dict[int, PartialResult]) -> Iterator[pa.RecordBatch]:
+        for block, partial in held.items():
+            arrays = [binary(partial[name]) for name in self.task.partial_arrays]
+            yield pa.RecordBatch.from_arrays([pa.array([block], pa.int64()), *arrays], schema=self.schema)
+
+
+@dataclass(frozen=True)
+class MergeResults:
+    """The task on all partial results of one block of users, as `ScoreBlocks` yields them."""
+
+    task: BlockTask
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.task.schema
+
+    def __call__(self, group: pa.Table) -> pa.Table:
+        partials = (
+            {name: view(group, row, name, dtype) for name, dtype in self.task.partial_arrays.items()}
+            for row in range(len(group))
+        )
+        return pa.Table.from_batches([self.task.result(reduce(self.task.merge, partials))])
+
+
+@dataclass(frozen=True)
+class RankItems(BlockTask):
     """The k best items that are not excluded; and, for each target, how many others score above it or the same.
 
     `items` and `scores` are the list, best first; `candidates` is the number of items that are neither excluded nor
-    targets, of which `greater` and `equal` count those that beat and tie each target. `known` targets are among the
-    items, and `rankable` of them not excluded. A target_score of -inf or NaN is one that everything beats.
+    targets, of which `greater` and `equal` count those that score above and the same as each target. `known` targets
+    are among the items, and `rankable` of them not excluded. A target_score of -inf or NaN is below everything.
     """
 
     k: int
 
-    lists: ClassVar[Arrays] = {"exclude": np.int64, "target": np.int64, "target_score": np.float32}
-    partial: ClassVar[Arrays] = {
+    user_arrays: ClassVar[ArrayColumns] = {"exclude": np.int64, "target": np.int64, "target_score": np.float32}
+    partial_arrays: ClassVar[ArrayColumns] = {
         "user": np.int64,
         "target_start": np.int64,
         "item": np.int64,
@@ -144,49 +254,59 @@ class Ranking(Question):
         "greater": np.int64,
         "equal": np.int64,
     }
-    answers: ClassVar[str] = (
-        "user long, items array<long>, scores array<float>, candidates long, known long, rankable long, "
-        "greater array<long>, equal array<long>"
+    schema: ClassVar[pa.Schema] = schema_of(
+        user=pa.int64(),
+        items=pa.list_(pa.int64()),
+        scores=pa.list_(pa.float32()),
+        candidates=pa.int64(),
+        known=pa.int64(),
+        rankable=pa.int64(),
+        greater=pa.list_(pa.int64()),
+        equal=pa.list_(pa.int64()),
     )
 
     @property
-    def bytes_a_user(self) -> int:
+    def bytes_per_user(self) -> int:
         return 12 * self.k + 16
 
-    def ask(self, users: Users, items: Items, cells: int) -> Partial:
-        target, target_score = users.block.arrays["target"], users.block.arrays["target_score"].values
+    @property
+    def list_length(self) -> int:
+        return self.k
+
+    def score(self, users: UserBlock, items: ItemBlock, cells: int) -> PartialResult:
+        targets, target_scores = users.block.arrays["target"], users.block.arrays["target_score"].values
         exclude, _ = items.locate(users.block.arrays["exclude"])
-        here = items.locate(target)[0]
-        others = _union(exclude, here, len(items)) if len(target.values) else exclude
-        best = kernel.TopK(len(users), len(items), self.k, exclude.lists)
-        candidates = len(items) - others.lengths
-        greater, equal = np.zeros(len(target.values), np.int64), np.zeros(len(target.values), np.int64)
-        whole_rows = len(target.values) > 0  # of which greater and equal ones are counted
+        known, _ = items.locate(targets)
+        not_counted = _union(exclude, known, len(items)) if len(targets.values) else exclude
+        best = kernel.TopK(len(users), len(items), self.k, exclude)
+        candidates = len(items) - not_counted.lengths
+        greater, equal = np.zeros(len(targets.values), np.int64), np.zeros(len(targets.values), np.int64)
+        whole_rows = len(targets.values) > 0  # of which greater and equal ones are counted
         for first, column, tile in _tiles(users, items, cells, whole_rows):
             best.offer(tile, first, column)
             stop = first + len(tile)
-            asked = slice(target.start[first], target.start[stop])
-            if asked.start < asked.stop:
-                start = target.start[first : stop + 1] - asked.start
-                greater[asked], equal[asked] = kernel.count_above(
-                    tile, start, target_score[asked], *others.between(first, stop).lists
+            in_tile = slice(targets.start[first], targets.start[stop])
+            if in_tile.start < in_tile.stop:
+                start = targets.start[first : stop + 1] - in_tile.start
+                greater[in_tile], equal[in_tile] = kernel.count_above(
+                    tile, start, target_scores[in_tile], *not_counted.between(first, stop)
                 )
-        place, score = best.finish()
+        position, score = best.finish()
         # A target below everything ties with the padding of a tile, too.
-        equal = np.minimum(equal, np.repeat(candidates, target.lengths) - greater)
+        equal = np.minimum(equal, np.repeat(candidates, targets.lengths) - greater)
         return {
             "user": users.block.ids.copy(),
-            "target_start": target.start.copy(),
-            "item": np.where(place >= 0, items.ids[place], -1),
+            "target_start": targets.start.copy(),
+            "item": np.where(position >= 0, items.ids[position], -1),
             "score": score,
             "candidates": candidates,
-            "known": here.lengths,
-            "rankable": others.lengths - exclude.lengths,
+            "known": known.lengths,
+            "rankable": not_counted.lengths - exclude.lengths,
             "greater": greater,
             "equal": equal,
         }
 
-    def merge(self, a: Partial, b: Partial) -> Partial:
+    def merge(self, a: PartialResult, b: PartialResult) -> PartialResult:
         shape = (-1, self.k)
         item, score = kernel.merge_topk(
             a["item"].reshape(shape),
@@ -198,68 +318,73 @@ class Ranking(Question):
         counts = {name: a[name] + b[name] for name in ("candidates", "known", "rankable", "greater", "equal")}
         return {**a, **counts, "item": item, "score": score}
 
-    def answer(self, whole: Partial) -> pa.RecordBatch:
-        item = whole["item"].reshape(-1, self.k)
-        there = item >= 0
-        length = there.sum(axis=1)
+    def result(self, merged: PartialResult) -> pa.RecordBatch:
+        item = merged["item"].reshape(-1, self.k)
+        taken = item >= 0
+        length = taken.sum(axis=1)
         return pa.RecordBatch.from_pydict(
             {
-                "user": whole["user"],
-                "items": Ragged.of_lengths(length, item[there]).arrow(),
-                "scores": Ragged.of_lengths(length, whole["score"].reshape(-1, self.k)[there]).arrow(),
-                "candidates": whole["candidates"],
-                "known": whole["known"],
-                "rankable": whole["rankable"],
-                "greater": Ragged(whole["target_start"], whole["greater"]).arrow(),
-                "equal": Ragged(whole["target_start"], whole["equal"]).arrow(),
+                "user": merged["user"],
+                "items": Ragged.of_lengths(length, item[taken]).arrow(),
+                "scores": Ragged.of_lengths(length, merged["score"].reshape(-1, self.k)[taken]).arrow(),
+                "candidates": merged["candidates"],
+                "known": merged["known"],
+                "rankable": merged["rankable"],
+                "greater": Ragged(merged["target_start"], merged["greater"]).arrow(),
+                "equal": Ragged(merged["target_start"], merged["equal"]).arrow(),
             }
         )
 
 
 @dataclass(frozen=True)
-class PairScores(Question):
+class ScorePairs(BlockTask):
     """The scores of a list of items; null for those that the model does not have."""
 
-    lists: ClassVar[Arrays] = {"pair": np.int64}
-    partial: ClassVar[Arrays] = {"user": np.int64, "start": np.int64, "item": np.int64, "score": np.float32}
-    answers: ClassVar[str] = "user long, items array<long>, scores array<float>"
+    user_arrays: ClassVar[ArrayColumns] = {"pair": np.int64}
+    partial_arrays: ClassVar[ArrayColumns] = {
+        "user": np.int64,
+        "start": np.int64,
+        "item": np.int64,
+        "score": np.float32,
+    }
+    schema: ClassVar[pa.Schema] = schema_of(user=pa.int64(), items=pa.list_(pa.int64()), scores=pa.list_(pa.float32()))
 
     @property
-    def bytes_a_user(self) -> int:
+    def bytes_per_user(self) -> int:
         return 1024
 
-    def ask(self, users: Users, items: Items, cells: int) -> Partial:
-        pair = users.block.arrays["pair"]
-        places, here = items.locate(pair)
+    def score(self, users: UserBlock, items: ItemBlock, cells: int) -> PartialResult:
+        pairs = users.block.arrays["pair"]
+        positions, in_block = items.locate(pairs)
         rows = users.rows[: len(users)] if isinstance(users.rows, np.ndarray) else users.rows
-        score = np.full(len(pair.values), np.nan, np.float32)
-        if users.head is None:
-            score[here] = kernel.score_pairs(rows, items.rows, places.lists)
+        score = np.full(len(pairs.values), np.nan, np.float32)
+        if users.scorer is None:
+            score[in_block] = kernel.score_pairs(rows, items.rows, positions)
         else:
-            score[here] = users.head.score_pairs(rows, items.rows, places.lists)  # type: ignore[arg-type]  # dense
+            score[in_block] = users.scorer.score_pairs(rows, items.rows, positions)  # type: ignore[arg-type]  # dense
         return {
             "user": users.block.ids.copy(),
-            "start": pair.start.copy(),
-            "item": pair.values.copy(),
+            "start": pairs.start.copy(),
+            "item": pairs.values.copy(),
             "score": score,
         }
 
-    def merge(self, a: Partial, b: Partial) -> Partial:
+    def merge(self, a: PartialResult, b: PartialResult) -> PartialResult:
         return {**a, "score": np.where(np.isnan(a["score"]), b["score"], a["score"])}
 
-    def answer(self, whole: Partial) -> pa.RecordBatch:
-        start = pa.array(whole["start"], pa.int32())
-        score = pa.array(whole["score"], mask=np.isnan(whole["score"]))
+    def result(self, merged: PartialResult) -> pa.RecordBatch:
+        start = pa.array(merged["start"], pa.int32())
+        score = pa.array(merged["score"], mask=np.isnan(merged["score"]))
         return pa.RecordBatch.from_pydict(
             {
-                "user": whole["user"],
-                "items": Ragged(whole["start"], whole["item"]).arrow(),
+                "user": merged["user"],
+                "items": Ragged(merged["start"], merged["item"]).arrow(),
                 "scores": pa.ListArray.from_arrays(start, score),
             }
         )
 
 
-def _tiles(users: Users, items: Items, cells: int, whole_rows: bool) -> Iterator[tuple[int, int, F32]]:
+def _tiles(users: UserBlock, items: ItemBlock, cells: int, whole_rows: bool) -> Iterator[tuple[int, int, F32]]:
     """First user and first item of each tile, and its scores; the buffer is used again for the next.
 
     whole_rows  a tile has all items. Else dense ones are small enough to stay in the cache while they are read.
@@ -277,10 +402,10 @@ def _tiles(users: Users, items: Items, cells: int, whole_rows: bool) -> Iterator
             part = items.rows[column : column + width] if isinstance(items.rows, np.ndarray) else items.rows
             shape = stop - first, min(width, n_items - column)
             tile = buffer[: shape[0] * shape[1]].reshape(shape)
-            if users.head is None:
+            if users.scorer is None:
                 kernel.scores(users.rows, part, first, stop, out=tile)
             else:
-                tile[:] = users.head.scores(users.rows[first:stop], part)  # type: ignore[arg-type]  # dense
+                tile[:] = users.scorer.scores(users.rows[first:stop], part)  # type: ignore[arg-type]  # dense
             tile[:, max(0, len(items) - column) :] = -np.inf
             yield first, column, tile[: len(users) - first]
 
@@ -297,7 +422,7 @@ def _csr(block: Block) -> Csr:
 
 
 def _union(a: Ragged, b: Ragged, width: int) -> Ragged:
-    """Places in either of two ascending lists a row, ascending and once."""
+    """Positions below `width` that are in either of two ascending lists of each row, ascending and once."""
     keys = np.concatenate([a.rows * width + a.values, b.rows * width + b.values])
     keys.sort(kind="stable")  # merges the two runs
     once = np.ones(len(keys), np.bool_)

@@ -1,13 +1,13 @@
 """Top k, scores of pairs and rank counts of a model, block against block: never users x items in one place.
 
-    users  -> blocks of rows with what is asked of each user (items to exclude, targets, pairs)  \\
-                                                                                         cross join, score, merge
-    items  -> blocks of rows, bounded in number and in bytes                                     /
+    users  -> blocks of rows and of lists of items (to exclude, targets, pairs)  \\
+                                                                           cross join, score, merge
+    items  -> blocks of rows, bounded in number and in bytes                     /
 
-The smaller side is broadcast. A task scores the pairs of blocks it gets in tiles and keeps a partial answer for each
-user block, at most `Blocks.held_bytes` of them; partial answers of a block meet in one group. Items that fit into one
-block need no merging. What comes out does not depend on how many blocks there are: an item wins by its score and, among
-equals, by the lower id.
+The smaller side is broadcast. A task scores the pairs of blocks it gets in tiles and keeps a partial result for each
+block of users, at most `Blocks.held_bytes` of them; the partial results of a block meet in one group. Items that fit
+into one block need no merging. The result does not depend on how many blocks there are: an item wins by its score and,
+among equals, by the lower id.
 
 Both tables of a model must come the same again when Spark computes them anew: read from files, or persisted.
 """
@@ -15,25 +15,29 @@ Both tables of a model must come the same again when Spark computes them anew: r
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial, reduce
-from typing import Literal
+from functools import reduce
 
-import numpy as np
-import pyarrow as pa
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from sparkrec.spark.arrow.blocks import Arrays, binary, first_id, pack, unpack, view
-from sparkrec.spark.model.fitted import Head, Layout, Model
+from sparkrec.kernels.csr import Storage
+from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.platform.partitions import task_slots
-from sparkrec.spark.retrieval.block_tasks import Items, PairScores, Partial, Question, Ranking, Users
+from sparkrec.spark.retrieval.block_tasks import (
+    MODEL_ARRAYS,
+    BlockTask,
+    MergeResults,
+    RankItems,
+    ScoreBlocks,
+    ScorePairs,
+)
 from sparkrec.spark.retrieval.user_blocks import user_blocks
+from sparkrec.spark.runner import Broadcast, map_groups, map_pairs, pack
 
 log = logging.getLogger(__name__)
 
-_ROW: Arrays = {"index": np.int32, "value": np.float32}
 _LEAST_USERS, _TASKS_A_SLOT = 1024, 4
 """Users that are worth a task, and tasks of a slot that end about when those of another do."""
 _UNBOUNDED = 1 << 40
@@ -44,7 +48,7 @@ class Blocks:
     """Sizes that trade memory for speed and change no result."""
 
     users: int = 16384
-    """Most users in a block, when each block is a task's; a cluster with many tasks gets smaller ones."""
+    """Most users in a block, when tasks get different blocks; a cluster with many tasks gets smaller ones."""
     broadcast_users: int = 32768
     """Users in a block, when every task gets all of them."""
     items: int = 32768
@@ -54,7 +58,7 @@ class Blocks:
     cells: int = 8 << 20
     """Scores in a tile, 4 bytes each."""
     held_bytes: int = 64 << 20
-    """Partial answers that a task holds."""
+    """Bytes of partial results that a task holds."""
     broadcast_bytes: int = 320 << 20
     """Most bytes of a side that is broadcast."""
 
@@ -130,7 +134,7 @@ def rank(
     items: DataFrame | None = None,
     blocks: Blocks = Blocks(),
 ) -> DataFrame:
-    """`topk` and `rank_counts` in one pass, one row a user: columns as `scoring.Ranking.answers`.
+    """`topk` and `rank_counts` in one pass, one row a user: columns as `RankItems.schema`.
 
     targets  (user, item, score), no pair twice, no score null; `greater` and `equal` follow its items, ascending
     """
@@ -139,160 +143,113 @@ def rank(
         lists["exclude"] = exclude.select("user", "item")
     if targets is not None:
         lists["target"] = targets.select("user", "item", "score")
-    return _sweep(model, Ranking(k), users, lists, items, blocks)
+    return _sweep(model, RankItems(k), users, lists, items, blocks)
 
 
 def score_lists(model: Model, pairs: DataFrame, blocks: Blocks = Blocks()) -> DataFrame:
-    """Scores of `pairs` (user, item), one row a user: columns as `scoring.PairScores.answers`, items ascending."""
-    return _sweep(model, PairScores(), pairs.select("user"), {"pair": pairs.select("user", "item")}, None, blocks)
+    """Scores of `pairs` (user, item), one row a user: columns as `ScorePairs.schema`, items ascending."""
+    return _sweep(model, ScorePairs(), pairs.select("user"), {"pair": pairs.select("user", "item")}, None, blocks)
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """How the two sides are cut and which one every task gets whole."""
+    """How the two sides are cut into blocks, and which one every task gets whole."""
 
     partitions: int
     """Of the users."""
     rows: int
     """Users in a block."""
-    broadcast: Literal["users", "items", "neither"]
+    broadcast: Broadcast
+    """Users are on the left."""
     one_block: bool
-    """All items are in one: each block of users is answered at once."""
+    """Whether all items are in one block, so that each block of users has its result at once."""
 
 
 def _sweep(
     model: Model,
-    question: Question,
+    task: BlockTask,
     users: DataFrame | None,
     lists: Mapping[str, DataFrame],
     items: DataFrame | None,
     blocks: Blocks,
 ) -> DataFrame:
-    """The answers to a question: every block of users meets every block of items."""
-    plan = _plan(model, question, users, lists, blocks)
+    """Carry out a task on every block of users with every block of items: columns as `task.schema`.
+
+    users  (user) to take; None: all of the model
+    lists  of items for these users, by the names of `task.user_arrays`
+    items  (item) to take; None: all of the model
+    """
+    plan = _plan(model, task, users, lists, blocks)
     item_rows = model.items
     if items is not None:
         item_rows = item_rows.join(F.broadcast(items.select("item").distinct()), "item", "left_semi")
     if plan.one_block:
-        item_blocks = pack(item_rows.coalesce(1), "item", _ROW, _UNBOUNDED, _UNBOUNDED)
+        item_blocks = pack(item_rows.coalesce(1), "item", MODEL_ARRAYS, _UNBOUNDED, _UNBOUNDED)
     else:
-        item_blocks = pack(item_rows, "item", _ROW, blocks.items, blocks.bytes)
-    asked = user_blocks(model.users, users, lists, question.lists, plan.partitions, plan.rows, blocks.bytes)
-    if plan.broadcast == "users":
-        pairs = item_blocks.crossJoin(F.broadcast(asked))
-    elif plan.broadcast == "items":
-        pairs = asked.crossJoin(F.broadcast(item_blocks))
-    else:
-        pairs = asked.crossJoin(item_blocks)
-    layouts = model.user_layout, model.item_layout
-    meet = partial(_meet, lists=question.lists, size=model.size, layouts=layouts, head=model.head)
-
-    def answer(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for users, items in meet(batches):
-            yield question.answer(question.ask(users, items, blocks.cells))
-
-    def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return _score(meet(batches), question, blocks)
-
-    def merge(table: pa.Table) -> pa.Table:
-        parts = [_decode(table, row, question) for row in range(len(table))]
-        return pa.Table.from_batches([question.answer(reduce(question.merge, parts))])
-
-    if plan.one_block:
-        return pairs.mapInArrow(answer, question.answers)
-    names = ", ".join(f"{name} binary" for name in question.partial)
-    return pairs.mapInArrow(score, f"block long, {names}").groupBy("block").applyInArrow(merge, question.answers)
+        item_blocks = pack(item_rows, "item", MODEL_ARRAYS, blocks.items, blocks.bytes)
+    of_users = user_blocks(model.users, users, lists, task.user_arrays, plan.partitions, plan.rows, blocks.bytes)
+    scoring = ScoreBlocks(
+        task,
+        model.size,
+        model.user_layout,
+        model.item_layout,
+        model.head,
+        blocks.cells,
+        blocks.held_bytes,
+        plan.one_block,
+    )
+    scored = map_pairs(of_users, item_blocks, scoring, plan.broadcast)
+    return scored if plan.one_block else map_groups(scored, "block", MergeResults(task))
 
 
 def _plan(
-    model: Model, question: Question, users: DataFrame | None, lists: Mapping[str, DataFrame], blocks: Blocks
+    model: Model, task: BlockTask, users: DataFrame | None, lists: Mapping[str, DataFrame], blocks: Blocks
 ) -> _Plan:
-    """Counts both sides, in one job, and the lists where it depends on them."""
+    """Count both sides, in one job, and the lists where it depends on them."""
 
-    def sizes(of: str, frame: DataFrame, layout: Layout | None = None) -> DataFrame:
-        entries = F.size("value") if layout == "sparse" else F.lit(0)
-        return frame.select(F.lit(of).alias("of"), entries.alias("entries"))
+    def sizes(table: str, frame: DataFrame, storage: Storage | None = None) -> DataFrame:
+        entries = F.size("value") if storage == "sparse" else F.lit(0)
+        return frame.select(F.lit(table).alias("table"), entries.alias("entries"))
 
     frames = [sizes("users", model.users, model.user_layout), sizes("items", model.items, model.item_layout)]
     if users is not None:
-        frames.append(sizes("asked", users))
+        frames.append(sizes("chosen users", users))
     total = F.sum("entries").alias("entries")
-    counted = reduce(DataFrame.unionAll, frames).groupBy("of").agg(F.count("*").alias("rows"), total).collect()
-    rows = {each["of"]: each["rows"] for each in counted}
-    entries = {each["of"]: each["entries"] for each in counted}
+    counted = reduce(DataFrame.unionAll, frames).groupBy("table").agg(F.count("*").alias("rows"), total).collect()
+    rows = {row["table"]: row["rows"] for row in counted}
+    entries = {row["table"]: row["entries"] for row in counted}
 
-    def row_bytes(of: str, layout: Layout) -> float:
-        return 16 + 4 * model.size if layout == "dense" else 24 + 8 * entries.get(of, 0) / max(1, rows.get(of, 0))
+    def row_bytes(table: str, storage: Storage) -> float:
+        if storage == "dense":
+            return 16 + 4 * model.size
+        return 24 + float(8 * entries.get(table, 0) / max(1, rows.get(table, 0)))
 
     n_users, n_items = rows.get("users", 0), rows.get("items", 0)
     if users is not None:
-        n_users = min(n_users, rows.get("asked", 0))
-    if isinstance(question, Ranking) and question.k > n_items:
-        log.warning("k is %s, but there are %s items to rank: lists are shorter", question.k, n_items)
+        n_users = min(n_users, rows.get("chosen users", 0))
+    if task.list_length > n_items:
+        log.warning("k is %s, but there are %s items to rank: lists are shorter", task.list_length, n_items)
     user_bytes = n_users * row_bytes("users", model.user_layout)
     item_bytes = n_items * row_bytes("items", model.item_layout)
     one_block = n_items <= blocks.items and item_bytes <= blocks.bytes
     if not one_block:
         user_bytes += sum(8 * frame.count() for frame in lists.values())
-    most = max(64, blocks.held_bytes // 4 // question.bytes_a_user)
-    broadcast: Literal["users", "items", "neither"]
+    most = max(64, blocks.held_bytes // 4 // task.bytes_per_user)
+    broadcast: Broadcast
     # Blocks of users make tasks of equal size, files of items do not: so users stream unless items are far larger.
     if item_bytes <= max(blocks.bytes, min(blocks.broadcast_bytes, 8 * user_bytes)):
         even = max(_LEAST_USERS, -(-n_users // (_TASKS_A_SLOT * task_slots(model.users.sparkSession))))
-        block, broadcast = min(blocks.users, even, most), "items"
+        block, broadcast = min(blocks.users, even, most), "right"
     else:
         block = min(blocks.broadcast_users, most)
-        broadcast = "users" if user_bytes <= blocks.broadcast_bytes else "neither"
+        broadcast = "left" if user_bytes <= blocks.broadcast_bytes else "neither"
     log.debug(
         "%s users (%.0f MB) x %s items (%.0f MB), %s broadcast",
         n_users,
         user_bytes / 1e6,
         n_items,
         item_bytes / 1e6,
-        broadcast,
+        {"left": "users", "right": "items", "neither": "neither"}[broadcast],
     )
     # Hashing makes partitions of nearly, not quite, equal size.
     return _Plan(max(1, -(-n_users // block)), block + block // 4, broadcast, one_block)
-
-
-def _meet(
-    batches: Iterator[pa.RecordBatch], lists: Arrays, size: int, layouts: tuple[Layout, Layout], head: Head | None
-) -> Iterator[tuple[Users, Items]]:
-    """The pairs of blocks of a task."""
-    users: Users | None = None
-    items: Items | None = None
-    for batch in batches:
-        for at in range(batch.num_rows):
-            # The side that streams stays the same for many pairs.
-            if users is None or users.first != first_id(batch, at, "user"):
-                users = Users.of(unpack(batch, at, "user", {**_ROW, **lists}), size, layouts[0], head)
-            if items is None or items.first != first_id(batch, at, "item"):
-                items = Items.of(unpack(batch, at, "item", _ROW), size, layouts[1], layouts[0])
-            yield users, items
-
-
-def _score(pairs: Iterator[tuple[Users, Items]], question: Question, blocks: Blocks) -> Iterator[pa.RecordBatch]:
-    """Partial answers for the pairs of a task, one a user block as long as they can all be held."""
-    held: dict[int, Partial] = {}
-    size_held = 0
-    for users, items in pairs:
-        answered = question.ask(users, items, blocks.cells)
-        if users.first in held:
-            held[users.first] = question.merge(held[users.first], answered)
-            continue
-        held[users.first] = answered
-        size_held += sum(array.nbytes for array in answered.values())
-        if size_held > blocks.held_bytes:
-            yield from _encode(held)
-            held, size_held = {}, 0
-    yield from _encode(held)
-
-
-def _encode(held: Mapping[int, Partial]) -> Iterator[pa.RecordBatch]:
-    for block, answered in held.items():
-        columns = {"block": pa.array([block], pa.int64()), **{name: binary(array) for name, array in answered.items()}}
-        yield pa.RecordBatch.from_pydict(columns)
-
-
-def _decode(table: pa.Table, row: int, question: Question) -> Partial:
-    return {name: view(table, row, name, dtype) for name, dtype in question.partial.items()}

@@ -38,8 +38,8 @@ from sparkrec.kernels.als.blocking import distinct_count
 from sparkrec.kernels.arrays import I64
 from sparkrec.spark.algorithms.als import pack
 from sparkrec.spark.algorithms.als.plan import SidePlan, block_count, memory_of_task, plan_side
-from sparkrec.spark.arrow.packed_rows import ddl
 from sparkrec.spark.platform.partitions import partition_keys, task_slots
+from sparkrec.spark.runner import spark_schema
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def lay_out(
     read = [F.col(name) if name in SIDES else F.col(name).cast("float").alias(name) for name in columns]
     # Cut from their history: the ratings are read once.
     chunker = pack.chunker(preference)
-    chunks = ratings.select(*read).mapInArrow(chunker, ddl(pack.CHUNK)).localCheckpoint(eager=False)
+    chunks = ratings.select(*read).mapInArrow(chunker, spark_schema(pack.CHUNK)).localCheckpoint(eager=False)
     tallies = chunks.where("n IS NULL").drop("n", *columns).collect()
     if not tallies:
         raise TrainError("als: found no ratings, expected at least one")
@@ -176,9 +176,9 @@ def _popular(chunks: DataFrame, side: str, counts: I64, most: float) -> dict[int
 
 def _in_blocks(chunks: DataFrame, plans: dict[str, SidePlan], dst: str, src: str, level: StorageLevel) -> DataFrame:
     n = len(plans[dst].keys)
-    pieces = chunks.mapInArrow(pack.pieces(plans[dst], dst, src), ddl(pack.PIECE))
+    pieces = chunks.mapInArrow(pack.pieces(plans[dst], dst, src), spark_schema(pack.PIECE))
     assembled = pieces.repartition(n, "block").groupBy("block").applyInArrow(
-        pack.assemble(plans[dst], plans[src]), ddl(pack.IN_BLOCK)
+        pack.assemble(plans[dst], plans[src]), spark_schema(pack.IN_BLOCK)
     )  # fmt: skip
     return _held(assembled, n, level)
 
@@ -189,7 +189,7 @@ def _outlines(blocks: DataFrame, needing: DataFrame, n: int, level: StorageLevel
         F.col("need.block").alias("block"), "to", F.col("need.ids").alias("wanted")
     )
     rows = blocks.select("block", "ids", "split", "needed").unionByName(wanted, allowMissingColumns=True)
-    return _held(rows.groupBy("block").applyInArrow(pack.link, ddl(pack.OUTLINE)), n, level)
+    return _held(rows.groupBy("block").applyInArrow(pack.link, spark_schema(pack.OUTLINE)), n, level)
 
 
 def _held(blocks: DataFrame, n: int, level: StorageLevel) -> DataFrame:

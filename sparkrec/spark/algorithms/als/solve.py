@@ -19,7 +19,7 @@ from sparkrec.kernels.arrays import F32, F64, I64
 from sparkrec.kernels.random import normal_rows
 from sparkrec.spark.algorithms.als import block
 from sparkrec.spark.algorithms.als.layout import Side
-from sparkrec.spark.arrow.packed_rows import ddl
+from sparkrec.spark.runner import spark_schema
 
 FACTORS = "id long, value array<float>"
 _SUMS = [name for name in block.STATE.names if name not in ("to", "ids", "factors")]
@@ -121,7 +121,7 @@ class SideSolver:
         solve_split: Callable[[list[Row]], tuple[F32, float, float]],
     ) -> State:
         """Run `task` on every block, computed once and cut from its history."""
-        frame = blocks.applyInArrow(task, ddl(block.STATE)).localCheckpoint(eager=False)
+        frame = blocks.applyInArrow(task, spark_schema(block.STATE)).localCheckpoint(eager=False)
         rows = frame.where("to IS NULL").select(*_SUMS).collect()
         if failures := sorted(row.failure for row in rows if row.failure):
             raise TrainError(failures[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,7 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec import storage
-from sparkrec.config import FieldNetworkSettings, SequenceNetworkSettings
+from sparkrec.config import FieldNetworkSettings, NetworkSettings, SequenceNetworkSettings
 from sparkrec.errors import ConfigError
 from sparkrec.fitting import history
 from sparkrec.kernels.arrays import F32, I64
@@ -36,16 +37,17 @@ def fit_network(
     *,
     seed: int,
     scratch: str,
-    start: dict[str, str] | None = None,
+    parents: Sequence[tuple[NetworkSettings, str]] = (),
 ) -> Model:
     """Train the network that `settings` describe on the observed rows of a dataset; resumes from `scratch`.
 
-    start  folders of published models to start from, by kind
+    parents  settings and folders of published models to start from
     """
     check_packages(settings)
     from sparkrec.launch import launch
     from sparkrec.training.export import Trained
     from sparkrec.training.loop import Job, train
+    from sparkrec.training.warm_start import Parent
 
     training = settings.training
     items = np.sort(dataset.items.select("item").toArrow()["item"].to_numpy())
@@ -83,7 +85,9 @@ def fit_network(
         ask_after = numbered(asking.withColumn("place", F.lit(0)), items)
     validation = shards(dataset.validation, "validation", ask_after) if training.stopping else None
     examples = shards(observed, "examples", train_on)
-    job = Job(settings, examples, validation, f"{scratch}/checkpoints", seed, start or {})
+    job = Job(
+        settings, examples, validation, f"{scratch}/checkpoints", seed, tuple(Parent(*parent) for parent in parents)
+    )
     state = launch(train, job, training)
     if left_out := state["users_without_negatives"]:
         log.warning("%s users have every item, so that there is no negative to draw: they were left out", left_out)
@@ -109,7 +113,7 @@ def fit_network(
             "epoch": trained.epoch,
             "users_without_negatives": state["users_without_negatives"],
         },
-        head=trained.head(),
+        head=trained.scorer(),
         files=history.files(state["history"]),
         folder=scratch,
     )

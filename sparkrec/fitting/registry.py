@@ -62,7 +62,7 @@ def fit(
     the same folder, a fit resumes from there. `more` is what only some kinds know. Errors as of `suited`; they name
     users and items by the ids of the dataset.
     """
-    if getattr(settings, "start_from", []) and "start" not in more:
+    if getattr(settings, "start_from", []) and "parents" not in more:
         raise ConfigError(
             "model.start_from names models of a lake, which `sparkrec train` reads; tune and fit do not. Leave it out."
         )

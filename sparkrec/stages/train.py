@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from sparkrec import storage
-from sparkrec.config import AttributeSettings, NetworkSettings, TrainSettings
+from sparkrec.config import AttributeSettings, NetworkSettings, TrainSettings, model_settings
 from sparkrec.errors import InputError
 from sparkrec.fitting.networks import check_packages
 from sparkrec.fitting.registry import fit, suited
@@ -75,7 +75,7 @@ def train(settings: TrainSettings, lake: Lake) -> Run:
         return run
     log.info("fitting %s to %s", settings.model.kind, dataset.reference)
     scratch = f"{run.path}/scratch"
-    more = {"start": _start(pinned, lake)} if "start_from" in pinned else {}
+    more = {"parents": _parents(pinned, lake)} if "start_from" in pinned else {}
     fitted = fit(settings.model, dataset, settings.include_validation, seed=settings.seed, scratch=scratch, **more)
     run = fitted.save(run)
     storage.delete(scratch)
@@ -83,13 +83,13 @@ def train(settings: TrainSettings, lake: Lake) -> Run:
     return run
 
 
-def _start(pinned: dict[str, Any], lake: Lake) -> dict[str, str]:
-    """Folders of the models to start from, by kind."""
-    folders = {}
+def _parents(pinned: dict[str, Any], lake: Lake) -> list[tuple[Any, str]]:
+    """Settings (ModelSettings) and folders of the models to start from."""
+    parents = []
     for reference in pinned["start_from"]:
         run = lake.finished_run("train", reference)
         if run.inputs["dataset"] != pinned["dataset"]:
             found, expected = run.inputs["dataset"], pinned["dataset"]
             raise InputError(f"start_from: {reference} was fitted to {found}, expected {expected}: fit it again")
-        folders[run.settings["model"]["kind"]] = run.path
-    return folders
+        parents.append((model_settings(run.settings["model"]), run.path))
+    return parents

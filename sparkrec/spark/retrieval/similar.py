@@ -70,6 +70,6 @@ def _vector(model: Model) -> tuple[int, int]:
         return 1, settings.rank
     if settings is not None and settings.kind in ("mf", "gmf"):
         return 1, settings.dim
-    if model.head is not None and model.head.layout is not None:
+    if model.head is not None and model.head.sees == "fields":
         return 2, settings.dim  # the weight, then the vector of the id
     return 1, model.size

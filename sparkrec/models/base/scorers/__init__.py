@@ -1,0 +1,33 @@
+"""Scorers by what their models see: the one of a trained model, and the one that a file holds."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeAlias
+
+from sparkrec.models import MODELS
+from sparkrec.models.base.recommender import Recommender, Sees
+from sparkrec.models.base.scorers.fields import FieldScorer
+from sparkrec.models.base.scorers.histories import HistoryScorer
+from sparkrec.models.base.scorers.pairs import PairScorer, read_metadata
+
+AnyScorer: TypeAlias = PairScorer | FieldScorer | HistoryScorer
+
+SCORER_FILE = "head.safetensors"
+"""Its name beside the tables of a model."""
+_BY_SIGHT: dict[Sees, type[AnyScorer]] = {"ids": PairScorer, "fields": FieldScorer, "history": HistoryScorer}
+
+
+def scorer_of(settings: Any, model: Recommender, codes: str = "") -> AnyScorer:
+    """The scorer of a trained model.
+
+    settings  a NetworkSettings
+    codes     digest of the codes of its fields; "" where there are none
+    """
+    return _BY_SIGHT[model.sees].of(settings, model, codes)
+
+
+def load_scorer(data: bytes) -> AnyScorer:
+    """The scorer whose `to_bytes` the data are."""
+    kind = json.loads(read_metadata(data)["settings"])["kind"]
+    return _BY_SIGHT[MODELS[kind].sees].from_bytes(data)

@@ -20,7 +20,7 @@ class BERT4Rec(SequenceModel):
 
     def __init__(self, settings: Bert4recSettings, sizes: Sizes) -> None:
         super().__init__(sizes.users, 0, sizes.items + 1, settings.dim + 1)
-        self.dim, self.length = settings.dim, sizes.length
+        self.dim, self.length, self.masked = settings.dim, sizes.length, settings.masked
         self.position = nn.Parameter(torch.zeros(sizes.length, settings.dim))
         self.norm, self.drop = nn.LayerNorm(settings.dim), nn.Dropout(settings.dropout)
         shape = settings.dim, settings.heads, settings.dropout, 4 * settings.dim, nn.GELU

@@ -6,9 +6,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from sparkrec.config import DeepfmSettings
+from sparkrec.kernels.gradients import field_towers
 from sparkrec.models.base.field_model import FieldModel, weights_of
+from sparkrec.models.base.gradient_kernels import tables
 from sparkrec.models.base.layers import Tower
-from sparkrec.models.base.recommender import Sizes
+from sparkrec.models.base.recommender import KernelStep, Sizes
 from sparkrec.models.fm import inner_pairs
 
 
@@ -21,6 +23,26 @@ class DeepFM(FieldModel):
         sides = self.n_query * settings.dim, self.n_item * settings.dim
         self.deep = Tower(*sides, settings.layers, settings.dropout, settings.batch_norm)
         self.out = nn.Linear(settings.layers[-1], 1, bias=False)
+
+    def gradient_kernel(self, step: KernelStep) -> float:
+        constant, learned = float(self.constant.detach()), int(self.constant.requires_grad)
+        total, by_constant = field_towers.add_gradients(
+            *tables(self),
+            constant,
+            self.layers,
+            step.weights[learned:],
+            (self.n_query, self.n_item),
+            step.batch,
+            step.goal,
+            self.weight_l2,
+            step.scale,
+            step.user_sums,
+            step.item_sums,
+            step.weight_sums[learned:],
+        )
+        if learned:
+            step.weight_sums[0] += by_constant
+        return float(total)
 
     def field_interaction(self, query: Tensor, item: Tensor) -> Tensor:
         x, w = query[..., 1:], item[..., 1:]

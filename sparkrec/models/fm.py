@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sparkrec.config import FmSettings
 from sparkrec.models.base.field_model import FieldModel, weights_of
+from sparkrec.models.base.gradient_kernels import field_sum_kernel
 from sparkrec.models.base.recommender import Sizes
 
 
@@ -26,6 +27,7 @@ class FM(FieldModel):
     """sum_f a_f + sum_{f < g} <v_f, v_g> + c (Rendle 2010, eq. 1), over pairs of different fields."""
 
     is_sum_over_fields = True
+    gradient_kernel = field_sum_kernel
 
     def __init__(self, settings: FmSettings, sizes: Sizes) -> None:
         super().__init__(settings, sizes, settings.dim)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import GmfSettings
+from sparkrec.models.base.gradient_kernels import tower_kernel
 from sparkrec.models.base.published import Published
 from sparkrec.models.base.recommender import Recommender, Sizes
 
@@ -14,6 +15,7 @@ from sparkrec.models.base.recommender import Recommender, Sizes
 class GMF(Recommender):
     """h . (p_u * q_i) + c (He et al. 2017, section 3.2)."""
 
+    gradient_kernel = tower_kernel
     layers = np.zeros(0, np.int64)
 
     def __init__(self, settings: GmfSettings, sizes: Sizes) -> None:

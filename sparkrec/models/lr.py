@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sparkrec.config import LrSettings
 from sparkrec.models.base.field_model import FieldModel, weights_of
+from sparkrec.models.base.gradient_kernels import field_sum_kernel
 from sparkrec.models.base.recommender import Sizes
 
 
@@ -14,6 +15,7 @@ class LR(FieldModel):
     """sum_f a_f + c."""
 
     is_sum_over_fields = True
+    gradient_kernel = field_sum_kernel
 
     def __init__(self, settings: LrSettings, sizes: Sizes) -> None:
         super().__init__(settings, sizes, 0)

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import MfSettings
+from sparkrec.kernels.gradients import factors
+from sparkrec.models.base.gradient_kernels import tables
 from sparkrec.models.base.published import FieldRows, Published
-from sparkrec.models.base.recommender import Recommender, Sizes
+from sparkrec.models.base.recommender import KernelStep, Recommender, Sizes
 
 
 class MF(Recommender):
@@ -16,6 +18,8 @@ class MF(Recommender):
 
     Losses that compare the items of a user say nothing about c, which stays zero.
     """
+
+    group_kernel = staticmethod(factors.train)
 
     def __init__(self, settings: MfSettings, sizes: Sizes) -> None:
         super().__init__(sizes.users, settings.dim + 1, sizes.items, settings.dim + 1)
@@ -28,6 +32,13 @@ class MF(Recommender):
         else:
             inner = (x[..., :d] * w[..., :d]).sum(-1)
         return inner + x[..., d] + w[..., d] + self.constant
+
+    def gradient_kernel(self, step: KernelStep) -> float:
+        constant, sums = float(self.constant.detach()), (step.user_sums, step.item_sums)
+        total, by_constant = factors.add_gradients(*tables(self), constant, step.batch, step.goal, step.scale, *sums)
+        if len(step.weight_sums):
+            step.weight_sums[0] += by_constant
+        return float(total)
 
     @classmethod
     def field_rows(cls, published: Published) -> FieldRows:

@@ -6,12 +6,15 @@ import numpy as np
 from torch import Tensor, nn
 
 from sparkrec.config import MlpSettings
+from sparkrec.models.base.gradient_kernels import tower_kernel
 from sparkrec.models.base.layers import Tower
 from sparkrec.models.base.recommender import Recommender, Sizes
 
 
 class MLP(Recommender):
     """h . relu(W_L ... relu(W_1 (p_u, q_i) + b_1) ... + b_L) + c (He et al. 2017, section 3.3)."""
+
+    gradient_kernel = tower_kernel
 
     def __init__(self, settings: MlpSettings, sizes: Sizes) -> None:
         half = settings.layers[0] // 2

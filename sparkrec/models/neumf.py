@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.config import NeumfSettings
+from sparkrec.models.base.gradient_kernels import tower_kernel
 from sparkrec.models.base.layers import Tower
 from sparkrec.models.base.published import Published
 from sparkrec.models.base.recommender import Recommender, Sizes, kinds_of
@@ -21,6 +22,8 @@ class NeuMF(Recommender):
 
     x_u = (p_u, p'_u) and w_i = (q_i, q'_i), so that a pair is read once.
     """
+
+    gradient_kernel = tower_kernel
 
     def __init__(self, settings: NeumfSettings, sizes: Sizes) -> None:
         size = settings.dim + settings.layers[0] // 2

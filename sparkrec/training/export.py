@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparkrec.fields import Entries, Layout
+from sparkrec.fields import Layout
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.models import MODELS
 from sparkrec.models.base.recommender import Recommender, Sizes
 from sparkrec.models.base.scorers import AnyScorer, scorer_of
-from sparkrec.models.base.scorers.fields import FieldScorer
 from sparkrec.models.base.scorers.pairs import array
 from sparkrec.shards import Shards
 from sparkrec.training.checkpoints import Checkpoints
+from sparkrec.training.inputs import READERS
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,8 @@ class Trained:
         scorer = self.scorer()
         if scorer is None:
             return self._vectors(None, rows)
-        if not isinstance(scorer, FieldScorer):
-            return array(rows)
-        ids = np.arange(len(rows))
-        entries = Entries.none(len(ids))
-        if scorer.layout.item:
-            entries = self.shards.item_features.at(ids, np.full(len(ids), self.shards.manifest["until"]))
-        return scorer.items(ids, rows.numpy(), entries)
+        reader = READERS[scorer.sees](self.shards, np.zeros(0, np.int64), rows.device)
+        return scorer.item_rows(rows.numpy(), reader.item_entries())
 
     def users(self) -> Iterator[tuple[I64, F32]]:
         """Ids and rows (n, d), of one process after the other: vectors, or what the scorer takes of a user."""

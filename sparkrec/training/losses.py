@@ -13,6 +13,9 @@ from sparkrec.config import TrainingSettings
 DRAWN = ("bce", "gbce", "weighted_squared", "bpr", "hinge", "bpr_max", "top1_max", "softmax")
 """Losses for which negatives are drawn."""
 
+ALL_ITEMS = ("full_softmax", "all_squared")
+"""Losses over all items."""
+
 
 @dataclass(frozen=True)
 class Scored:

@@ -9,7 +9,8 @@ from sparkrec import storage
 from sparkrec.errors import InputError, TrainError
 from sparkrec.kernels.gradients.negatives import popularity
 from sparkrec.shards import Shards
-from sparkrec.training.batches.pairs import Batches, Prefetched
+from sparkrec.training.batches.pairs import Batches
+from sparkrec.training.batches.prefetch import Prefetched
 from tests.training.examples import planted, write_shards
 
 USERS, ITEMS, _ = planted()

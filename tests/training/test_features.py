@@ -89,15 +89,15 @@ def test_the_kernel_has_the_gradients_of_torch(kind, loss, tmp_path):
     deep = {"layers": [8, 7], "batch_norm": False} if kind == "deepfm" else {}
     settings = settings.model_copy(update={"weight_l2": 0.3, **deep})
     trainer = Trainer(Job(settings, examples(tmp_path / "shards", moving=True), None, str(tmp_path), 0), Alone())
-    trainer.dense.weights += 0.1  # the constant too, where it is learned
+    trainer.stepper.dense.weights += 0.1  # the constant too, where it is learned
     batch = next(trainer.batches.epoch(0))
     assert batch.pairs is not None
-    found = trainer._gradients(batch)
-    dense = trainer.dense.gradients.clone()
-    trainer.dense.gradients.zero_()
-    expected = by_autograd(trainer.model, batch, trainer._loss, settings.training)
+    found = trainer.stepper.gradients(batch)
+    dense = trainer.stepper.dense.gradients.clone()
+    trainer.stepper.dense.gradients.zero_()
+    expected = by_autograd(trainer.model, batch, trainer.stepper.loss, settings.training)
     torch.testing.assert_close(found.loss.float(), expected.loss)
-    torch.testing.assert_close(dense, trainer.dense.gradients, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(dense, trainer.stepper.dense.gradients, atol=1e-5, rtol=1e-3)
     for mine, theirs in ((found.users, expected.users), (found.items, expected.items)):
         torch.testing.assert_close(mine.rows, theirs.rows)
         torch.testing.assert_close(mine.gradients, theirs.gradients, atol=1e-6, rtol=1e-3)
@@ -139,7 +139,7 @@ def test_two_processes_take_the_steps_of_one(kind, tmp_path):
 def test_an_example_sees_items_as_they_were(tmp_path):
     trainer = Trainer(Job(network("fm"), examples(tmp_path / "shards", moving=True), None, str(tmp_path), 0), Alone())
     batch = next(trainer.batches.epoch(0))
-    of_items = trainer.features.entries_of(batch.items, batch.timestamps)
+    of_items = trainer.reader.entries_of(batch.items, batch.timestamps)
     k = batch.items.shape[1]
     for at, (row, time) in enumerate(zip(batch.items, batch.timestamps, strict=True)):
         for j, item in enumerate(row):
@@ -181,6 +181,6 @@ def test_held_out_values_are_predicted_from_what_was_known(tmp_path):
     given = {"loss": "squared", "negatives": 0, "init_scale": 0.5, "stopping": StoppingSettings(metric="rmse")}
     trainer = Trainer(Job(network("fm", **given), folder, folder, str(tmp_path), 0), Alone())
     with torch.no_grad():
-        errors = [trainer._scores(batch)[:, 0].numpy() - batch.values for batch in trainer.batches.epoch(0)]
+        errors = [trainer.stepper.loss.scores(batch)[:, 0].numpy() - batch.values for batch in trainer.batches.epoch(0)]
     expected = np.sqrt(np.mean(np.concatenate(errors) ** 2))
     assert trainer._validate(given["stopping"]) == pytest.approx(expected, rel=1e-5)

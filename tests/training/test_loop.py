@@ -17,14 +17,17 @@ from sparkrec.config import (  # noqa: E402
 )
 from sparkrec.errors import TrainError  # noqa: E402
 from sparkrec.kernels.gradients.losses import PAIR_LOSSES, Goal, pair_loss  # noqa: E402
+from sparkrec.models import MODELS  # noqa: E402
+from sparkrec.models.base.recommender import Sizes  # noqa: E402
 from sparkrec.models.base.tables import EmbeddingTable  # noqa: E402
-from sparkrec.training import loop  # noqa: E402
+from sparkrec.training import step as steps_module  # noqa: E402
 from sparkrec.training.collective import Alone  # noqa: E402
 from sparkrec.training.export import Trained  # noqa: E402
-from sparkrec.training.gradients import by_autograd, by_kernel, has_kernel  # noqa: E402
+from sparkrec.training.gradients import by_autograd, by_kernel, kernel_fits  # noqa: E402
 from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
 from sparkrec.training.losses import Scored, loss_of  # noqa: E402
 from sparkrec.training.optimizers import Optimizer, rate_at  # noqa: E402
+from sparkrec.training.step import Stepper  # noqa: E402
 from tests.training.examples import plain, planted, write_shards  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -197,13 +200,13 @@ def test_gradients_by_kernel_are_those_of_torch(shards, tmp_path, name, loss):
     chosen = BY_KERNEL[name].model_copy(update={"training": training})
     trainer = Trainer(Job(chosen, shards, None, str(tmp_path), 0), Alone())
     model, batch = trainer.model, next(trainer.batches.epoch(0))
-    trainer.dense.weights += 0.1  # biases, too
-    found = by_kernel(model, trainer.dense, batch, training, trainer.scratch)
-    dense = trainer.dense.gradients.clone()
-    trainer.dense.gradients.zero_()
-    expected = by_autograd(model, batch, trainer._loss, training)
+    trainer.stepper.dense.weights += 0.1  # biases, too
+    found = by_kernel(model, trainer.stepper.dense, batch, trainer.reader, training, trainer.stepper.scratch)
+    dense = trainer.stepper.dense.gradients.clone()
+    trainer.stepper.dense.gradients.zero_()
+    expected = by_autograd(model, batch, trainer.stepper.loss, training)
     torch.testing.assert_close(found.loss.float(), expected.loss)
-    torch.testing.assert_close(dense, trainer.dense.gradients, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(dense, trainer.stepper.dense.gradients, atol=1e-5, rtol=1e-3)
     for mine, theirs in ((found.users, expected.users), (found.items, expected.items)):
         torch.testing.assert_close(mine.rows, theirs.rows)
         torch.testing.assert_close(mine.gradients, theirs.gradients, atol=1e-6, rtol=1e-3)
@@ -223,30 +226,35 @@ def test_gradients_by_kernel_are_those_of_torch(shards, tmp_path, name, loss):
 def test_a_run_in_one_call_is_its_steps(shards, tmp_path, training):
     job = Job(settings(**training), shards, None, str(tmp_path), 0)
     at_once, one_by_one = Trainer(job, Alone()), Trainer(job, Alone())
-    assert at_once.whole_runs
-    one_by_one.whole_runs = False
+    assert at_once.stepper.groups_at_once
+    one_by_one.stepper.groups_at_once = False
     for epoch in range(2):
         losses = []
         for trainer in (at_once, one_by_one):
             first = epoch * trainer.batches.steps()
-            losses.append([loss for loss, _ in trainer._steps(trainer.batches.step_groups(epoch), first)])
+            losses.append([loss for loss, _ in trainer.stepper.steps(trainer.batches.step_groups(epoch), first)])
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     for mine, theirs in (
         (at_once.model.users.weight, one_by_one.model.users.weight),
         (at_once.model.items.weight, one_by_one.model.items.weight),
-        (at_once.dense.weights, one_by_one.dense.weights),
+        (at_once.stepper.dense.weights, one_by_one.stepper.dense.weights),
     ):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
-    assert at_once.item_optimizer.steps == one_by_one.item_optimizer.steps == 2 * at_once.batches.steps()
+    assert (
+        at_once.stepper.item_optimizer.steps == one_by_one.stepper.item_optimizer.steps == 2 * at_once.batches.steps()
+    )
 
 
 @pytest.mark.parametrize(
     "training", [{"loss": "softmax"}, {"loss": "bpr", "negative_sampling": "batch"}, {"precision": "bfloat16"}]
 )
 def test_what_no_kernel_computes_torch_does(training):
-    assert has_kernel(MfSettings(training=plain()))
-    assert not has_kernel(MfSettings(training=plain(**training)))
-    assert not has_kernel(NeumfSettings(dropout=0.1))
+    def fits(settings):
+        return kernel_fits(MODELS[settings.kind](settings, Sizes()), settings.training)
+
+    assert fits(MfSettings(training=plain()))
+    assert not fits(MfSettings(training=plain(**training)))
+    assert not fits(NeumfSettings(dropout=0.1, training=plain()))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rmsprop", "adam", "adamw"])
@@ -307,14 +315,14 @@ def test_a_batch_in_parts_is_the_batch(shards, tmp_path):
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(shards, tmp_path):
     job = Job(settings(epochs=4), shards, None, str(tmp_path), 0)
-    steps = Trainer._steps
+    steps = Stepper.steps
 
     def breaks(self, runs, number):
         for at, (loss, positives) in enumerate(steps(self, runs, number), number):
             yield (float("nan") if at == self.batches.steps() + 2 else loss), positives
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_steps", breaks)
+        patch.setattr(Stepper, "steps", breaks)
         with pytest.raises(TrainError, match=r"the loss is nan in epoch 2, step 3 of \d+. The last checkpoint is kept"):
             train(job, Alone())
     assert storage.folders(str(tmp_path)) == ["epoch-00001"]
@@ -367,18 +375,18 @@ def test_the_best_epoch_has_the_least_loss_or_the_most_of_what_is_wanted(
 def test_the_schedule_goes_on_from_epoch_to_epoch(shards, tmp_path, monkeypatch, network):
     """Down to nothing over all steps of all epochs, whether a run is cut off or not."""
     given = plain(**{**BASE, "schedule": "linear", "warmup_steps": 4})
-    rates, step, run_of = [], Trainer._step, loop.train_run
+    rates, step, run_of = [], Stepper.step, steps_module.train_group
 
     def one(self, batch, rate):
         rates.append(rate)
         return step(self, batch, rate)
 
-    def many(dense, users, items, run, given, scratch):
+    def many(model, dense, users, items, group, given, scratch):
         rates.extend(given)
-        return run_of(dense, users, items, run, given, scratch)
+        return run_of(model, dense, users, items, group, given, scratch)
 
-    monkeypatch.setattr(Trainer, "_step", one)
-    monkeypatch.setattr(loop, "train_run", many)
+    monkeypatch.setattr(Stepper, "step", one)
+    monkeypatch.setattr(steps_module, "train_group", many)
     job = Job(network.model_copy(update={"training": given}), shards, None, str(tmp_path), 0)
     train(job, Alone())
     n = len(rates)

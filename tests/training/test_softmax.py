@@ -92,7 +92,7 @@ def test_the_loss_and_gradients_of_many_drawn_items_are_those_of_all(shards, tmp
     drawn = trainer(shards, tmp_path, **training)
     found = []
     for each in (full, drawn):
-        gradients = each._gradients(next(each.batches.epoch(0)))
+        gradients = each.stepper.gradients(next(each.batches.epoch(0)))
         users = torch.zeros(len(each.users), 5)
         users[gradients.users.rows] = gradients.users.gradients[:, :5]
         found.append((float(gradients.loss), users))
@@ -104,7 +104,7 @@ def test_the_loss_and_gradients_of_many_drawn_items_are_those_of_all(shards, tmp
 @pytest.mark.parametrize("name", HOW)
 def test_the_loss_of_a_model_that_knows_nothing_is_the_logarithm_of_the_number_of_items(shards, tmp_path, name):
     made = trainer(shards, tmp_path, **{**HOW[name], "init_scale": 1e-6})
-    losses = [float(made._gradients(batch).loss) for epoch in range(100) for batch in made.batches.epoch(epoch)]
+    losses = [float(made.stepper.gradients(batch).loss) for epoch in range(100) for batch in made.batches.epoch(epoch)]
     tolerance = 1e-4 if name == "uniform" else 0.3
     assert np.mean(losses) == pytest.approx(np.log(N_ITEMS), abs=tolerance)
 
@@ -121,7 +121,7 @@ def test_so_it_is_of_sequences(tmp_path, kind, name):
     settings = kind(dim=4, training=plain(**given))
     made = Trainer(Job(settings, shards, None, str(tmp_path), 0), Alone())
     batch = next(made.batches.epoch(0))
-    loss = made._loss(batch).item() / len(batch.users)
+    loss = made.stepper.loss(batch).item() / len(batch.users)
     assert loss == pytest.approx(
         np.log(N_ITEMS), abs={"uniform": 1e-4, "by popularity": 0.3, "of the batch": 0.02}[name]
     )

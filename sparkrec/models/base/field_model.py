@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkrec.models.base.published import FieldRows, Published
-from sparkrec.models.base.recommender import FeatureBatch, Recommender, Sizes, kinds_of
+from sparkrec.models.base.recommender import FeatureBatch, Features, Recommender, Sees, Sizes, kinds_of
 
 
 class FieldModel(Recommender):
@@ -22,7 +22,7 @@ class FieldModel(Recommender):
     one is to be as long as the other.
     """
 
-    sees = "fields"
+    sees: ClassVar[Sees] = "fields"
     is_sum_over_fields: ClassVar[bool] = False
     """Whether a score is the constant, the weights of all fields and the inner products of all pairs of their vectors,
     and no more."""
@@ -30,6 +30,7 @@ class FieldModel(Recommender):
     def __init__(self, settings: Any, sizes: Sizes, dim: int) -> None:
         super().__init__(sizes.users, 1 + dim, sizes.items + sizes.layout.n_rows, 1 + dim)
         self.n_items, self.layout, self.row = sizes.items, sizes.layout, 1 + dim
+        self.frozen_tables = settings.frozen
         self.weight_l2 = float(settings.weight_l2)
         self.users.shrinks = self.items.shrinks = torch.tensor([settings.weight_l2] + [1.0] * dim)
         self.n_query, self.n_item = 1 + len(sizes.layout.query), 1 + len(sizes.layout.item)
@@ -73,6 +74,10 @@ class FieldModel(Recommender):
     def interaction(self, x: Tensor, w: Tensor) -> Tensor:
         logits: Tensor = self.field_interaction(self._of(x, self.n_query), self._of(w, self.n_item)) + self.constant
         return logits
+
+    def factors(self, users: Tensor, items: Tensor, features: Features | None) -> None:
+        """None: where many items are scored, it is by `interaction`, whether or not there are vectors."""
+        return
 
     def fields(self, x: Tensor, w: Tensor) -> Tensor:
         """(..., F, 1 + d): all of a pair."""

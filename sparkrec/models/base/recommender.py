@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -11,11 +11,40 @@ from torch import Generator, Tensor, nn
 from typing_extensions import Self
 
 from sparkrec.fields import Layout
+from sparkrec.kernels.arrays import F32
+from sparkrec.kernels.gradients.contexts import Contexts
+from sparkrec.kernels.gradients.field_pairs import FieldPairs
+from sparkrec.kernels.gradients.losses import Goal
+from sparkrec.kernels.gradients.pairs import Pairs
 from sparkrec.models.base.published import FieldRows, Published
 from sparkrec.models.base.tables import EmbeddingTable
 
 Sees: TypeAlias = Literal["ids", "fields", "history"]
 """What a model takes to score a query and items: who they are; the entries of their fields; what the user did."""
+
+
+Unit: TypeAlias = Literal["pairs", "sequences", "contexts"]
+"""What a batch is made of: positives with their negatives; sequences, with what is asked of them; events of sequences,
+with those around them."""
+KernelBatch: TypeAlias = Pairs | FieldPairs | Contexts
+
+
+class KernelStep(NamedTuple):
+    """What a kernel of gradients reads, and what it adds the gradients to."""
+
+    batch: Any
+    """A KernelBatch: that of what the model sees and of its unit."""
+    goal: Goal
+    scale: float
+    """The loss is multiplied by it."""
+    weights: F32
+    """(n,) the dense parameters that are learned, one after the other."""
+    user_sums: F32
+    """A row for each different user of the batch."""
+    item_sums: F32
+    """A row for each different row of the table of items that the batch reads."""
+    weight_sums: F32
+    """(n,) as `weights`."""
 
 
 class Sizes(NamedTuple):
@@ -56,6 +85,14 @@ class Recommender(nn.Module, ABC):
 
     sees: ClassVar[Sees] = "ids"
     """What else it takes to score."""
+    unit: ClassVar[Unit] = "pairs"
+    gradient_kernel: ClassVar[Callable[[Any, KernelStep], float] | None] = None
+    """The gradients of a batch without torch: of the model and a step, it adds them up and returns the loss. None:
+    autograd."""
+    group_kernel: ClassVar[Callable[..., Any] | None] = None
+    """Several steps in one call, for one process: as `kernels.gradients.factors.train`."""
+    frozen_tables: bool = False
+    """Whether the rows of users and items stay as they are."""
 
     def __init__(self, n_users: int, user_size: int, n_items: int, item_size: int) -> None:
         super().__init__()
@@ -97,6 +134,14 @@ class Recommender(nn.Module, ABC):
         """(..., k) long -> (..., k, q): w of `interaction`."""
         rows: Tensor = self.items(items)
         return rows
+
+    def factors(self, users: Tensor, items: Tensor, features: Features | None) -> tuple[Tensor, Tensor] | None:
+        """Vectors (b, d) of queries and (m, d) of items (m,), whose inner products are the scores; None where there are
+        none."""
+        if not self.is_factorized:
+            return None
+        of_query, of_items = features or (None, None)
+        return self.vectors(self.query(users, of_query), self.item(items, of_items))
 
     def score(self, users: Tensor, items: Tensor, features: Features | None = None) -> Tensor:
         """(B,) long and (B, k) or (1, k) long -> (B, k) logits."""

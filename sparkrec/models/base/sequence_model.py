@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from sparkrec.models.base.recommender import Recommender
+from sparkrec.models.base.recommender import Recommender, Sees, Unit
 
 
 class History(NamedTuple):
@@ -37,7 +37,8 @@ class SequenceModel(Recommender):
     """score(h, i) = <state of h, vector of i>. `users` has what a model knows of a user beside the history; `items` has
     both what an item says as an event and what it is as an answer."""
 
-    sees = "history"
+    sees: ClassVar[Sees] = "history"
+    unit: ClassVar[Unit] = "sequences"
     asks: ClassVar[str] = "each"
     """What it is trained to predict: what comes after each event of a sequence; `last`: the targets of a window;
     `masked`: events that are hidden, whose item is the first of the extra ones; `around`: an event from those around
@@ -47,6 +48,8 @@ class SequenceModel(Recommender):
 
     length: int = 1
     """Events of a history that it can see."""
+    masked: float = 0.0
+    """Share of events that are hidden in training."""
 
     @abstractmethod
     def states(self, users: Tensor, history: History) -> Tensor:

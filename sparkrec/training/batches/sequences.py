@@ -13,7 +13,8 @@ from sparkrec.kernels.random import uniform
 from sparkrec.models.base.inputs import HistoryArrays
 from sparkrec.models.base.sequence_model import SequenceModel
 from sparkrec.shards import Sequences, Shard
-from sparkrec.training.batches.pairs import Batch, Batches, cuts_of, order_of
+from sparkrec.training.batches.batch import Batch
+from sparkrec.training.batches.pairs import Batches, cuts_of, order_of
 
 COLUMNS = ("users", "items", "values", "confidence", "user_positives")
 """Of a batch: arrays of a row for each question."""
@@ -23,8 +24,6 @@ _STEPS_AT_ONCE = 4
 @dataclass(frozen=True)
 class SequenceBatch(Batch):
     """A row for each question."""
-
-    shown: HistoryArrays | None = None
 
     def parts(self, n: int) -> Iterator[Batch]:
         """It in n parts of whole sequences; whole where its positives are one another's negatives."""
@@ -66,9 +65,9 @@ class SequenceBatches(Batches):
     """Share of events that are hidden."""
 
     @classmethod
-    def of(cls, batches: Batches, model: type[SequenceModel], settings: Any) -> SequenceBatches:
+    def of(cls, batches: Batches, model: SequenceModel) -> SequenceBatches:
         own = {name: getattr(batches, name) for name in Batches.__dataclass_fields__}
-        return cls(**own, asks=model.asks, masked=getattr(settings, "masked", 0.0))
+        return cls(**own, asks=model.asks, masked=model.masked)
 
     def _rows(self, number: int) -> int:
         return self.shards.sequences(number)

@@ -86,6 +86,9 @@ class FieldScorer(PairScorer):
         with torch.inference_mode():
             return array(module.item_rows(tensor(items), self._known(ids, entries, module.n_item)))
 
+    def item_rows(self, rows: F32, entries: Entries) -> F32:
+        return self.items(np.arange(len(rows)), rows, entries)
+
     def fold_queries(self, rows: F32) -> F32:
         """(n, p) as `queries` makes them -> (n, d) vectors."""
         return self._folded(tensor(rows), None)

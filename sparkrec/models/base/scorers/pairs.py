@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from sparkrec.config import model_settings
+from sparkrec.fields import Entries
 from sparkrec.kernels.arrays import F32, Lists
 from sparkrec.models import MODELS
 from sparkrec.models.base.recommender import Recommender, Sees, Sizes
@@ -57,6 +58,10 @@ class Scorer:
         """The counterpart of `to_bytes`."""
         metadata = read_metadata(data)
         return cls(json.loads(metadata["settings"]), load(data))
+
+    def item_rows(self, rows: F32, entries: Entries) -> F32:
+        """(m, q) rows of all items as they are published, from their rows in the model and what is known of them."""
+        return np.ascontiguousarray(rows)
 
     @property
     def sizes(self) -> Sizes:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from sparkrec import Lake, session
 from sparkrec.config import (
-    AlsSettings,
     ColumnSettings,
     EvaluateSettings,
     IngestSettings,
@@ -19,6 +18,7 @@ from sparkrec.config import (
     SourceSettings,
     TrainSettings,
 )
+from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.stages.evaluate import evaluate
 from sparkrec.stages.ingest import ingest
 from sparkrec.stages.prepare import prepare

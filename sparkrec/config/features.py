@@ -110,3 +110,16 @@ class FeatureSettings(Settings):
                 f"{', '.join(again)}: found more than one field of that name (user and item are the ids); name them"
             )
         return self
+
+
+class AttributeSettings(Settings):
+    """Attributes of users or items: numbers are standardised, strings one-hot, arrays of strings multi-hot."""
+
+    source: SourceSettings
+    """The table of attributes."""
+    id: str
+    """Column of ids, as the interaction log has them."""
+    columns: list[str] = Field(min_length=1)
+    """Columns that are attributes."""
+    min_count: int = Field(1, ge=1)
+    """Categories that fewer users or items have share one column."""

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from sparkrec.config import MfSettings
+from sparkrec.config.model import Declaration, Likeness
 from sparkrec.models.base.recommender import Recommender, Sizes
+from sparkrec.models.base.settings import NetworkSettings
+
+
+class MfSettings(NetworkSettings):
+    """Matrix factorization with biases (Koren et al. 2009)."""
+
+    kind: Literal["mf"] = "mf"
+    dim: int = Field(64, ge=1)
+    """Length of the vectors of users and items."""
 
 
 class MF(Recommender):
@@ -32,3 +44,11 @@ class MF(Recommender):
         users = torch.cat((x, torch.ones_like(x[:, :1])), 1)
         items = torch.cat((w[:, :d], torch.ones_like(w[:, :1]), w[:, d:] + self.constant), 1)
         return users, items
+
+
+MODEL = Declaration(
+    settings=MfSettings,
+    feedback=("implicit", "explicit"),
+    module=MF,
+    likeness=Likeness(lambda settings: (1, settings.dim)),
+)

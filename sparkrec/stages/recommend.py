@@ -10,17 +10,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec import tables
-from sparkrec.config import (
-    IdSource,
-    PrepareSettings,
-    RecommendSettings,
-)
+from sparkrec.config import IdSource, PrepareSettings, RecommendSettings, model_settings
 from sparkrec.errors import ConfigError, InputError
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.ids import with_strangers
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense
-from sparkrec.spark.model.serving import ANSWERS, KINDS, follows_history
+from sparkrec.spark.model.serving import ANSWERS, following, follows_history
 from sparkrec.spark.platform.digests import content_digest
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.platform.sources import read_ids, read_source
@@ -52,10 +48,10 @@ def inputs(settings: RecommendSettings, lake: Lake) -> dict[str, Any]:
             )
         pinned["retrieve"] = first.reference
     if settings.fresh:
-        if not follows_history(Model.load(lake, run)):
+        if not follows_history(model_settings(run.settings["model"])):
             raise ConfigError(
                 f"fresh: model {run.reference} is a {run.settings['model']['kind']}, which knows what it was "
-                f"trained on and no more. Use {KINDS}, or train it again."
+                f"trained on and no more. Use {following()}, or train it again."
             )
         prepared = lake.finished_run("prepare", pinned["dataset"])
         pinned["interactions"] = pin(lake, prepared.inputs["interactions"]["table"])

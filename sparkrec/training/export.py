@@ -12,7 +12,6 @@ from torch import Tensor
 
 from sparkrec.fields import Entries, Layout
 from sparkrec.kernels.arrays import F32, I64
-from sparkrec.models import MODELS
 from sparkrec.models.base.field_model import FieldModel
 from sparkrec.models.base.recommender import Recommender, Sizes
 from sparkrec.models.base.scorer import Head
@@ -86,7 +85,7 @@ class Trained:
     def _module(self) -> Recommender:
         """Its dense layers, without the tables of users and items."""
         sizes = Sizes(layout=self.shards.layout or Layout(), length=self.shards.length)
-        module: Recommender = MODELS[self.settings.kind](self.settings, sizes)
+        module: Recommender = self.settings.network(sizes)
         shared = self.checkpoints.shared(self.epoch)
         with torch.no_grad():
             for name, parameter in module.named_parameters():

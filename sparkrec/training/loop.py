@@ -26,7 +26,6 @@ from sparkrec.kernels.arrays import Scratch
 from sparkrec.kernels.gradients.negatives import popularity
 from sparkrec.kernels.metrics.directions import sign
 from sparkrec.kernels.random import normal_rows
-from sparkrec.models import MODELS
 from sparkrec.models.base.field_model import FieldModel
 from sparkrec.models.base.layers import BatchNorm
 from sparkrec.models.base.recommender import Features, Sizes
@@ -103,7 +102,7 @@ class Trainer:
         self.alias = popularity(self.shards.item_counts, settings.popularity_power, settings.unseen_negatives)
         draws = settings.negatives if settings.loss in DRAWN else 0
         of_batch = settings.negative_sampling == "batch" and draws > 0
-        kind = MODELS[job.settings.kind]
+        kind = job.settings.module
         batches = Batches(
             self.shards,
             collective.process_rank,

@@ -8,15 +8,13 @@ import numpy as np
 import torch
 
 from sparkrec import storage
-from sparkrec.config import GmfSettings
 from sparkrec.errors import InputError
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.kernels.csr import located
-from sparkrec.models import MODELS
 from sparkrec.models.base.field_model import FieldModel
 from sparkrec.models.base.recommender import Recommender, Sizes
 from sparkrec.models.base.scorer import HEAD_FILE, Head
-from sparkrec.models.gmf import GMF
+from sparkrec.models.gmf import GMF, GmfSettings
 
 
 def start_from(model: Recommender, folders: Mapping[str, str], users: I64) -> None:
@@ -48,7 +46,7 @@ def _trained(kind: str, folder: str, users: I64) -> Recommender:
             x, w = x[:, :d], w[:, :d]
         else:
             head = Head.from_bytes(storage.read(f"{folder}/{HEAD_FILE}"))
-            model = MODELS[kind](head.model_settings, Sizes(len(x), len(w)))
+            model = head.model_settings.network(Sizes(len(x), len(w)))
             model.load_state_dict(
                 {name: torch.from_numpy(each.copy()) for name, each in head.weights.items()}, strict=False
             )

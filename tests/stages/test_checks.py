@@ -50,7 +50,7 @@ def refusal(stage, **more):
         ("evaluate", {"protocol": {"kind": "candidates"}, "split": "validation"}, "come with test rows only"),
         ("train", {"model": {"kind": "linear"}}, "set model.users, model.items or both"),
         ("train", {"model": {"kind": "mf", "training": {"launcher": "local", "processes": 2}}}, "runs 1 process"),
-        ("run", {"train": [{"model": {"kind": "als"}}, {"model": {"kind": "magic"}}]}, "model: "),
+        ("run", {"train": [{"model": {"kind": "als"}}, {"model": {"kind": "magic"}}]}, "model.kind: "),
         ("run", {"train": [{"model": {"kind": "sasrec"}}]}, "dataset plays has no sequences"),
         (
             "run",

@@ -5,8 +5,11 @@ import json
 import pytest
 import yaml
 
-from sparkrec.config import AlsSettings, BiasSettings, ItemKnnSettings, Range, TuneSettings
+from sparkrec.config import Range, TuneSettings
 from sparkrec.errors import ConfigError
+from sparkrec.spark.algorithms.als.settings import AlsSettings
+from sparkrec.spark.algorithms.bias import BiasSettings
+from sparkrec.spark.algorithms.itemknn import ItemKnnSettings
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.tune import trials, tune
 

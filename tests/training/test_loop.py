@@ -7,25 +7,23 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec import storage  # noqa: E402
-from sparkrec.config import (  # noqa: E402
-    GmfSettings,
-    MfSettings,
-    MlpSettings,
-    NeumfSettings,
-    StoppingSettings,
-)
-from sparkrec.errors import TrainError  # noqa: E402
-from sparkrec.kernels.gradients.losses import PAIR_LOSSES, Goal, pair_loss  # noqa: E402
-from sparkrec.models.base.tables import Rows  # noqa: E402
-from sparkrec.training import loop  # noqa: E402
-from sparkrec.training.collective import Alone  # noqa: E402
-from sparkrec.training.export import Trained  # noqa: E402
-from sparkrec.training.gradients import by_autograd, by_kernel, has_kernel  # noqa: E402
-from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
-from sparkrec.training.losses import Scored, loss_of  # noqa: E402
-from sparkrec.training.optimizers import Optimizer, rate_at  # noqa: E402
-from tests.training.examples import plain, planted, write_shards  # noqa: E402
+from sparkrec import storage
+from sparkrec.config import StoppingSettings
+from sparkrec.errors import TrainError
+from sparkrec.kernels.gradients.losses import PAIR_LOSSES, Goal, pair_loss
+from sparkrec.models.base.tables import Rows
+from sparkrec.models.gmf import GmfSettings
+from sparkrec.models.mf import MfSettings
+from sparkrec.models.mlp import MlpSettings
+from sparkrec.models.neumf import NeumfSettings
+from sparkrec.training import loop
+from sparkrec.training.collective import Alone
+from sparkrec.training.export import Trained
+from sparkrec.training.gradients import by_autograd, by_kernel, has_kernel
+from sparkrec.training.loop import Job, Trainer, train
+from sparkrec.training.losses import Scored, loss_of
+from sparkrec.training.optimizers import Optimizer, rate_at
+from tests.training.examples import plain, planted, write_shards
 
 pytestmark = pytest.mark.torch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -17,11 +17,11 @@ from sparkrec.errors import InputError
 from sparkrec.fields import Entries, Layout
 from sparkrec.kernels.arrays import F32, I64, Lists
 from sparkrec.kernels.gradients import field_pairs
-from sparkrec.models import MODELS
 from sparkrec.models.base.field_model import FieldModel
 from sparkrec.models.base.inputs import feature_batch, next_item_inputs
 from sparkrec.models.base.recommender import Recommender, Sizes
 from sparkrec.models.base.sequence_model import SequenceModel
+from sparkrec.models.base.settings import NetworkSettings
 from sparkrec.models.fm import FM
 from sparkrec.models.lr import LR
 
@@ -229,9 +229,9 @@ class Head:
         return feature_batch(self.layout, n_fields - 1, ids, entries, torch.device("cpu"))
 
     @property
-    def model_settings(self) -> Any:
-        """A ModelSettings."""
-        return model_settings(self.settings)
+    def model_settings(self) -> NetworkSettings:
+        """Of the model."""
+        return cast(NetworkSettings, model_settings(self.settings))
 
     @property
     def _fields(self) -> FieldModel:
@@ -241,7 +241,7 @@ class Head:
     @cached_property
     def _module(self) -> Recommender:
         sizes = Sizes(layout=self.layout or Layout(), length=self.length or 1)
-        module: Recommender = MODELS[self.settings["kind"]](self.model_settings, sizes)
+        module: Recommender = self.model_settings.network(sizes)
         weights = {name: torch.from_numpy(each.copy()) for name, each in self.weights.items()}
         if _FEATURES in weights:
             module.items.weight.copy_(weights.pop(_FEATURES))

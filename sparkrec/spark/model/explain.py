@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,10 @@ from sparkrec.kernels.metrics.clicks import auc
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.model.field_queries import field_head, folders, tables_of, timed
 from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.model.rows import as_vector
 
+CONTRIBUTIONS = "item long, contribution double"
+"""What a score is the sum of: items of the user, and null for biases."""
 _PARTS = "user long, item long, field string, with_field string, contribution float"
 
 
@@ -46,6 +49,19 @@ def contributions(model: Model, dataset: Dataset, events: DataFrame) -> DataFram
             )
 
     return timed(events).mapInArrow(work, _PARTS)
+
+
+def contributions_of_items(model: Model, user: int, item: int, items: Sequence[int]) -> DataFrame:
+    """CONTRIBUTIONS of a model whose rows of users are sparse: each entry times that of the item.
+
+    items  of each position of a row
+    """
+    own = model.users.where(F.col("user") == user).collect()[0]
+    target = as_vector(model.items.where(F.col("item") == item).collect()[0], model.size)
+    parts = [
+        (items[place], float(weight * target[place])) for place, weight in zip(own["index"], own["value"], strict=True)
+    ]
+    return model.users.sparkSession.createDataFrame(parts, CONTRIBUTIONS)
 
 
 def importance(

@@ -32,7 +32,13 @@ _AT_ONCE = 1 << 13
 
 def field_head(model: Model) -> FieldHead | None:
     """The head of a model of features; None of others."""
-    return cast(FieldHead, model.head) if model.head is not None and model.head.layout is not None else None
+    return cast(FieldHead, model.head) if model.serving.sees_fields and model.head is not None else None
+
+
+def tells_strangers(model: Model) -> bool:
+    """Whether it has something to say of users whom it was not fitted to: what is known of them."""
+    head = field_head(model)
+    return head is not None and bool(head.layout.query)
 
 
 def known_users(dataset: Dataset) -> DataFrame:

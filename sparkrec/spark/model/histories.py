@@ -19,31 +19,12 @@ from sparkrec.spark.model.fitted import Model, SequenceHead
 from sparkrec.spark.model.rows import dense_batch, dense_vectors, matrix, read_dense
 
 
-def sees_histories(model: Model) -> bool:
-    """Whether what a user did last decides: such a model wants `bind`."""
-    return model.by_last_event or getattr(model.head, "length", None) is not None
-
-
-def last_events(users: DataFrame, asking: DataFrame, size: int) -> DataFrame:
-    """Sparse model rows of the users: 1 at the last of their items, and at the last of all `size` places.
-
-    users   (user)
-    asking  (user, items array<long>)
-    """
-    last = F.element_at("items", -1).cast("int")
-    index = F.when(F.col("items").isNull(), F.array(F.lit(size - 1))).otherwise(F.array(last, F.lit(size - 1)))
-    rows = users.join(asking, "user", "left").withColumn("index", index)
-    return rows.select("user", "index", F.array_repeat(F.lit(1.0).cast("float"), F.size("index")).alias("value"))
-
-
 def bind(model: Model, asking: DataFrame) -> Model:
     """The model for users who ask after these histories: a vector of each of them, and of each item.
 
     asking  (user, items array<long>); items that the model does not know are passed over, and users without others have
             no row. A user whom the model does not know is known by the history alone
     """
-    if model.by_last_event:
-        return replace(model, users=last_events(asking.select("user"), asking, model.size))
     items = np.sort(model.items.select("item").toArrow()["item"].to_numpy())
     head = cast(SequenceHead, model.head)
     assert model.folder is not None

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparkrec.config import Item2vecSettings
 from sparkrec.kernels.arrays import F64, I32, I64, frozen
 from sparkrec.kernels.csr import distinct_in_parts
 from sparkrec.kernels.gradients.contexts import Contexts
 from sparkrec.kernels.random import uniform
 from sparkrec.models.base.sequence_model import SequenceModel
+from sparkrec.models.item2vec import Item2vecSettings
 from sparkrec.shards import Shard
 from sparkrec.training.batches.pairs import Batch, Batches
 from sparkrec.training.batches.sequences import Ordered, SequenceBatches

@@ -12,13 +12,13 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, GroupedData, Row
 from pyspark.sql import functions as F
 
-from sparkrec.config import AlsSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.als import half_step as kernel
 from sparkrec.kernels.arrays import F32, F64, I64
 from sparkrec.kernels.random import normal_rows
 from sparkrec.spark.algorithms.als import block
 from sparkrec.spark.algorithms.als.layout import Side
+from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.arrow.packed_rows import ddl
 
 FACTORS = "id long, value array<float>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -15,7 +16,7 @@ Node: TypeAlias = dict[str, Any]
 """A part of a JSON schema."""
 
 STAGES: dict[str, type[config.Settings]] = dict(config.STAGES)
-KINDS: dict[str, type[config.Settings]] = {kind: config.declaration(kind).settings for kind in config.kinds()}
+KINDS: dict[str, type[config.Settings]] = {kind: config.declaration(kind).settings for kind in config.installed_kinds()}
 TRAINING = "training"
 """What all networks share has a section of its own."""
 _SECTIONS: dict[str, type[config.Settings]] = {**STAGES, **KINDS, TRAINING: config.TrainingSettings}
@@ -81,6 +82,16 @@ def _once(names: Mapping[str, Any]) -> Iterator[Section]:
         if each.title not in known:
             known.add(each.title)
             yield each
+
+
+def models_table() -> str:
+    """Markdown: every kind of model, what it is, what it learns from, and what fits it."""
+    rows = ["| kind | what it is | learns from | fitted by |", "|---|---|---|---|"]
+    for kind in config.installed_kinds():
+        declared = config.declaration(kind)
+        what = re.split(r"(?<! al)\. ", " ".join((declared.settings.__doc__ or "").split()))[0].rstrip(".")
+        rows.append(f"| `{kind}` | {what} | {', '.join(declared.feedback)} | {'Spark' if declared.fit else 'torch'} |")
+    return "\n".join(rows) + "\n"
 
 
 def sections(name: str) -> list[Section]:

@@ -34,6 +34,7 @@ from sparkrec.config.model import (
     Serving,
     UserRows,
     declaration,
+    installed_kinds,
     kinds,
     kinds_that,
     model_settings,

@@ -101,9 +101,14 @@ class FeatureSettings(Settings):
     max_categories: int = Field(1_000_000, ge=1)
     """A column of more categories is hashed into so many buckets, with a warning."""
 
+    @property
+    def sides(self) -> dict[str, SideFeatures]:
+        """Tables of features, `users` and `items`, as far as there are such."""
+        return {name: side for name, side in (("users", self.users), ("items", self.items)) if side is not None}
+
     @model_validator(mode="after")
     def _names_are_different(self) -> FeatureSettings:
-        sides = [side.fields for side in (self.users, self.items) if side]
+        sides = [side.fields for side in self.sides.values()]
         titles = ["user", "item", *(each.title for fields in (self.context, *sides) for each in fields)]
         if again := sorted({title for title in titles if titles.count(title) > 1}):
             raise ValueError(

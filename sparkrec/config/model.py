@@ -207,8 +207,13 @@ def _places() -> dict[str, str]:
     return places
 
 
+def installed_kinds() -> list[str]:
+    """Names of the kinds of sparkrec and of installed packages."""
+    return sorted(_places())
+
+
 def kinds() -> list[str]:
-    """Names of all kinds: those of sparkrec, of installed packages, and of modules that have been imported."""
+    """The same, and those that this process has declared otherwise."""
     return sorted(_places().keys() | _KNOWN.keys())
 
 
@@ -263,7 +268,7 @@ class _ByKind:
     """The JSON schema of a model of any kind."""
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        classes = tuple(declaration(kind).settings for kind in kinds())
+        classes = tuple(declaration(kind).settings for kind in installed_kinds())
         union: Any = Annotated[Union[classes], Field(discriminator="kind")]  # noqa: UP007  of classes known at run time
         return handler(TypeAdapter(union).core_schema)
 

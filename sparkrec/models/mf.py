@@ -14,7 +14,7 @@ from sparkrec.models.base.settings import NetworkSettings
 
 
 class MfSettings(NetworkSettings):
-    """Matrix factorization with biases (Koren et al. 2009)."""
+    """Matrix factorization with biases, by any loss (Koren et al. 2009; Rendle et al. 2009, 2020)."""
 
     kind: Literal["mf"] = "mf"
     dim: int = Field(64, ge=1)

@@ -21,7 +21,7 @@ from sparkrec.spark.model.explain import importance
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.platform.digests import content_digest
 from sparkrec.spark.platform.lake import Lake, Run
-from sparkrec.spark.platform.sources import column, read_source, resolved
+from sparkrec.spark.platform.sources import column, read_columns
 from sparkrec.stages.checks import check_measurement, prepared_as
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import stage
@@ -186,7 +186,7 @@ def _examples(lists: dict[int, list[int]], dataset: Dataset, seen: DataFrame, tr
 
 def _titles(settings: ItemTitles, lake: Lake) -> DataFrame:
     """(item_id, title), both text and neither null."""
-    source = resolved(read_source(lake.spark, settings.source), [settings.id, settings.title], settings.source.path)
+    source = read_columns(lake.spark, settings.source, [settings.id, settings.title])
     pairs = {"item_id": settings.id, "title": settings.title}
     return source.select(*[column(name).cast("string").alias(own) for own, name in pairs.items()]).dropna()
 

@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from sparkrec import tables
-from sparkrec.config import GivenSplit, PrepareSettings, SideFeatures
+from sparkrec.config import GivenSplit, PrepareSettings
 from sparkrec.errors import PrepareError
 from sparkrec.spark.data.features import columns_of, encode, fit, joined, save, versions, warn_of_extremes
 from sparkrec.spark.data.ids import IdTable, assign
@@ -31,7 +31,7 @@ from sparkrec.spark.data.sequences import sequences
 from sparkrec.spark.data.splits import PARTS, check, needs_time, split
 from sparkrec.spark.platform.digests import content_digest
 from sparkrec.spark.platform.lake import Lake, Run
-from sparkrec.spark.platform.sources import column, read_source, resolved
+from sparkrec.spark.platform.sources import column, read_columns, resolved
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import stage
 
@@ -47,12 +47,9 @@ def inputs(settings: PrepareSettings, lake: Lake) -> dict[str, Any]:
         pinned["test"] = pin(lake, settings.split.test)
         if settings.split.validation_table:
             pinned["validation"] = pin(lake, settings.split.validation_table)
-    for side in ("users", "items"):
-        features: SideFeatures | None = getattr(settings.features, side, None)
-        if features is not None:
-            label, names = f"features.{side}.source {features.source.path}", columns_of(features)
-            source = resolved(read_source(lake.spark, features.source), names, label)
-            pinned[f"features.{side}"] = content_digest(source, names)
+    for side, features in settings.features.sides.items() if settings.features else ():
+        label, names = f"features.{side}.source {features.source.path}", columns_of(features)
+        pinned[f"features.{side}"] = content_digest(read_columns(lake.spark, features.source, names, label), names)
     return pinned
 
 

@@ -13,7 +13,7 @@ from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.fit_inputs import Parent
 from sparkrec.spark.platform.digests import content_digest
 from sparkrec.spark.platform.lake import Lake, Run
-from sparkrec.spark.platform.sources import read_source, resolved
+from sparkrec.spark.platform.sources import read_columns
 from sparkrec.stages.checks import prepared_as
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import stage
@@ -41,8 +41,7 @@ def attribute_digests(model: ModelSettings, lake: Lake) -> dict[str, Any]:
     digests = {}
     for side, attributes in model.attributes.items():
         label, names = f"model.{side}.source {attributes.source.path}", [attributes.id, *attributes.columns]
-        source = resolved(read_source(lake.spark, attributes.source), names, label)
-        digests[f"model.{side}"] = content_digest(source, names)
+        digests[f"model.{side}"] = content_digest(read_columns(lake.spark, attributes.source, names, label), names)
     return digests
 
 

@@ -78,7 +78,7 @@ def test_userknn_scores_are_those_of_the_dense_formula(dataset_of, scores_of, ra
 )
 def test_unseen_items_of_ones_own_taste_come_first(dataset_of, scores_of, two_tastes, tmp_path, fit, settings):
     dataset = dataset_of(two_tastes, N_USERS, N_ITEMS)
-    model = fit(settings, dataset, dataset.train, seed=0, scratch=str(tmp_path))
+    model = fit(settings, FitInputs(dataset, dataset.train, 0, str(tmp_path)))
     scores = scores_of(model)
     own = np.zeros((N_USERS, N_ITEMS), bool)
     own[:20, :10] = own[20:40, 10:20] = True

@@ -59,9 +59,7 @@ class NetworkSettings(ModelSettings):
         return {name: significant(value) if isinstance(value, float) else value for name, value in usual.items()}
 
     def check_packages(self) -> None:
-        """Raise ConfigError where what trains a network, or starts its processes, is not installed."""
-        if find_spec("torch") is None:
-            raise ConfigError(f"model {self.kind} needs torch: install sparkrec[train], or sparkrec[horovod]")
+        """Raise ConfigError where what starts the processes is not installed."""
         training = self.training
         by_horovod = training.launcher == "horovod" or (training.launcher is None and training.processes > 1)
         if by_horovod and find_spec("horovod") is None:

@@ -16,7 +16,7 @@ from sparkrec.spark.model.rows import lists, strengths
 
 
 class ItemKnnSettings(NeighborSettings):
-    """Items similar to what the user has."""
+    """Items similar to what the user has, by cosine with shrinkage, blockwise on Spark (Sarwar et al. 2001)."""
 
     kind: Literal["itemknn"] = "itemknn"
 

@@ -15,7 +15,7 @@ from sparkrec.spark.model.rows import strengths
 
 
 class UserKnnSettings(NeighborSettings):
-    """What users with similar taste have."""
+    """What users with similar taste have, by cosine with shrinkage, blockwise on Spark."""
 
     kind: Literal["userknn"] = "userknn"
 

@@ -21,7 +21,7 @@ from sparkrec import fields, storage
 from sparkrec.config import DateField, FeatureSettings, FieldSettings, MultiField, NumericField, SideFeatures
 from sparkrec.errors import InputError, PrepareError
 from sparkrec.fields import FieldCode, FieldCodes
-from sparkrec.spark.platform.sources import column, read_source, resolved
+from sparkrec.spark.platform.sources import column, read_columns
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ def side_rows(spark: SparkSession, settings: SideFeatures, side: str, kind: str)
     """
     label = f"features.{side}s.source {settings.source.path}"
     names = list(dict.fromkeys(field.column for field in settings.fields))
-    source = resolved(read_source(spark, settings.source), columns_of(settings), label)
+    source = read_columns(spark, settings.source, columns_of(settings), label)
     since = column(settings.timestamp).cast("timestamp") if settings.timestamp else F.lit(None).cast("timestamp")
     key, at = f"{side}_id", f"{side}_since"
     rows = source.select(

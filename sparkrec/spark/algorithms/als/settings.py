@@ -19,7 +19,7 @@ RATING_PENALTY = 1.2
 
 
 class AlsSettings(ModelSettings):
-    """Weighted alternating least squares, blockwise and in closed form (Hu et al. 2008; Rendle et al. 2022)."""
+    """Weighted alternating least squares, blockwise: exact, by conjugate gradient or iALS++ (Hu et al. 2008)."""
 
     kind: Literal["als"] = "als"
     rank: int = Field(64, ge=1, le=1024)

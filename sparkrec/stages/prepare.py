@@ -33,7 +33,7 @@ from sparkrec.spark.platform.digests import content_digest
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.platform.sources import column, read_columns, resolved
 from sparkrec.stages.planned import Planned
-from sparkrec.stages.running import stage
+from sparkrec.stages.running import once, stage
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +61,14 @@ def pin(lake: Lake, table: str, version: int | None = None) -> dict[str, Any]:
     return {"table": table, "id": lake.table_id(table), "version": version}
 
 
+def open_run(settings: PrepareSettings, lake: Lake) -> Run:
+    """The run of these settings."""
+    return lake.open_run("prepare", settings.dataset, settings, inputs(settings, lake))
+
+
 def plan(settings: PrepareSettings, lake: Lake) -> Planned:
     """What it would read and write."""
-    run = lake.open_run("prepare", settings.dataset, settings, inputs(settings, lake))
+    run = open_run(settings, lake)
     files = [*PARTS, "users", "items"]
     if isinstance(settings.split, GivenSplit) and settings.split.candidates:
         files.append(tables.CANDIDATES.name)
@@ -81,17 +86,14 @@ def id_tables(interactions: str) -> list[str]:
 
 
 @stage("prepare")
-def prepare(settings: PrepareSettings, lake: Lake) -> Run:
+@once(open_run, "dataset")
+def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
     """Make one dataset and publish it; tables and columns as in `sparkrec.tables`.
 
     Event weights come first, then duplicates, feedback, k-core, split. The test table of a given split goes
     through the first three on its own. Raises PrepareError when a policy does not fit the data, or nothing is
     left.
     """
-    run = lake.open_run("prepare", settings.dataset, settings, inputs(settings, lake))
-    if run.finished:
-        log.info("dataset %s is there already", run.reference)
-        return run
     with ExitStack() as held:
 
         def hold(frame: DataFrame) -> DataFrame:

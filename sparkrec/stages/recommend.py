@@ -24,7 +24,7 @@ from sparkrec.spark.retrieval.topk import best, topk
 from sparkrec.stages.asking import Asking
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.prepare import interactions_of, pin
-from sparkrec.stages.running import stage
+from sparkrec.stages.running import once, stage
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,8 @@ def plan(settings: RecommendSettings, lake: Lake) -> Planned:
 
 
 @stage("recommend")
-def recommend(settings: RecommendSettings, lake: Lake) -> Run:
+@once(open_run, "recommendations of run")
+def recommend(settings: RecommendSettings, lake: Lake, run: Run) -> Run:
     """Top k of each user into the table `recommendations`, in one commit that is made at most once.
 
     A user whom the model was not fitted to is answered from what it did, where the model can; all others get the most
@@ -84,12 +85,8 @@ def recommend(settings: RecommendSettings, lake: Lake) -> Run:
     row that was folded in, and by popularity. InputError when k is larger than the catalogue, or no id of a list is
     known.
     """
-    run = open_run(settings, lake)
     pinned = run.inputs
     trained = lake.finished_run("train", pinned["model"])
-    if run.finished:
-        log.info("recommendations of run %s are there already", run.reference)
-        return run
     dataset = Dataset.open(lake, pinned["dataset"])
     items = _items(settings, lake, dataset)
     people, events = dataset.users.select("user", "user_id"), dataset.observed(True)

@@ -16,7 +16,7 @@ from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.platform.sources import read_columns
 from sparkrec.stages.checks import prepared_as
 from sparkrec.stages.planned import Planned
-from sparkrec.stages.running import stage
+from sparkrec.stages.running import once, stage
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +61,11 @@ def plan(settings: TrainSettings, lake: Lake) -> Planned:
 
 
 @stage()
-def train(settings: TrainSettings, lake: Lake) -> Run:
+@once(open_run, "model")
+def train(settings: TrainSettings, lake: Lake, run: Run) -> Run:
     """Fit, save, publish; a finished run is found again, an unfinished one resumes from its last snapshot."""
-    run = open_run(settings, lake)
     pinned = run.inputs
     dataset = Dataset.open(lake, pinned["dataset"])
-    if run.finished:
-        log.info("model %s is there already", run.reference)
-        return run
     log.info("fitting %s to %s", settings.model.kind, dataset.reference)
     scratch = f"{run.path}/scratch"
     parents = tuple(_parent(reference, pinned["dataset"], lake) for reference in pinned.get("start_from", []))

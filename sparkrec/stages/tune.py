@@ -29,7 +29,7 @@ from sparkrec.spark.evaluation.model_metrics import check_metric, measure
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.stages.checks import prepared_as
 from sparkrec.stages.planned import Planned
-from sparkrec.stages.running import stage
+from sparkrec.stages.running import once, stage
 from sparkrec.stages.train import attribute_digests
 
 log = logging.getLogger(__name__)
@@ -74,10 +74,7 @@ def plan(settings: TuneSettings, lake: Lake) -> Planned:
 @stage()
 def tune(settings: TuneSettings, lake: Lake) -> Run:
     """Measure every trial, write them to `trials`, and the best one's train config to `settings.best`."""
-    run = open_run(settings, lake)
-    dataset = Dataset.open(lake, run.inputs["dataset"])
-    if not run.finished:
-        run = _search(settings, lake, dataset, run)
+    run = _search(settings, lake)
     if settings.best:
         assert run.manifest is not None
         config = {"lake": settings.lake, "dataset": settings.dataset, "model": run.manifest["best"]["model"]}
@@ -85,7 +82,9 @@ def tune(settings: TuneSettings, lake: Lake) -> Run:
     return run
 
 
-def _search(settings: TuneSettings, lake: Lake, dataset: Dataset, run: Run) -> Run:
+@once(open_run, "search")
+def _search(settings: TuneSettings, lake: Lake, run: Run) -> Run:
+    dataset = Dataset.open(lake, run.inputs["dataset"])
     candidates = trials(settings)
     held_out = [replace(part, train=part.train.persist()) for part in parts(settings, dataset)]
     results: list[dict[str, Any]] = []

@@ -30,6 +30,7 @@ from sparkrec.config.model import (
     Declaration,
     Likeness,
     ModelSettings,
+    Parent,
     SequenceNeeds,
     Serving,
     UserRows,

@@ -10,7 +10,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias, Union
 
 from pydantic import Field, GetJsonSchemaHandler, PlainValidator, SerializeAsAny, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
@@ -126,6 +126,14 @@ class ModelSettings(Settings):
     def wants_validation(self) -> bool:
         """Whether it is fitted better with such a split."""
         return self.needs_validation
+
+
+class Parent(NamedTuple):
+    """A published model that another one starts from."""
+
+    settings: ModelSettings
+    folder: str
+    """Of its tables and its scorer."""
 
 
 @dataclass(frozen=True)

@@ -68,14 +68,7 @@ def fit_network(settings: NetworkSettings, inputs: FitInputs) -> Model:
         ask_after = numbered(asking.withColumn("place", F.lit(0)), items)
     validation = shards(dataset.validation, "validation", ask_after) if training.stopping else None
     examples = shards(observed, "examples", train_on)
-    job = Job(
-        settings,
-        examples,
-        validation,
-        f"{scratch}/checkpoints",
-        seed,
-        {each.settings.kind: each.folder for each in inputs.parents},
-    )
+    job = Job(settings, examples, validation, f"{scratch}/checkpoints", seed, inputs.parents)
     state = launch(train, job, training)
     if left_out := state["users_without_negatives"]:
         log.warning("%s users have every item, so that there is no negative to draw: they were left out", left_out)
@@ -101,7 +94,7 @@ def fit_network(settings: NetworkSettings, inputs: FitInputs) -> Model:
             "epoch": trained.epoch,
             "users_without_negatives": state["users_without_negatives"],
         },
-        head=trained.head(),
+        head=trained.scorer(),
         files=history.files(state["history"]),
         folder=scratch,
     )

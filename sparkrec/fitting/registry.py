@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sparkrec.config import ModelSettings, chosen
+from sparkrec.config import ModelSettings, Parent, chosen
 from sparkrec.errors import ConfigError, TrainError
 from sparkrec.fitting.networks import fit_network
 from sparkrec.spark.data.dataset import Dataset
-from sparkrec.spark.data.fit_inputs import FitInputs, Parent
+from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.data.naming import looked_up, named, title
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.platform.failures import mendable

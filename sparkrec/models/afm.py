@@ -39,7 +39,7 @@ class AFM(FieldModel):
         self.out = nn.Linear(settings.dim, 1, bias=False)
         self._upper = torch.triu_indices(self.n_fields, self.n_fields, 1)
 
-    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+    def field_interaction(self, query: Tensor, item: Tensor) -> Tensor:
         vectors = joined(query[..., 1:], item[..., 1:])
         f, g = self._upper.to(vectors.device)
         pairs = vectors.index_select(-2, f) * vectors.index_select(-2, g)

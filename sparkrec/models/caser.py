@@ -71,7 +71,7 @@ class Caser(SequenceModel):
         weighed = F.linear(events.transpose(1, 2), self.vertical.weight[:, self.length - n :])
         return torch.cat((*found, nothing, weighed.flatten(1)), 1)
 
-    def answers(self, w: Tensor) -> Tensor:
+    def output_embeddings(self, w: Tensor) -> Tensor:
         return w[..., self.dim :]
 
 

@@ -34,7 +34,7 @@ class DCN(FieldModel):
         self.deep = perceptron([size, *settings.layers], settings.dropout, settings.batch_norm)
         self.out = nn.Linear(size + settings.layers[-1], 1, bias=False)
 
-    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+    def field_interaction(self, query: Tensor, item: Tensor) -> Tensor:
         first = crossed = joined(query[..., 1:], item[..., 1:]).flatten(-2)
         for layer in self.cross:
             crossed = first * layer(crossed) + crossed

@@ -31,7 +31,7 @@ class DeepFM(FieldModel):
         self.deep = Tower(*sides, settings.layers, settings.dropout, settings.batch_norm)
         self.out = nn.Linear(settings.layers[-1], 1, bias=False)
 
-    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+    def field_interaction(self, query: Tensor, item: Tensor) -> Tensor:
         x, w = query[..., 1:], item[..., 1:]
         deep: Tensor = self.out(self.deep(x.flatten(-2), w.flatten(-2))).squeeze(-1)
         return weights_of(query, item) + inner_pairs(x, w) + deep

@@ -37,10 +37,12 @@ def inner_pairs(query: Tensor, item: Tensor) -> Tensor:
 class FM(FieldModel):
     """sum_f a_f + sum_{f < g} <v_f, v_g> + c (Rendle 2010, eq. 1), over pairs of different fields."""
 
+    is_sum_over_fields = True
+
     def __init__(self, settings: FmSettings, sizes: Sizes) -> None:
         super().__init__(settings, sizes, settings.dim)
 
-    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+    def field_interaction(self, query: Tensor, item: Tensor) -> Tensor:
         return weights_of(query, item) + inner_pairs(query[..., 1:], item[..., 1:])
 
     def vectors(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:

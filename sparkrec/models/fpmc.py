@@ -35,7 +35,7 @@ class FPMC(SequenceModel):
         last = self.items(history.items[history.at])[..., 2 * self.dim :]
         return torch.cat((self.users(users), last), -1)
 
-    def answers(self, w: Tensor) -> Tensor:
+    def output_embeddings(self, w: Tensor) -> Tensor:
         return w[..., : 2 * self.dim]
 
 

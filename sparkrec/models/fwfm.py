@@ -31,7 +31,7 @@ class FwFM(FieldModel):
         """r, row by row of its upper triangle."""
         self._upper = torch.triu_indices(self.n_fields, self.n_fields, 1)
 
-    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+    def field_interaction(self, query: Tensor, item: Tensor) -> Tensor:
         vectors = joined(query[..., 1:], item[..., 1:])
         matrix = vectors.new_zeros(self.n_fields, self.n_fields)
         f, g = self._upper

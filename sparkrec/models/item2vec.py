@@ -67,7 +67,7 @@ class Item2Vec(SequenceModel):
         found: Tensor = own / (history.at - before + 1)[:, None]
         return found.to(rows.dtype)
 
-    def answers(self, w: Tensor) -> Tensor:
+    def output_embeddings(self, w: Tensor) -> Tensor:
         return w[..., self.dim :]
 
 

@@ -22,10 +22,12 @@ class LrSettings(FieldNetworkSettings):
 class LR(FieldModel):
     """sum_f a_f + c."""
 
+    is_sum_over_fields = True
+
     def __init__(self, settings: LrSettings, sizes: Sizes) -> None:
         super().__init__(settings, sizes, 0)
 
-    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+    def field_interaction(self, query: Tensor, item: Tensor) -> Tensor:
         return weights_of(query, item)
 
     def vectors(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from sparkrec.config.model import Declaration, Likeness
+from sparkrec.models.base.published import FieldRows, Published
 from sparkrec.models.base.recommender import Recommender, Sizes
 from sparkrec.models.base.settings import NetworkSettings
 
@@ -31,13 +33,19 @@ class MF(Recommender):
         super().__init__(sizes.users, settings.dim + 1, sizes.items, settings.dim + 1)
         self.constant = nn.Parameter(torch.zeros(()), requires_grad=not settings.training.compares)
 
-    def combine(self, x: Tensor, w: Tensor) -> Tensor:
+    def interaction(self, x: Tensor, w: Tensor) -> Tensor:
         d = x.shape[-1] - 1
         if x.shape[-2] == 1 and w.dim() == x.dim() and w.shape[0] == x.shape[0]:
             inner = torch.matmul(w[..., :d], x[..., 0, :d, None])[..., 0]
         else:
             inner = (x[..., :d] * w[..., :d]).sum(-1)
         return inner + x[..., d] + w[..., d] + self.constant
+
+    @classmethod
+    def field_rows(cls, published: Published) -> FieldRows:
+        """Biases and factors of vectors (p, b, 1) and (q, 1, b + c)."""
+        users, items = published.users[:, :-1], np.delete(published.items, -2, axis=1)
+        return FieldRows(np.roll(users, 1, axis=1), np.roll(items, 1, axis=1), None, None)
 
     def vectors(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         d = x.shape[-1] - 1

@@ -29,7 +29,7 @@ class MLP(Recommender):
         self.tower = Tower(half, half, settings.layers[1:], settings.dropout)
         self.out = nn.Linear(settings.layers[-1], 1)
 
-    def combine(self, x: Tensor, w: Tensor) -> Tensor:
+    def interaction(self, x: Tensor, w: Tensor) -> Tensor:
         logits: Tensor = self.out(self.tower(x, w)).squeeze(-1)
         return logits
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from sparkrec.config.base import Reference
 from sparkrec.config.model import Declaration
 from sparkrec.models.base.layers import Tower
-from sparkrec.models.base.recommender import Recommender, Sizes
+from sparkrec.models.base.published import Published
+from sparkrec.models.base.recommender import Recommender, Sizes, kinds_of
 from sparkrec.models.base.settings import LayeredSettings
 from sparkrec.models.gmf import GMF
 from sparkrec.models.mlp import MLP
@@ -46,17 +48,18 @@ class NeuMF(Recommender):
         self.tower = Tower(settings.layers[0] // 2, settings.layers[0] // 2, settings.layers[1:], settings.dropout)
         self.out = nn.Linear(settings.dim + settings.layers[-1], 1)
 
-    def combine(self, x: Tensor, w: Tensor) -> Tensor:
+    def interaction(self, x: Tensor, w: Tensor) -> Tensor:
         product = x[..., : self.dim] * w[..., : self.dim]
         hidden = self.tower(x[..., self.dim :], w[..., self.dim :])
         logits: Tensor = self.out(torch.cat((product, hidden), -1)).squeeze(-1)
         return logits
 
-    def start_from(self, trained: dict[str, Recommender]) -> None:
+    def start_from(self, parents: Sequence[tuple[type[Recommender], Published]]) -> None:
         """From a trained GMF and MLP, half of each output (He et al. 2017, section 3.4.1)."""
-        gmf, mlp = trained.get("gmf"), trained.get("mlp")
-        if not (isinstance(gmf, GMF) and isinstance(mlp, MLP)):
-            raise ValueError(f"a neumf starts from a gmf and an mlp, found {sorted(trained)}")
+        by_class = dict(parents)
+        if set(by_class) != {GMF, MLP} or len(parents) != 2:
+            raise ValueError(f"a neumf starts from a gmf and an mlp, found {kinds_of(parents)}")
+        gmf, mlp = GMF.restored(by_class[GMF]), MLP.restored(by_class[MLP])
         expected = [self.dim, *(tuple(each.shape) for each in self.tower.parameters())]
         found = [gmf.users.weight.shape[1], *(tuple(each.shape) for each in mlp.tower.parameters())]
         if found != expected:

@@ -41,7 +41,7 @@ class NFM(FieldModel):
             *norm, *dropout, *hidden, nn.Linear([settings.dim, *settings.layers][-1], 1, bias=False)
         )
 
-    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+    def field_interaction(self, query: Tensor, item: Tensor) -> Tensor:
         x, w = query[..., 1:], item[..., 1:]
         pooled = pair_sums(x) + pair_sums(w) + x.sum(-2) * w.sum(-2)
         deep: Tensor = self.deep(pooled).squeeze(-1)

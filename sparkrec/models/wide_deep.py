@@ -14,7 +14,7 @@ from sparkrec.config.prepare import PrepareSettings
 from sparkrec.errors import ConfigError
 from sparkrec.models.base.field_model import FieldModel, weights_of
 from sparkrec.models.base.layers import Tower
-from sparkrec.models.base.recommender import Known, Sizes
+from sparkrec.models.base.recommender import FeatureBatch, Sizes
 from sparkrec.models.base.settings import DeepSettings
 
 
@@ -76,13 +76,13 @@ class WideDeep(FieldModel):
         if crosses:
             self.crossed = nn.Parameter(torch.zeros(len(crosses) * self.buckets))
 
-    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+    def field_interaction(self, query: Tensor, item: Tensor) -> Tensor:
         x, w = query[..., 1:], item[..., 1:]
         deep: Tensor = self.out(self.deep(x.flatten(-2), w.flatten(-2))).squeeze(-1)
         return weights_of(query, item) + deep
 
-    def combine(self, x: Tensor, w: Tensor) -> Tensor:
-        logits = super().combine(x, w)
+    def interaction(self, x: Tensor, w: Tensor) -> Tensor:
+        logits = super().interaction(x, w)
         if not self.crosses:
             return logits
         first = self.n_query * self.row, self.n_item * self.row
@@ -97,13 +97,15 @@ class WideDeep(FieldModel):
         code = [behind * self.row + used.index(field)] if field in used else []
         return super().columns(field) + code
 
-    def query_rows(self, rows: Tensor, known: Known | None) -> Tensor:
+    def query_rows(self, rows: Tensor, known: FeatureBatch | None) -> Tensor:
         return self._with_codes(super().query_rows(rows, known), known, self._query, 0, self.n_query)
 
-    def item_rows(self, rows: Tensor, known: Known | None) -> Tensor:
+    def item_rows(self, rows: Tensor, known: FeatureBatch | None) -> Tensor:
         return self._with_codes(super().item_rows(rows, known), known, self._item, self.n_query, self.n_item)
 
-    def _with_codes(self, rows: Tensor, known: Known | None, wanted: list[int], first: int, n_fields: int) -> Tensor:
+    def _with_codes(
+        self, rows: Tensor, known: FeatureBatch | None, wanted: list[int], first: int, n_fields: int
+    ) -> Tensor:
         if not wanted:
             return rows
         assert known is not None

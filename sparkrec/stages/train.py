@@ -6,11 +6,10 @@ import logging
 from typing import Any
 
 from sparkrec import storage
-from sparkrec.config import ModelSettings, TrainSettings, model_settings
+from sparkrec.config import ModelSettings, Parent, TrainSettings, model_settings
 from sparkrec.errors import InputError
 from sparkrec.fitting.registry import fit, suited
 from sparkrec.spark.data.dataset import Dataset
-from sparkrec.spark.data.fit_inputs import Parent
 from sparkrec.spark.platform.digests import content_digest
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.platform.sources import read_columns

@@ -14,7 +14,7 @@ from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.csr import distinct
 from sparkrec.kernels.gradients.field_pairs import FieldPairs, Vectors
 from sparkrec.models.base.inputs import feature_batch
-from sparkrec.models.base.recommender import Features, Known
+from sparkrec.models.base.recommender import FeatureBatch, Features
 from sparkrec.shards import ItemFeatures, Shards
 from sparkrec.training.batches.pairs import Batch
 
@@ -97,9 +97,9 @@ class FeatureReader:
         known = self.items.at(every, np.full(len(every), self.until)) if self.layout.item else Entries.none(len(every))
         return Features(self._query(users, entries), self._items(every, known))
 
-    def _query(self, users: I64, entries: Entries | None) -> Known:
+    def _query(self, users: I64, entries: Entries | None) -> FeatureBatch:
         entries = Entries.none(len(users)) if entries is None else entries
         return feature_batch(self.layout, len(self.layout.query), users, entries, self.device)
 
-    def _items(self, items: I64, entries: Entries) -> Known:
+    def _items(self, items: I64, entries: Entries) -> FeatureBatch:
         return feature_batch(self.layout, len(self.layout.item), items, entries, self.device)

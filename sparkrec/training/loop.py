@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from sparkrec import storage
-from sparkrec.config import StoppingSettings, TrainingSettings
+from sparkrec.config import Parent, StoppingSettings, TrainingSettings
 from sparkrec.errors import TrainError
 from sparkrec.fields import Layout
 from sparkrec.kernels.arrays import Scratch
@@ -34,7 +34,7 @@ from sparkrec.models.item2vec import Item2Vec
 from sparkrec.progress import track
 from sparkrec.shards import Shards
 from sparkrec.training.batches.contexts import ContextBatch, ContextBatches
-from sparkrec.training.batches.pairs import Batch, Batches, Prefetched, Run
+from sparkrec.training.batches.pairs import Batch, Batches, Prefetched, StepGroup
 from sparkrec.training.batches.sequences import SequenceBatch, SequenceBatches
 from sparkrec.training.checkpoints import Checkpoints
 from sparkrec.training.collective import Collective, summed_with_gradients
@@ -77,8 +77,8 @@ class Job:
     folder: str
     """Of checkpoints and the log."""
     seed: int
-    start: dict[str, str] = field(default_factory=dict)
-    """Folders of published models to start from, by kind."""
+    parents: tuple[Parent, ...] = ()
+    """Published models to start from."""
 
 
 def train(job: Job, collective: Collective) -> dict[str, Any]:
@@ -101,17 +101,17 @@ class Trainer:
         self.shards = Shards.open(job.shards)
         self.alias = popularity(self.shards.item_counts, settings.popularity_power, settings.unseen_negatives)
         draws = settings.negatives if settings.loss in DRAWN else 0
-        of_batch = settings.negative_sampling == "batch" and draws > 0
+        in_batch = settings.negative_sampling == "batch" and draws > 0
         kind = job.settings.module
         batches = Batches(
             self.shards,
             collective.process_rank,
             collective.size,
             settings.batch,
-            0 if of_batch else draws,
+            0 if in_batch else draws,
             self.alias,
             job.seed,
-            of_batch,
+            in_batch,
             softmax=settings.loss == "softmax",
             paired=has_kernel(job.settings),
         )
@@ -137,8 +137,8 @@ class Trainer:
         ):
             start = settings.init_scale * normal_rows(stream, ids, table.weight.shape[1])
             table.weight.copy_(torch.from_numpy(start.astype(np.float32)))
-        if job.start:
-            start_from(self.model, job.start, self.users)
+        if job.parents:
+            start_from(self.model, job.parents, self.users)
         self.device = _device(settings, collective)
         self.model.to(self.device)
         for module in self.model.modules():
@@ -158,7 +158,7 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         state, epochs = self._resume(), self.settings.epochs
         # One thread for all epochs: it begins the next one while the last batches of this one are worked on.
-        runs = (run for epoch in range(state["epoch"], epochs) for run in self.batches.runs(epoch))
+        runs = (run for epoch in range(state["epoch"], epochs) for run in self.batches.step_groups(epoch))
         with closing(Prefetched(lambda: runs)) as prefetched:
             for epoch in range(state["epoch"], epochs):
                 if self._stops(state):
@@ -254,7 +254,7 @@ class Trainer:
             "bytes_per_step": (self.collective.sent - sent) // max(steps, 1),
         }
 
-    def _steps(self, runs: Iterable[Run], number: int) -> Iterator[tuple[float, int]]:
+    def _steps(self, runs: Iterable[StepGroup], number: int) -> Iterator[tuple[float, int]]:
         """Take the steps of the runs, the first of them number `number`: the mean loss of each, and its positives."""
         steps = self.settings.epochs * self.batches.steps()
         for run in runs:
@@ -342,14 +342,14 @@ class Trainer:
         if self.all_items:
             return torch.arange(self.shards.n_items)[None]
         items = torch.from_numpy(batch.items).long()
-        return items[:, 0][None] if self.batches.of_batch else items
+        return items[:, 0][None] if self.batches.in_batch else items
 
     def _loss_of(self, batch: Batch, scores: Tensor) -> Tensor:
         n = len(batch.users)
         positive = torch.zeros(n, dtype=torch.long)
         if self.all_items:
             positive = torch.from_numpy(batch.items[:, 0]).long()
-        elif self.batches.of_batch:
+        elif self.batches.in_batch:
             positive = torch.arange(n)
 
         def there(values: NDArray[Any] | Tensor) -> Tensor:
@@ -360,9 +360,9 @@ class Trainer:
             positive=there(positive),
             values=there(batch.values),
             confidence=there(batch.confidence),
-            degree=there(batch.degree),
+            user_positives=there(batch.user_positives),
             log_expected=None if batch.log_expected is None else there(batch.log_expected).float(),
-            taken=None if batch.taken is None else there(batch.taken),
+            false_negatives=None if batch.false_negatives is None else there(batch.false_negatives),
             drawn_share=self.batches.negatives / max(self.shards.n_items - 1, 1),
         )
         return loss_of(self.settings, scored)

@@ -6,14 +6,14 @@ import numpy as np
 
 from sparkrec.kernels.arrays import Scratch
 from sparkrec.kernels.gradients import factors
-from sparkrec.training.batches.pairs import Run
+from sparkrec.training.batches.pairs import StepGroup
 from sparkrec.training.dense import Dense
 from sparkrec.training.gradients import goal_of
 from sparkrec.training.optimizers import Optimizer
 
 
 def train_run(
-    dense: Dense, users: Optimizer, items: Optimizer, run: Run, rates: list[float], scratch: Scratch
+    dense: Dense, users: Optimizer, items: Optimizer, run: StepGroup, rates: list[float], scratch: Scratch
 ) -> list[float]:
     """Take the steps of a run as `Trainer._step` would, at these learning rates; the mean loss of each."""
     steps, settings = run.steps, users.settings

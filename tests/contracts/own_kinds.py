@@ -57,7 +57,7 @@ class Inner(Recommender):
     def __init__(self, settings: InnerSettings, sizes: Sizes) -> None:
         super().__init__(sizes.users, settings.dim, sizes.items, settings.dim)
 
-    def combine(self, x: Tensor, w: Tensor) -> Tensor:
+    def interaction(self, x: Tensor, w: Tensor) -> Tensor:
         return (x * w).sum(-1)
 
     def vectors(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,10 +7,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+
 from sparkrec.config import StoppingSettings, declaration, kinds
 from sparkrec.models.base.inputs import next_item_inputs
 from sparkrec.models.base.recommender import Features, Sizes
-from sparkrec.models.base.scorer import Head
+from sparkrec.models.base.scorers import load_scorer, scorer_of
 from sparkrec.models.base.sequence_model import History, by_length, packed
 from sparkrec.models.bert4rec import Bert4recSettings
 from sparkrec.models.caser import CaserSettings
@@ -114,20 +115,20 @@ def test_gradients_reach_every_parameter(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_head_comes_back_from_its_file(kind):
+def test_the_scorer_comes_back_from_its_file(kind):
     model, n = model_of(kind), ITEMS
     histories = [np.array([5]), np.arange(4), np.arange(3, 3 + LENGTH)]
-    head = Head.from_bytes(Head.of(network(kind), model).to_bytes())
-    assert head.length == LENGTH
+    scorer = load_scorer(scorer_of(network(kind), model).to_bytes())
+    assert scorer.length == LENGTH
     start, items = np.cumsum([0, *map(len, histories)]), model.items.weight[:n].numpy()
-    found = head.states(model.users.weight.numpy(), (start, np.concatenate(histories)), items)
+    found = scorer.states(model.users.weight.numpy(), (start, np.concatenate(histories)), items)
     np.testing.assert_allclose(found, states(model, histories).numpy(), atol=1e-5)
-    assert head.state_size == found.shape[1]
+    assert scorer.state_size == found.shape[1]
     everything = torch.arange(n)[None]
     shown = next_item_inputs((start, np.concatenate(histories)), type(model), LENGTH, n).tensors(torch.device("cpu"))
     with torch.no_grad():
         expected = model.score(torch.arange(3), everything, Features(shown, None)).numpy()
-    np.testing.assert_allclose(found @ head.answers(items).T, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found @ scorer.output_embeddings(items).T, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -130,7 +130,7 @@ def test_two_processes_take_the_steps_of_one(kind, tmp_path):
         Trained.of(settings, str(tmp_path / name), state, shards) for name, state in (("one", one), ("two", two))
     )
     np.testing.assert_allclose(ours.items(), theirs.items(), atol=2e-4)
-    np.testing.assert_allclose(ours.head().weights["features"], theirs.head().weights["features"], atol=2e-4)
+    np.testing.assert_allclose(ours.scorer().weights["features"], theirs.scorer().weights["features"], atol=2e-4)
 
 
 def test_an_example_sees_items_as_they_were(tmp_path):

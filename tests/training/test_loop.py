@@ -11,7 +11,7 @@ from sparkrec import storage
 from sparkrec.config import StoppingSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.gradients.losses import PAIR_LOSSES, Goal, pair_loss
-from sparkrec.models.base.tables import Rows
+from sparkrec.models.base.tables import EmbeddingTable
 from sparkrec.models.gmf import GmfSettings
 from sparkrec.models.mf import MfSettings
 from sparkrec.models.mlp import MlpSettings
@@ -56,7 +56,7 @@ def scored(scores, log_expected, taken=None):
         confidence,
         torch.tensor(DEGREE),
         log_expected=log_expected,
-        taken=taken,
+        false_negatives=taken,
         drawn_share=0.25,
     )
 
@@ -128,15 +128,19 @@ def test_a_column_that_is_taken_is_no_negative():
 def test_a_row_whose_columns_are_all_taken_is_worth_what_it_is_alone(loss):
     taken, scores = torch.tensor([[True, True, True], [True, False, False]]), torch.tensor(SCORES, requires_grad=True)
     log_expected = torch.tensor(LOG_EXPECTED).float() if loss == "softmax" else None
-    about = {"values": torch.ones(2), "confidence": torch.ones(2), "degree": torch.ones(2)}
+    about = {"values": torch.ones(2), "confidence": torch.ones(2), "user_positives": torch.ones(2)}
     chosen = plain(loss=loss)
-    both = loss_of(chosen, Scored(scores, torch.tensor([0, 0]), **about, log_expected=log_expected, taken=taken))
+    both = loss_of(
+        chosen, Scored(scores, torch.tensor([0, 0]), **about, log_expected=log_expected, false_negatives=taken)
+    )
     both.backward()
     assert torch.isfinite(scores.grad).all()
     assert (scores.grad[0, 1:] == 0).all()
     about = {name: each[1:] for name, each in about.items()}
     log_expected = None if log_expected is None else log_expected[1:]
-    other = Scored(scores.detach()[1:], torch.tensor([0]), **about, log_expected=log_expected, taken=taken[1:])
+    other = Scored(
+        scores.detach()[1:], torch.tensor([0]), **about, log_expected=log_expected, false_negatives=taken[1:]
+    )
     alone = np.log1p(np.exp(-SCORES[0, 0])) if loss == "bce" else 0.0
     assert both.item() == pytest.approx(float(loss_of(chosen, other)) + alone, rel=1e-5)
 
@@ -223,7 +227,7 @@ def test_a_run_in_one_call_is_its_steps(shards, tmp_path, training):
         losses = []
         for trainer in (at_once, one_by_one):
             first = epoch * trainer.batches.steps()
-            losses.append([loss for loss, _ in trainer._steps(trainer.batches.runs(epoch), first)])
+            losses.append([loss for loss, _ in trainer._steps(trainer.batches.step_groups(epoch), first)])
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     for mine, theirs in (
         (at_once.model.users.weight, one_by_one.model.users.weight),
@@ -248,7 +252,7 @@ def test_rows_move_alike_by_kernels_and_by_torch(optimizer):
     rng = np.random.default_rng(0)
     given = plain(optimizer=optimizer, momentum=0.9, weight_decay=0.1)
     start = torch.from_numpy(rng.normal(size=(9, 5)).astype(np.float32))
-    tables = [Rows(9, 5), Rows(9, 5)]
+    tables = [EmbeddingTable(9, 5), EmbeddingTable(9, 5)]
     by_kernel, by_torch = (Optimizer(given, table.weight) for table in tables)
     by_torch.step = lambda *args: (setattr(by_torch, "steps", by_torch.steps + 1), by_torch._by_torch(*args))
     for table in tables:

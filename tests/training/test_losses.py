@@ -19,7 +19,7 @@ def test_whatever_is_above_zero_is_a_click():
         positive=torch.zeros(4, dtype=torch.long),
         values=torch.tensor(values),
         confidence=torch.tensor(confidence),
-        degree=torch.ones(4),
+        user_positives=torch.ones(4),
     )
     wrong = np.log1p(np.exp([-2.0, 2.0, 1.0, -1.0]))  # of a click log(1 + exp -s), of none log(1 + exp s)
     found = loss_of(TrainingSettings(loss="log_loss"), batch)

@@ -65,7 +65,7 @@ def test_what_a_positive_is_compared_with_is_the_sum_over_all_items_in_the_mean(
             weights = np.exp(-(batch.log_expected if name == "of the batch" else batch.log_expected[:, 1:]))
             counted = items != positive[:, None] if name == "of the batch" else np.ones(items.shape, bool)
             if name == "of the batch":
-                np.testing.assert_array_equal(batch.taken, ~counted)
+                np.testing.assert_array_equal(batch.false_negatives, ~counted)
             assert not (items == positive[:, None])[counted].any()
             own = np.stack([expected[user] for user in users.tolist()])
             total = own[np.arange(len(users)), positive]
@@ -130,4 +130,4 @@ def test_so_it_is_of_sequences(tmp_path, kind, name):
     if name == "of the batch":  # what comes with a row is not drawn
         rows = np.repeat(np.arange(len(batch.shown.start) - 1), np.diff(batch.shown.start))[batch.shown.at]
         same = batch.items[:, :1] == batch.items[:, 0]
-        np.testing.assert_array_equal(batch.taken, (rows[:, None] == rows) | same)
+        np.testing.assert_array_equal(batch.false_negatives, (rows[:, None] == rows) | same)

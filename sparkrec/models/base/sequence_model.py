@@ -37,6 +37,7 @@ class SequenceModel(Recommender):
     """score(h, i) = <state of h, vector of i>. `users` has what a model knows of a user beside the history; `items` has
     both what an item says as an event and what it is as an answer."""
 
+    sees = "history"
     asks: ClassVar[str] = "each"
     """What it is trained to predict: what comes after each event of a sequence; `last`: the targets of a window;
     `masked`: events that are hidden, whose item is the first of the extra ones; `around`: an event from those around
@@ -58,15 +59,15 @@ class SequenceModel(Recommender):
         first = n.cumsum(0) - n  # several answers to one question, as the targets of a window are
         return self.states(users[first], known._replace(at=at))[question]
 
-    def combine(self, x: Tensor, w: Tensor) -> Tensor:
-        return (x * self.answers(w)).sum(-1)
+    def interaction(self, x: Tensor, w: Tensor) -> Tensor:
+        return (x * self.output_embeddings(w)).sum(-1)
 
-    def answers(self, w: Tensor) -> Tensor:
+    def output_embeddings(self, w: Tensor) -> Tensor:
         """(..., q) rows of items -> (..., p) their vectors."""
         return w
 
     def vectors(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
-        return x, self.answers(w)
+        return x, self.output_embeddings(w)
 
     def initialize(self, generator: Generator) -> None:
         super().initialize(generator)

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from pyspark.sql import DataFrame
 
-from sparkrec.config import ModelSettings, SequenceSettings
+from sparkrec.config import Parent, SequenceSettings
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.sequences import sequences
-
-
-class Parent(NamedTuple):
-    """A published model to start from."""
-
-    settings: ModelSettings
-    folder: str
-    """Where its tables are."""
 
 
 @dataclass(frozen=True)

@@ -23,16 +23,16 @@ from sparkrec.kernels.arrays import F32, I64
 from sparkrec.shards import ALWAYS, ITEM_FEATURES, ItemFeatures
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.features import load, nothing
-from sparkrec.spark.model.fitted import FieldHead, Model
+from sparkrec.spark.model.fitted import FieldScorer, Model
 from sparkrec.spark.model.rows import dense_batch, dense_vectors, matrix, read_dense
 
 _AT_ONCE = 1 << 13
 """Rows that a head makes or scores by one call."""
 
 
-def field_head(model: Model) -> FieldHead | None:
+def field_head(model: Model) -> FieldScorer | None:
     """The head of a model of features; None of others."""
-    return cast(FieldHead, model.head) if model.serving.sees_fields and model.head is not None else None
+    return cast(FieldScorer, model.head) if model.serving.sees_fields and model.head is not None else None
 
 
 def tells_strangers(model: Model) -> bool:
@@ -86,14 +86,14 @@ def bind(model: Model, queries: DataFrame) -> Model:
     """
     head = field_head(model)
     assert head is not None
-    size = 0 if head.folds else max(_width(head, "query"), _width(head, "item"))
+    size = 0 if head.is_factorized else max(_width(head, "query"), _width(head, "item"))
 
     def query_rows(ids: I64, rows: F32, entries: Entries) -> F32:
         made = head.queries(ids, rows, entries)
-        return head.fold_queries(made) if head.folds else _padded(made, size)
+        return head.fold_queries(made) if head.is_factorized else _padded(made, size)
 
     def item_rows(_: I64, rows: F32, __: Entries) -> F32:
-        return head.fold_items(rows) if head.folds else _padded(rows, size)
+        return head.fold_items(rows) if head.is_factorized else _padded(rows, size)
 
     users = queries.join(model.users.select("user", "value"), "user").select("user", "value", "rows", "weights")
     items = model.items.select("item", "value")
@@ -103,11 +103,11 @@ def bind(model: Model, queries: DataFrame) -> Model:
         users=dense_vectors(users.mapInArrow(_mapped(query_rows), "user long, value array<float>"), "user"),
         items=dense_vectors(items.mapInArrow(_mapped(item_rows), "item long, value array<float>"), "item"),
         size=size,
-        head=None if head.folds else head,
+        head=None if head.is_factorized else head,
     )
 
 
-def _width(head: FieldHead, of: str) -> int:
+def _width(head: FieldScorer, of: str) -> int:
     """Numbers in a row of a query or item, or in a vector."""
     nobody = np.zeros((0, head.row), np.float32)
     none = np.zeros(0, np.int64), nobody, Entries.none(0)

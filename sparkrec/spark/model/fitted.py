@@ -27,6 +27,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sparkrec import storage
 from sparkrec.config import ModelSettings, Serving, model_settings
 from sparkrec.fields import Entries
+from sparkrec.fields import Layout as FieldLayout
 from sparkrec.kernels.arrays import F32, I64, Lists
 from sparkrec.spark.platform.lake import Lake, Run
 
@@ -35,8 +36,20 @@ Layout = Literal["dense", "sparse"]
 _HEAD = "head.safetensors"
 
 
-class Head(Protocol):
-    """Scores of pairs of dense rows, where they are not inner products. Pickled to where it works."""
+class Scorer(Protocol):
+    """A trained model without its tables, where scores are not inner products of their rows. Pickled to where it
+    works."""
+
+    @property
+    def sees(self) -> str:
+        """What its model takes besides ids: fields, history; or ids alone."""
+
+    def to_bytes(self) -> bytes:
+        """As a file."""
+
+
+class PairScorer(Scorer, Protocol):
+    """One of pairs of dense rows."""
 
     def scores(self, users: F32, items: F32) -> F32:
         """(a, d) and (b, d) -> (a, b)."""
@@ -44,25 +57,18 @@ class Head(Protocol):
     def score_pairs(self, users: F32, items: F32, pairs: Lists) -> F32:
         """Row u of `users` with the rows of `items` in list u -> (nnz,)."""
 
-    def to_bytes(self) -> bytes:
-        """As a file."""
+
+class HistoryScorer(Scorer, Protocol):
+    """One of a model of sequences, whose users' rows are not yet what they are scored by: see `histories.bind`."""
 
     @property
-    def layout(self) -> Any:
-        """None; or of a model of features, whose users' rows are not yet queries: see `spark.queries`."""
-
-
-class SequenceHead(Head, Protocol):
-    """One of a model of sequences, whose users' rows are not yet what they are scored by: see `spark.sequences`."""
-
-    @property
-    def length(self) -> int | None:
-        """Events of a history that it can see; None: of no such model."""
+    def length(self) -> int:
+        """Events of a history that it can see."""
 
     def states(self, users: F32, histories: Lists, items: F32) -> F32:
         """(n, d) rows of users and what they did, places in `items`, (m, q) rows of all items -> (n, p) vectors."""
 
-    def answers(self, items: F32) -> F32:
+    def output_embeddings(self, items: F32) -> F32:
         """(m, q) rows of items -> (m, p) vectors."""
 
     @property
@@ -70,8 +76,12 @@ class SequenceHead(Head, Protocol):
         """Numbers in such a vector."""
 
 
-class FieldHead(Head, Protocol):
-    """One of a model of features."""
+class FieldScorer(PairScorer, Protocol):
+    """One of a model of features, whose users' rows are not yet queries: see `field_queries.bind`."""
+
+    @property
+    def layout(self) -> FieldLayout:
+        """Its fields."""
 
     @property
     def codes(self) -> str:
@@ -82,7 +92,7 @@ class FieldHead(Head, Protocol):
         """Numbers in the row of a user or item, before their features."""
 
     @property
-    def folds(self) -> bool:
+    def is_factorized(self) -> bool:
         """Whether its scores are inner products of vectors that `fold_queries` and `fold_items` make."""
 
     def queries(self, ids: I64, users: F32, entries: Entries) -> F32:
@@ -121,7 +131,7 @@ class Model:
     item_layout: Layout
     facts: dict[str, Any] = field(default_factory=dict)
     """What the fit wants to tell: losses, counts. Plain values, kept in the manifest."""
-    head: Head | FieldHead | SequenceHead | None = None
+    head: PairScorer | FieldScorer | HistoryScorer | None = None
     """None: the inner product."""
     folder: str | None = None
     """Where both tables are as Parquet files `users` and `items`, if they are."""
@@ -167,11 +177,11 @@ class Model:
         """The counterpart of `write`, which returned `shape`."""
         settings = shape.get("settings")
         shape = {name: shape[name] for name in ("size", "user_layout", "item_layout")}
-        head: Head | None = None
+        head = None
         if storage.exists(f"{folder}/{_HEAD}"):
-            from sparkrec.models.base import scorer as network  # with torch, which only such models need
+            from sparkrec.models.base.scorers import load_scorer  # with torch, which only such models need
 
-            head = network.Head.from_bytes(storage.read(f"{folder}/{_HEAD}"))
+            head = load_scorer(storage.read(f"{folder}/{_HEAD}"))
         return cls(
             users=spark.read.parquet(f"{folder}/users"),
             items=spark.read.parquet(f"{folder}/items"),

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from sparkrec.kernels.arrays import F32
 from sparkrec.spark.arrow.blocks import read_lists
 from sparkrec.spark.data.sequences import numbered
-from sparkrec.spark.model.fitted import Model, SequenceHead
+from sparkrec.spark.model.fitted import HistoryScorer, Model
 from sparkrec.spark.model.rows import dense_batch, dense_vectors, matrix, read_dense
 
 
@@ -26,7 +26,7 @@ def bind(model: Model, asking: DataFrame) -> Model:
             no row. A user whom the model does not know is known by the history alone
     """
     items = np.sort(model.items.select("item").toArrow()["item"].to_numpy())
-    head = cast(SequenceHead, model.head)
+    head = cast(HistoryScorer, model.head)
     assert model.folder is not None
     folder, schema = f"{model.folder}/items", "user long, value array<float>"
     nobody = F.array_repeat(F.lit(0.0).cast("float"), model.size)
@@ -42,7 +42,7 @@ def bind(model: Model, asking: DataFrame) -> Model:
 
     def answers(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            yield dense_batch("item", batch.column("item"), head.answers(matrix(batch.column("value"))))
+            yield dense_batch("item", batch.column("item"), head.output_embeddings(matrix(batch.column("value"))))
 
     of_items = model.items.select("item", "value")
     return replace(

@@ -19,7 +19,7 @@ from sparkrec.kernels.arrays import F32, I32, I64
 from sparkrec.kernels.csr import Csr
 from sparkrec.kernels.retrieval import topk as kernel
 from sparkrec.spark.arrow.blocks import Arrays, Block, Ragged
-from sparkrec.spark.model.fitted import Head, Layout
+from sparkrec.spark.model.fitted import Layout, PairScorer
 
 Partial: TypeAlias = dict[str, NDArray[Any]]
 
@@ -36,11 +36,11 @@ class Users:
 
     block: Block
     rows: F32 | Csr
-    head: Head | None
+    head: PairScorer | None
     """What scores their rows; None: the inner product."""
 
     @classmethod
-    def of(cls, block: Block, size: int, layout: Layout, head: Head | None) -> Users:
+    def of(cls, block: Block, size: int, layout: Layout, head: PairScorer | None) -> Users:
         return cls(block, _matrix(block, size) if layout == "dense" else _csr(block), head)
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from sparkrec.spark.arrow.blocks import Arrays, binary, first_id, pack, unpack, view
-from sparkrec.spark.model.fitted import Head, Layout, Model
+from sparkrec.spark.model.fitted import Layout, Model, PairScorer
 from sparkrec.spark.platform.partitions import task_slots
 from sparkrec.spark.retrieval.block_tasks import Items, PairScores, Partial, Question, Ranking, Users
 from sparkrec.spark.retrieval.user_blocks import user_blocks
@@ -185,7 +185,9 @@ def _sweep(
     else:
         pairs = asked.crossJoin(item_blocks)
     layouts = model.user_layout, model.item_layout
-    meet = partial(_meet, lists=question.lists, size=model.size, layouts=layouts, head=model.head)
+    meet = partial(
+        _meet, lists=question.lists, size=model.size, layouts=layouts, head=cast(PairScorer | None, model.head)
+    )
 
     def answer(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for users, items in meet(batches):
@@ -256,7 +258,7 @@ def _plan(
 
 
 def _meet(
-    batches: Iterator[pa.RecordBatch], lists: Arrays, size: int, layouts: tuple[Layout, Layout], head: Head | None
+    batches: Iterator[pa.RecordBatch], lists: Arrays, size: int, layouts: tuple[Layout, Layout], head: PairScorer | None
 ) -> Iterator[tuple[Users, Items]]:
     """The pairs of blocks of a task."""
     users: Users | None = None

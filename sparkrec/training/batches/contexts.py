@@ -16,7 +16,7 @@ from sparkrec.models.base.sequence_model import SequenceModel
 from sparkrec.models.item2vec import Item2vecSettings
 from sparkrec.shards import Shard
 from sparkrec.training.batches.pairs import Batch, Batches
-from sparkrec.training.batches.sequences import Ordered, SequenceBatches
+from sparkrec.training.batches.sequences import COLUMNS, Ordered, SequenceBatches
 
 _SHUFFLES, _STAYS, _REACHES = 1, 2, 3
 """Streams of random numbers beside that of the negatives."""
@@ -53,10 +53,7 @@ class ContextBatches(SequenceBatches):
         return _Around(self, shard, epoch, steps)
 
     def _joined(self, parts: list[ContextBatch], total: float, *more: Any) -> Batch:
-        columns = {
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("users", "items", "values", "confidence", "degree")
-        }
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
         given = [part.contexts for part in parts if part.contexts is not None]
         ends = np.cumsum([0, *(each.start[-1] for each in given)])
         start = [each.start[:-1] + before for each, before in zip(given, ends, strict=False)]
@@ -102,8 +99,8 @@ class _Around(Ordered):
         drawn: I32 = self.with_negatives(items[:, None], rows, begin)
         ones = np.ones(len(rows), np.float32)
         contexts = Contexts(start, drawn, reach, drawn, start)
-        degree = self.shard.positives.degrees[rows]
-        return ContextBatch(rows + offset, drawn, ones, ones, degree, 0, contexts=contexts)
+        user_positives = self.shard.positives.degrees[rows]
+        return ContextBatch(rows + offset, drawn, ones, ones, user_positives, 0, contexts=contexts)
 
     def _chance(self, stream: int, numbers: I64) -> NDArray[np.float64]:
         return uniform(self.key ^ stream, numbers)

@@ -39,11 +39,11 @@ class Batch:
     """(b, 1 + n): a positive and its negatives."""
     values: F32
     confidence: F32
-    degree: I64
+    user_positives: I64
     """(b,) positives of each one's user."""
     total: int
     """Positives in the step, of all processes."""
-    taken: NDArray[np.bool_] | None = None
+    false_negatives: NDArray[np.bool_] | None = None
     """(b, b) where the positive of a column is no negative of a row, its own among them."""
     log_expected: F64 | None = None
     """(b, 1 + n) or (b, b) log of the number of times that the item of a column is drawn for a row, in the mean; that
@@ -57,7 +57,7 @@ class Batch:
 
     def parts(self, n: int) -> Iterator[Batch]:
         """It in n parts, whose losses add up; whole where its positives are one another's negatives."""
-        if n == 1 or self.taken is not None:
+        if n == 1 or self.false_negatives is not None:
             yield self
             return
         for at in np.array_split(np.arange(len(self.users)), n):
@@ -67,7 +67,7 @@ class Batch:
                 items=self.items[at],
                 values=self.values[at],
                 confidence=self.confidence[at],
-                degree=self.degree[at],
+                user_positives=self.user_positives[at],
                 log_expected=None if self.log_expected is None else self.log_expected[at],
                 entries=self.entries and self.entries.take(at),
                 timestamps=None if self.timestamps is None else self.timestamps[at],
@@ -75,17 +75,17 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Run:
+class StepGroup:
     """This process's part of consecutive steps."""
 
     columns: list[NDArray[Any]]
-    """Users, items, values, confidence and degree of their batches, one after the other; and where there are features,
-    their timestamps and which of `entries` is of each."""
+    """Users, items, values, confidence and user_positives of their batches, one after the other; and where there are
+    features, their timestamps and which of `entries` is of each."""
     starts: I64
     """(s + 1,) where each begins."""
     totals: list[int]
     """Positives of all processes in each."""
-    taken: list[NDArray[np.bool_] | None]
+    false_negatives: list[NDArray[np.bool_] | None]
     """Of each batch."""
     log_expected: list[F64 | None]
     """Of each batch."""
@@ -97,10 +97,10 @@ class Run:
     def batches(self) -> Iterator[Batch]:
         for at, total in enumerate(self.totals):
             of_this = slice(self.starts[at], self.starts[at + 1])
-            users, items, values, confidence, degree, *known = (each[of_this] for each in self.columns)
+            users, items, values, confidence, user_positives, *known = (each[of_this] for each in self.columns)
             pairs = of_step(self.steps, at) if self.steps else None
-            drawn = self.taken[at], self.log_expected[at]
-            batch = Batch(users, items, values, confidence, degree, total, *drawn, pairs)
+            drawn = self.false_negatives[at], self.log_expected[at]
+            batch = Batch(users, items, values, confidence, user_positives, total, *drawn, pairs)
             if self.entries is not None:
                 batch = replace(batch, timestamps=known[0], entries=self.entries.take(known[1]))
             yield batch
@@ -117,7 +117,7 @@ class Batches:
     negatives: int
     alias: Alias
     seed: int
-    of_batch: bool = False
+    in_batch: bool = False
     """Negatives are the other positives of the batch."""
     softmax: bool = False
     """Negatives stand for all items but the positive, as a softmax over all of them has it: other positives of the user
@@ -173,10 +173,10 @@ class Batches:
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from step `first` on."""
-        for run in self.runs(number, first):
+        for run in self.step_groups(number, first):
             yield from run.batches()
 
-    def runs(self, number: int, first: int = 0) -> Iterator[Run]:
+    def step_groups(self, number: int, first: int = 0) -> Iterator[StepGroup]:
         """The same, as many steps at once as are drawn together."""
         offsets, held = self._offsets(), self._held
         for group in np.random.default_rng((self.seed, number)).permutation(self.shards.groups).tolist():
@@ -192,7 +192,7 @@ class Batches:
 
     def _group(
         self, epoch: int, group: int, held: list[Shard], offsets: dict[int, int], steps: int, first: int
-    ) -> Iterator[Run]:
+    ) -> Iterator[StepGroup]:
         sizes = [self._size(shard) for shard in self.shards.numbers(group)]
         orders = [order_of(len(shard.items), steps, (self.seed, epoch, shard.number)) for shard in held]
         keys = [self._key(epoch, shard) for shard in held]
@@ -210,11 +210,21 @@ class Batches:
             starts, columns = _by_step(parts, cuts)
             users, items, values, confidence = columns[:4]
             steps_of = [slice(a, b) for a, b in pairwise(starts.tolist())]
-            taken = [self._taken(held, users[at], items[at, 0]) if self.of_batch else None for at in steps_of]
+            false_negatives = [
+                self._false_negatives(held, users[at], items[at, 0]) if self.in_batch else None for at in steps_of
+            ]
             log_expected = [self._log_expected(items[at], counts) if self.softmax else None for at in steps_of]
             given = users, items, values, confidence, starts, n_users, self.shards.n_items
             totals = np.sum([np.diff(cuts_of(n, steps, wanted)) for n in sizes], axis=0).tolist()
-            yield Run(columns, starts, totals, taken, log_expected, Steps.of(*given) if self.paired else None, entries)
+            yield StepGroup(
+                columns,
+                starts,
+                totals,
+                false_negatives,
+                log_expected,
+                Steps.of(*given) if self.paired else None,
+                entries,
+            )
 
     def _part(
         self, shard: Shard, at: I64, key: int, begin: int, offset: int, first_example: int
@@ -239,7 +249,7 @@ class Batches:
             rows, positives = np.arange(n), Positives.of((np.arange(n + 1), items), n, self.shards.n_items)
         return draw_negatives(key, begin, rows, positives, self.alias, self.negatives)
 
-    def _taken(self, held: list[Shard], users: I64, items: I32) -> NDArray[np.bool_]:
+    def _false_negatives(self, held: list[Shard], users: I64, items: I32) -> NDArray[np.bool_]:
         if self.softmax:
             same: NDArray[np.bool_] = items[:, None] == items
             return same
@@ -251,7 +261,7 @@ class Batches:
 
     def _counts(self, items: list[I32]) -> I64 | None:
         """(m,) how often each is a positive of the group, where columns are drawn from these."""
-        if not (self.softmax and self.of_batch):
+        if not (self.softmax and self.in_batch):
             return None
         return np.bincount(np.concatenate([np.zeros(0, np.int32), *items]), minlength=self.shards.n_items)
 
@@ -332,7 +342,7 @@ def _joined(parts: list[Entries | None]) -> Entries:
 class Prefetched:
     """Runs made on a thread while the model works on others: an iterator, closed or run to its end."""
 
-    make: Callable[[], Iterator[Run]]
+    make: Callable[[], Iterator[StepGroup]]
     ahead: int = 4
     waited: float = field(default=0.0, init=False)
     """Seconds that the model had to wait for batches."""
@@ -340,18 +350,18 @@ class Prefetched:
     def __post_init__(self) -> None:
         self._runs = self._made()
 
-    def __iter__(self) -> Iterator[Run]:
+    def __iter__(self) -> Iterator[StepGroup]:
         return self._runs
 
     def close(self) -> None:
         """End the thread."""
         self._runs.close()
 
-    def _made(self) -> Generator[Run, None, None]:
-        made: queue.Queue[Run | BaseException | None] = queue.Queue(self.ahead)
+    def _made(self) -> Generator[StepGroup, None, None]:
+        made: queue.Queue[StepGroup | BaseException | None] = queue.Queue(self.ahead)
         stopped = threading.Event()
 
-        def put(each: Run | BaseException | None) -> bool:
+        def put(each: StepGroup | BaseException | None) -> bool:
             while not stopped.is_set():
                 try:
                     made.put(each, timeout=0.1)

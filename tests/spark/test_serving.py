@@ -110,3 +110,20 @@ def test_the_bias_of_a_stranger_is_the_shrunk_mean_of_what_is_left(spark, rated,
     expected = (5 - level[1] + 4 - level[5]) / (2 + 2.0)
     row = served.model.users.where(F.col("user") == STRANGER).collect()[0]
     assert row.value == pytest.approx([1.0, expected], rel=1e-5)
+
+
+def test_workers_do_not_take_a_model_for_the_one_that_was_in_its_folder_before(tmp_path):
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from sparkrec.spark.model.histories import _item_rows
+
+    def write(value):
+        pq.write_table(pa.table({"item": [0], "value": [[value]]}), tmp_path / "part-0.parquet")
+
+    write(1.0)
+    assert np.array_equal(_item_rows("first", str(tmp_path)), [[1.0]])
+    write(2.0)
+    assert np.array_equal(_item_rows("first", str(tmp_path)), [[1.0]])
+    assert np.array_equal(_item_rows("second", str(tmp_path)), [[2.0]])

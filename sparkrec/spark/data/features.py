@@ -69,7 +69,7 @@ def _fit(rows: DataFrame, side: str, settings: FieldSettings, first: int, most: 
     _check_type(settings, side, kind)
     said = settings.model_dump(mode="json")
     about: dict[str, Any] = {"side": side, "type": kind, "first": first}
-    value = _plain(column(side)[settings.column], said, kind)
+    value = _plain(column(side)[settings.column], said)
     n, known = rows.agg(F.count("*"), F.count(value)).collect()[0]
     if not known:
         raise PrepareError(
@@ -150,7 +150,7 @@ def _type(frame: DataFrame, side: str, name: str) -> str:
     return struct[name].dataType.simpleString()
 
 
-def _plain(value: Column, settings: dict[str, Any], kind: str) -> Column:
+def _plain(value: Column, settings: dict[str, Any]) -> Column:
     """What `FieldCode.encode` reads: strings; doubles; the number of a bucket, hour or day."""
     if settings["kind"] == "numeric":
         number = value.cast("double")
@@ -320,7 +320,7 @@ def encode(frame: DataFrame, codes: Sequence[FieldCode], label: str) -> DataFram
 
 def _values(code: FieldCode) -> Column:
     """What the code is made for, of a frame with the struct of its side."""
-    return _plain(column(code.side)[code.settings["column"]], code.settings, code.type)
+    return _plain(column(code.side)[code.settings["column"]], code.settings)
 
 
 def warn_of_extremes(frame: DataFrame, codes: Sequence[FieldCode], label: str) -> None:

@@ -167,7 +167,7 @@ def metrics_of(
                 truth,
                 before,
                 include_validation=include_validation,
-                queries=lambda users: asked(dataset, truth),
+                queries=lambda _: asked(dataset, truth),
             )
             model = bound.model
         if with_auc or ((ratings or clicks) and predicted is None):

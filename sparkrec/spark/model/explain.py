@@ -14,7 +14,7 @@ from sparkrec.errors import InputError
 from sparkrec.kernels.arrays import F32
 from sparkrec.kernels.metrics.clicks import auc
 from sparkrec.spark.data.dataset import Dataset
-from sparkrec.spark.model.field_queries import field_head, folders, tables_of, timed
+from sparkrec.spark.model.field_queries import field_head, places, tables_of, timed
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import as_vector
 
@@ -31,7 +31,7 @@ def contributions(model: Model, dataset: Dataset, events: DataFrame) -> DataFram
     """
     head = _head(model)
     head.contributions(*(np.zeros((0, _width(head, side)), np.float32) for side in ("query", "item")))  # refuses others
-    where = folders(model, dataset)
+    where = places(model, dataset)
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         tables = tables_of(*where)
@@ -80,7 +80,7 @@ def importance(
     clicked = drawn["value"].to_numpy() > 0
     if clicked.all() or not clicked.any():
         raise InputError(f"importance: found {clicked.sum():,} clicks among {len(clicked):,} rows, expected both kinds")
-    tables = tables_of(*folders(model, dataset))
+    tables = tables_of(*places(model, dataset))
     sides = dict(zip(("query", "item"), tables.rows(head, drawn.combine_chunks().to_batches()[0]), strict=True))
     whole = auc(head.score_rows(**_given(sides)), clicked)
     order = np.random.default_rng(seed).permutation(len(clicked))

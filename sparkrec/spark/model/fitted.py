@@ -19,6 +19,7 @@ Every kind has this form, so that saving, retrieval and evaluation are written o
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -140,6 +141,8 @@ class Model:
 
     settings: ModelSettings | None = None
     """What it was fitted with; None: nobody knows, and it has no rows but its own."""
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Of this fit or reading. Workers keep rows by it, and not by the folder, where another model may come to lie."""
 
     @property
     def serving(self) -> Serving:

@@ -28,13 +28,13 @@ def bind(model: Model, asking: DataFrame) -> Model:
     items = np.sort(model.items.select("item").toArrow()["item"].to_numpy())
     head = cast(HistoryScorer, model.head)
     assert model.folder is not None
-    folder, schema = f"{model.folder}/items", "user long, value array<float>"
+    token, folder, schema = model.token, f"{model.folder}/items", "user long, value array<float>"
     nobody = F.array_repeat(F.lit(0.0).cast("float"), model.size)
     own = numbered(asking, items).join(model.users.select("user", "value"), "user", "left")
     shown = own.select("user", F.coalesce("value", nobody).alias("value"), "items")
 
     def states(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        rows = _item_rows(folder)
+        rows = _item_rows(token, folder)
         for batch in batches:
             histories = read_lists(batch.column("items"), np.int32)
             found = head.states(matrix(batch.column("value")), histories.lists, rows)
@@ -55,6 +55,6 @@ def bind(model: Model, asking: DataFrame) -> Model:
 
 
 @lru_cache(maxsize=1)
-def _item_rows(folder: str) -> F32:
-    """Of all items, ascending."""
+def _item_rows(_token: str, folder: str) -> F32:
+    """Of all items, ascending; read once in a worker for the model of a token."""
     return read_dense(folder, "item")[1]

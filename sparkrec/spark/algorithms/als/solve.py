@@ -91,7 +91,7 @@ class SideSolver:
                 for row in given.where(F.col("id").isin(plan.split.tolist())).collect():
                     split[plan.split_at(np.array([row["id"]]))] = row["value"]
         starter = block.starter(settings.rank, scale, self.seed)
-        return self._state(self.side.without_ratings(placed), starter, lambda pieces: (split, 0.0, 0.0))
+        return self._state(self.side.without_ratings(placed), starter, lambda _: (split, 0.0, 0.0))
 
     def half_step(self, src: State, before: State | None) -> State:
         """Solve every block from the messages to it, and the split ids here. Raises TrainError."""

@@ -18,7 +18,6 @@ from sparkrec.config import (
     SourceSettings,
     TrainSettings,
 )
-from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.stages.evaluate import evaluate
 from sparkrec.stages.ingest import ingest
 from sparkrec.stages.prepare import prepare
@@ -49,7 +48,9 @@ print(batch.rows, "rows in,", batch.rejected)
 dataset = prepare(PrepareSettings(lake=lake.root, dataset="plays", min_user_interactions=3), lake)
 model = train(
     TrainSettings(
-        lake=lake.root, dataset=dataset.reference, model=AlsSettings(rank=8, iterations=3, unobserved_weight=0.1)
+        lake=lake.root,
+        dataset=dataset.reference,
+        model={"kind": "als", "rank": 8, "iterations": 3, "unobserved_weight": 0.1},
     ),
     lake,
 )

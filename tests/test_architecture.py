@@ -17,6 +17,10 @@ CLASSES |= {"Recommender", "FieldModel", "SequenceModel", "ModelSettings", "Netw
 CLASSES |= {"SequenceNetworkSettings"}
 
 
+STILL_ASKS = {f"training/{name}.py" for name in ("batches/sequences", "gradients", "loop", "validation")}
+"""To become none."""
+
+
 def questions(path):
     """Lines that ask what a model is: by its class, by the name of its kind, or for an attribute that it may have."""
     for node in ast.walk(ast.parse(path.read_text())):
@@ -36,4 +40,5 @@ def questions(path):
 def test_nobody_asks_what_a_model_is(path):
     if path == ROOT / "config" / "model.py":  # the registry
         return
-    assert list(questions(path)) == []
+    asked = list(questions(path))
+    assert bool(asked) == (str(path.relative_to(ROOT)) in STILL_ASKS), asked

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias, get_args
+from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 
@@ -15,9 +16,7 @@ Node: TypeAlias = dict[str, Any]
 """A part of a JSON schema."""
 
 STAGES: dict[str, type[config.Settings]] = dict(config.STAGES)
-KINDS: dict[str, type[config.Settings]] = {
-    each.model_fields["kind"].default: each for each in get_args(get_args(config.ModelSettings)[0])
-}
+KINDS: dict[str, type[config.Settings]] = {kind: config.declaration(kind).settings for kind in config.installed_kinds()}
 TRAINING = "training"
 """What all networks share has a section of its own."""
 _SECTIONS: dict[str, type[config.Settings]] = {**STAGES, **KINDS, TRAINING: config.TrainingSettings}
@@ -28,7 +27,8 @@ _HEAD = """# Settings
 
 What every stage and every model can be told. This page is what `sparkrec settings` prints; `sparkrec settings NAME`
 prints one stage or kind of model, `sparkrec settings --json-schema STAGE` a schema that editors complete from.
-Made from the classes in `sparkrec/config/`: change a setting there, then `make settings`.
+Made from the classes of settings in `sparkrec/config/` and beside each model: change a setting there, then
+`make settings`.
 [configuration.md](configuration.md) says how files, overrides and environment variables come together.
 
 A key with dots is a mapping in a mapping: `split.kind` of `split: {kind: time}`. What is required within a mapping that
@@ -82,6 +82,16 @@ def _once(names: Mapping[str, Any]) -> Iterator[Section]:
         if each.title not in known:
             known.add(each.title)
             yield each
+
+
+def models_table() -> str:
+    """Markdown: every kind of model, what it is, what it learns from, and what fits it."""
+    rows = ["| kind | what it is | learns from | fitted by |", "|---|---|---|---|"]
+    for kind in config.installed_kinds():
+        declared = config.declaration(kind)
+        what = re.split(r"(?<! al)\. ", " ".join((declared.settings.__doc__ or "").split()))[0].rstrip(".")
+        rows.append(f"| `{kind}` | {what} | {', '.join(declared.feedback)} | {'Spark' if declared.fit else 'torch'} |")
+    return "\n".join(rows) + "\n"
 
 
 def sections(name: str) -> list[Section]:

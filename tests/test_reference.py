@@ -134,3 +134,8 @@ def test_the_schema_marks_what_the_stage_refuses(change, at):
     run = {"lake": "x", "prepare": "a.yaml", "train": [{"model": {"kind": "als"}}]}
     assert faults_of("run", run) == []
     assert at in str(faults_of("run", {**run, "train": [{"model": change}]}))
+
+
+def test_the_table_of_the_readme_is_what_the_kinds_declare():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert reference.models_table() in readme, 'put reference.models_table() under "Models" of README.md'

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from sparkrec.config import AfmSettings
+from sparkrec.config.model import Declaration, Likeness
 from sparkrec.models.base.field_model import FieldModel, joined, weights_of
 from sparkrec.models.base.recommender import Sizes
+from sparkrec.models.base.settings import FieldNetworkSettings
+
+
+class AfmSettings(FieldNetworkSettings):
+    """Attentional factorization machine (Xiao et al. 2017)."""
+
+    kind: Literal["afm"] = "afm"
+    dim: int = Field(10, ge=1)
+    """Length of the vectors."""
+    attention: int = Field(16, ge=1)
+    """Size of the attention layer."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """After attention pooling."""
 
 
 class AFM(FieldModel):
@@ -30,3 +46,12 @@ class AFM(FieldModel):
         attended = self.attention(pairs).softmax(-2)
         logits: Tensor = self.out(self.dropout((attended * pairs).sum(-2))).squeeze(-1)
         return weights_of(query, item) + logits
+
+
+MODEL = Declaration(
+    settings=AfmSettings,
+    feedback=("clicks", "explicit", "implicit"),
+    module=AFM,
+    sees_fields=True,
+    likeness=Likeness(lambda settings: (2, settings.dim)),
+)

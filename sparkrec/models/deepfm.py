@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from torch import Tensor, nn
 
-from sparkrec.config import DeepfmSettings
+from sparkrec.config.model import Declaration, Likeness
 from sparkrec.kernels.gradients import field_towers
 from sparkrec.models.base.field_model import FieldModel, weights_of
 from sparkrec.models.base.gradient_kernels import tables
 from sparkrec.models.base.layers import Tower
 from sparkrec.models.base.recommender import KernelStep, Sizes
+from sparkrec.models.base.settings import DeepSettings
 from sparkrec.models.fm import inner_pairs
+
+
+class DeepfmSettings(DeepSettings):
+    """DeepFM (Guo et al. 2017)."""
+
+    kind: Literal["deepfm"] = "deepfm"
 
 
 class DeepFM(FieldModel):
@@ -48,3 +57,12 @@ class DeepFM(FieldModel):
         x, w = query[..., 1:], item[..., 1:]
         deep: Tensor = self.out(self.deep(x.flatten(-2), w.flatten(-2))).squeeze(-1)
         return weights_of(query, item) + inner_pairs(x, w) + deep
+
+
+MODEL = Declaration(
+    settings=DeepfmSettings,
+    feedback=("clicks", "explicit", "implicit"),
+    module=DeepFM,
+    sees_fields=True,
+    likeness=Likeness(lambda settings: (2, settings.dim)),
+)

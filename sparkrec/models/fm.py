@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sparkrec.config import FmSettings
+from sparkrec.config.model import Declaration, Likeness
 from sparkrec.models.base.field_model import FieldModel, weights_of
 from sparkrec.models.base.gradient_kernels import field_sum_kernel
 from sparkrec.models.base.recommender import Sizes
+from sparkrec.models.base.settings import FieldNetworkSettings
+
+
+class FmSettings(FieldNetworkSettings):
+    """Factorization machine (Rendle 2010)."""
+
+    kind: Literal["fm"] = "fm"
+    dim: int = Field(10, ge=1)
+    """Length of the vectors."""
 
 
 def pair_sums(vectors: Tensor) -> Tensor:
@@ -44,3 +56,13 @@ class FM(FieldModel):
         ones = torch.ones_like
         users = torch.cat((query[..., 1:].sum(-2), of_query + self.constant, ones(of_query)), -1)
         return users, torch.cat((item[..., 1:].sum(-2), ones(of_item), of_item), -1)
+
+
+MODEL = Declaration(
+    settings=FmSettings,
+    feedback=("clicks", "explicit", "implicit"),
+    module=FM,
+    sees_fields=True,
+    explains_fields=True,
+    likeness=Likeness(lambda settings: (2, settings.dim)),
+)

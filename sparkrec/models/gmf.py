@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from sparkrec.config import GmfSettings
+from sparkrec.config.model import Declaration, Likeness
 from sparkrec.models.base.gradient_kernels import tower_kernel
 from sparkrec.models.base.published import Published
 from sparkrec.models.base.recommender import Recommender, Sizes
+from sparkrec.models.base.settings import NetworkSettings
+
+
+class GmfSettings(NetworkSettings):
+    """Generalized matrix factorization (He et al. 2017)."""
+
+    kind: Literal["gmf"] = "gmf"
+    dim: int = Field(64, ge=1)
+    """Length of the vectors of users and items."""
 
 
 class GMF(Recommender):
@@ -38,3 +50,11 @@ class GMF(Recommender):
     def vectors(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         users = torch.cat((x * self.out.weight, self.out.bias.expand(len(x), 1)), 1)
         return users, torch.cat((w, torch.ones_like(w[:, :1])), 1)
+
+
+MODEL = Declaration(
+    settings=GmfSettings,
+    feedback=("implicit",),
+    module=GMF,
+    likeness=Likeness(lambda settings: (1, settings.dim)),
+)

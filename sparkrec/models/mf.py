@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from sparkrec.config import MfSettings
+from sparkrec.config.model import Declaration, Likeness
 from sparkrec.kernels.gradients import factors
 from sparkrec.models.base.gradient_kernels import tables
 from sparkrec.models.base.published import FieldRows, Published
 from sparkrec.models.base.recommender import KernelStep, Recommender, Sizes
+from sparkrec.models.base.settings import NetworkSettings
+
+
+class MfSettings(NetworkSettings):
+    """Matrix factorization with biases, by any loss (Koren et al. 2009; Rendle et al. 2009, 2020)."""
+
+    kind: Literal["mf"] = "mf"
+    dim: int = Field(64, ge=1)
+    """Length of the vectors of users and items."""
 
 
 class MF(Recommender):
@@ -51,3 +63,11 @@ class MF(Recommender):
         users = torch.cat((x, torch.ones_like(x[:, :1])), 1)
         items = torch.cat((w[:, :d], torch.ones_like(w[:, :1]), w[:, d:] + self.constant), 1)
         return users, items
+
+
+MODEL = Declaration(
+    settings=MfSettings,
+    feedback=("implicit", "explicit"),
+    module=MF,
+    likeness=Likeness(lambda settings: (1, settings.dim)),
+)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from torch import Tensor, nn
 
-from sparkrec.config import MlpSettings
+from sparkrec.config.model import Declaration
 from sparkrec.models.base.gradient_kernels import tower_kernel
 from sparkrec.models.base.layers import Tower
 from sparkrec.models.base.recommender import Recommender, Sizes
+from sparkrec.models.base.settings import LayeredSettings
+
+
+class MlpSettings(LayeredSettings):
+    """Multi-layer perceptron on user and item (He et al. 2017)."""
+
+    kind: Literal["mlp"] = "mlp"
 
 
 class MLP(Recommender):
@@ -26,3 +35,10 @@ class MLP(Recommender):
     def interaction(self, x: Tensor, w: Tensor) -> Tensor:
         logits: Tensor = self.out(self.tower(x, w)).squeeze(-1)
         return logits
+
+
+MODEL = Declaration(
+    settings=MlpSettings,
+    feedback=("implicit",),
+    module=MLP,
+)

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from sparkrec.config import NeumfSettings
+from sparkrec.config.base import Reference
+from sparkrec.config.model import Declaration
 from sparkrec.models.base.gradient_kernels import tower_kernel
 from sparkrec.models.base.layers import Tower
 from sparkrec.models.base.published import Published
 from sparkrec.models.base.recommender import Recommender, Sizes, kinds_of
+from sparkrec.models.base.settings import LayeredSettings
 from sparkrec.models.gmf import GMF
 from sparkrec.models.mlp import MLP
+
+
+class NeumfSettings(LayeredSettings):
+    """GMF and MLP in one (He et al. 2017)."""
+
+    kind: Literal["neumf"] = "neumf"
+    dim: int = Field(32, ge=1)
+    """Of the GMF part."""
+    start_from: list[Reference] = []
+    """A trained gmf and mlp of the same sizes."""
+
+    @property
+    def parents(self) -> list[str]:
+        return self.start_from
 
 
 class NeuMF(Recommender):
@@ -57,3 +75,10 @@ class NeuMF(Recommender):
             self.tower.load_state_dict(mlp.tower.state_dict())
             self.out.weight.copy_(0.5 * torch.cat((gmf.out.weight, mlp.out.weight), 1))
             self.out.bias.copy_(0.5 * (gmf.out.bias + mlp.out.bias))
+
+
+MODEL = Declaration(
+    settings=NeumfSettings,
+    feedback=("implicit",),
+    module=NeuMF,
+)

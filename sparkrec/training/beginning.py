@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
-from sparkrec.config import TrainingSettings
+from sparkrec.config import Parent, TrainingSettings
 from sparkrec.errors import TrainError
 from sparkrec.fields import Layout
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.random import normal_rows
-from sparkrec.models import MODELS
 from sparkrec.models.base.layers import BatchNorm
 from sparkrec.models.base.recommender import Recommender, Sizes
+from sparkrec.models.base.settings import NetworkSettings
 from sparkrec.shards import Shards
 from sparkrec.training.collective import Collective, summed_with_gradients
-from sparkrec.training.warm_start import Parent, start_from
+from sparkrec.training.warm_start import start_from
 
 
 def begin(
-    settings: Any, shards: Shards, users: I64, seed: int, parents: Sequence[Parent], collective: Collective
+    settings: NetworkSettings,
+    shards: Shards,
+    users: I64,
+    seed: int,
+    parents: Sequence[Parent],
+    collective: Collective,
 ) -> Recommender:
-    """A network of a NetworkSettings with random or its parents' weights, on the device of this process.
+    """A network with random or its parents' weights, on the device of this process.
 
     users  ids of the rows of its table of users
     """
     training: TrainingSettings = settings.training
     sizes = Sizes(len(users), shards.n_items, shards.layout or Layout(), shards.length)
-    model: Recommender = MODELS[settings.kind](settings, sizes)
+    model: Recommender = settings.network(sizes)
     model.initialize(torch.Generator().manual_seed(seed))
     for table, ids, stream in (
         (model.users, users, 2 * seed),

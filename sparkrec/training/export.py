@@ -13,10 +13,10 @@ from torch import Tensor
 
 from sparkrec.fields import Layout
 from sparkrec.kernels.arrays import F32, I64
-from sparkrec.models import MODELS
 from sparkrec.models.base.recommender import Recommender, Sizes
 from sparkrec.models.base.scorers import AnyScorer, scorer_of
 from sparkrec.models.base.scorers.pairs import array
+from sparkrec.models.base.settings import NetworkSettings
 from sparkrec.shards import Shards
 from sparkrec.training.checkpoints import Checkpoints
 from sparkrec.training.inputs import READERS
@@ -26,7 +26,7 @@ from sparkrec.training.inputs import READERS
 class Trained:
     """The best epoch of a run."""
 
-    settings: Any
+    settings: NetworkSettings
     checkpoints: Checkpoints
     epoch: int
     shards: Shards
@@ -35,7 +35,7 @@ class Trained:
     """Digest of the codes of its features."""
 
     @classmethod
-    def of(cls, settings: Any, folder: str, state: dict[str, Any], shards: str, codes: str = "") -> Trained:
+    def of(cls, settings: NetworkSettings, folder: str, state: dict[str, Any], shards: str, codes: str = "") -> Trained:
         epoch = state["best_epoch"] or state["epoch"]
         return cls(settings, Checkpoints(folder, 0, 1), epoch, Shards.open(shards), codes)
 
@@ -78,7 +78,7 @@ class Trained:
     def _module(self) -> Recommender:
         """Its dense layers, without the tables of users and items."""
         sizes = Sizes(layout=self.shards.layout or Layout(), length=self.shards.length)
-        module: Recommender = MODELS[self.settings.kind](self.settings, sizes)
+        module: Recommender = self.settings.network(sizes)
         shared = self.checkpoints.shared(self.epoch)
         with torch.no_grad():
             for name, parameter in module.named_parameters():

@@ -17,9 +17,10 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from sparkrec import storage
-from sparkrec.config import StoppingSettings
+from sparkrec.config import Parent, StoppingSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.metrics.directions import sign
+from sparkrec.models.base.settings import NetworkSettings
 from sparkrec.progress import track
 from sparkrec.shards import Shards
 from sparkrec.training.batches import batches_of
@@ -33,7 +34,6 @@ from sparkrec.training.inputs import READERS
 from sparkrec.training.state import State, resume, save
 from sparkrec.training.step import Stepper
 from sparkrec.training.validation import VALUE_METRICS, validate_ranking, validate_values
-from sparkrec.training.warm_start import Parent
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,7 @@ learn nothing for a while."""
 class Job:
     """What all processes of a run are told."""
 
-    settings: Any
-    """A NetworkSettings."""
+    settings: NetworkSettings
     shards: str
     """Folder of the examples."""
     validation: str | None

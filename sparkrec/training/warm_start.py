@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from sparkrec import storage
+from sparkrec.config import Parent
 from sparkrec.errors import InputError
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.kernels.csr import located
-from sparkrec.models import MODELS
 from sparkrec.models.base.published import Published
 from sparkrec.models.base.recommender import Recommender
 from sparkrec.models.base.scorers import SCORER_FILE, load_scorer
-
-
-class Parent(NamedTuple):
-    """A published model to start from."""
-
-    settings: Any
-    """A NetworkSettings."""
-    folder: str
-    """Of its tables and its scorer."""
 
 
 def start_from(model: Recommender, parents: Sequence[Parent], users: I64) -> None:
@@ -32,9 +22,16 @@ def start_from(model: Recommender, parents: Sequence[Parent], users: I64) -> Non
     Raises InputError where they are models that it cannot start from, or of other sizes, or do not know a user.
     """
     try:
-        model.start_from([(MODELS[parent.settings.kind], _published(parent, users)) for parent in parents])
+        model.start_from([(_module(parent), _published(parent, users)) for parent in parents])
     except (ValueError, RuntimeError) as error:
         raise InputError(f"start_from: {error}") from None
+
+
+def _module(parent: Parent) -> type[Recommender]:
+    module = parent.settings.declaration.module
+    if module is None:
+        raise InputError(f"start_from: found a {parent.settings.kind}, which Spark fits, expected a network")
+    return module
 
 
 def _published(parent: Parent, users: I64) -> Published:

@@ -5,30 +5,27 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec.config import (  # noqa: E402
-    AfmSettings,
-    DcnSettings,
-    DeepfmSettings,
-    FieldNetworkSettings,
-    FmSettings,
-    FwfmSettings,
-    GmfSettings,
-    LrSettings,
-    MfSettings,
-    MlpSettings,
-    NeumfSettings,
-    NfmSettings,
-    WideDeepSettings,
-)
-from sparkrec.fields import Entries, Layout  # noqa: E402
-from sparkrec.models import MODELS  # noqa: E402
-from sparkrec.models.base.recommender import FeatureBatch, Features, Sizes  # noqa: E402
-from sparkrec.models.base.scorers import load_scorer, scorer_of  # noqa: E402
-from sparkrec.models.base.sequence_model import SequenceModel  # noqa: E402
-from sparkrec.training.collective import Alone  # noqa: E402
-from sparkrec.training.export import Trained  # noqa: E402
-from sparkrec.training.loop import Job, train  # noqa: E402
-from tests.training.examples import cut_off, in_threads, plain, planted, write_shards  # noqa: E402
+from sparkrec.fields import Entries, Layout
+from sparkrec.models.afm import AfmSettings
+from sparkrec.models.base.recommender import FeatureBatch, Features, Sizes
+from sparkrec.models.base.scorers import load_scorer, scorer_of
+from sparkrec.models.base.settings import FieldNetworkSettings
+from sparkrec.models.dcn import DcnSettings
+from sparkrec.models.deepfm import DeepfmSettings
+from sparkrec.models.fm import FmSettings
+from sparkrec.models.fwfm import FwfmSettings
+from sparkrec.models.gmf import GmfSettings
+from sparkrec.models.lr import LrSettings
+from sparkrec.models.mf import MfSettings
+from sparkrec.models.mlp import MlpSettings
+from sparkrec.models.neumf import NeumfSettings
+from sparkrec.models.nfm import NfmSettings
+from sparkrec.models.wide_deep import WideDeepSettings
+from sparkrec.training.collective import Alone
+from sparkrec.training.export import Trained
+from sparkrec.training.loop import Job, train
+from tests.contracts import networks
+from tests.training.examples import cut_off, in_threads, plain, planted, write_shards
 
 pytestmark = pytest.mark.torch
 
@@ -50,7 +47,7 @@ SETTINGS = {
 
 
 def test_every_model_of_pairs_is_here():
-    assert set(SETTINGS) == {kind for kind, model in MODELS.items() if not issubclass(model, SequenceModel)}
+    assert set(SETTINGS) == set(networks(sequences=False))
 
 
 @pytest.fixture(params=SETTINGS)
@@ -102,7 +99,7 @@ def test_gradients_reach_every_parameter_and_row_that_was_read(network):
         of_items = FeatureBatch(items.flatten(), torch.tensor([3, 4, 3, 3, 3, 4]), None, None)
         features = Features(FeatureBatch(users, torch.tensor([2, 0]), None, None), of_items)
         read_features = [7 + row for row in (3, 4, 3, 3, 3, 4)]
-    model = MODELS[settings.kind](settings, sizes)
+    model = settings.network(sizes)
     for table in (model.users, model.items):
         table.weight.normal_()
     model.score(users, items, features).square().sum().backward()
@@ -128,7 +125,7 @@ def score(model, users, items):
 def test_a_score_depends_on_its_pair_alone(network):
     settings = network()
     torch.manual_seed(1)
-    model = MODELS[settings.kind](settings, Sizes(5, 7)).eval()
+    model = settings.network(Sizes(5, 7)).eval()
     for table in (model.users, model.items):
         table.weight.normal_()
     with torch.no_grad():
@@ -142,7 +139,7 @@ def test_a_score_depends_on_its_pair_alone(network):
 
 
 def test_ids_out_of_range_are_refused(network):
-    model = MODELS[network().kind](network(), Sizes(5, 7))
+    model = network().network(Sizes(5, 7))
     for users, items in (([5], [[0]]), ([0], [[7]]), ([-1], [[0]])):
         with pytest.raises((IndexError, RuntimeError)):
             score(model, torch.tensor(users), torch.tensor(items))
@@ -186,7 +183,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(network, tmp_path):
 def test_the_scorer_comes_back_from_its_file(network, tmp_path):
     settings = network()
     torch.manual_seed(2)
-    model = MODELS[settings.kind](settings, Sizes(3, 4)).eval()
+    model = settings.network(Sizes(3, 4)).eval()
     for table in (model.users, model.items):
         table.weight.normal_()
     scorer = load_scorer(scorer_of(settings, model).to_bytes())

@@ -4,11 +4,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec.config import NfmSettings  # noqa: E402
-from sparkrec.models.base.layers import BatchNorm, perceptron  # noqa: E402
-from sparkrec.models.base.recommender import Sizes  # noqa: E402
-from sparkrec.models.base.tables import EmbeddingTable  # noqa: E402
-from sparkrec.models.nfm import NFM  # noqa: E402
+from sparkrec.models.base.layers import BatchNorm, perceptron
+from sparkrec.models.base.recommender import Sizes
+from sparkrec.models.base.tables import EmbeddingTable
+from sparkrec.models.nfm import NFM, NfmSettings
 
 pytestmark = pytest.mark.torch
 

@@ -8,27 +8,24 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec.config import (  # noqa: E402
-    AfmSettings,
-    DcnSettings,
-    DeepfmSettings,
-    FmSettings,
-    FwfmSettings,
-    LrSettings,
-    NfmSettings,
-    StoppingSettings,
-    WideDeepSettings,
-)
-from sparkrec.errors import TrainError  # noqa: E402
-from sparkrec.fields import Entries, Layout  # noqa: E402
-from sparkrec.kernels.gradients.losses import PAIR_LOSSES  # noqa: E402
-from sparkrec.models.fm import pair_sums  # noqa: E402
-from sparkrec.shards import ALWAYS, ITEM_FEATURES  # noqa: E402
-from sparkrec.training.collective import Alone  # noqa: E402
-from sparkrec.training.export import Trained  # noqa: E402
-from sparkrec.training.gradients import by_autograd  # noqa: E402
-from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
-from tests.training.examples import in_threads, plain, write_shards  # noqa: E402
+from sparkrec.config import StoppingSettings
+from sparkrec.errors import TrainError
+from sparkrec.fields import Entries, Layout
+from sparkrec.kernels.gradients.losses import PAIR_LOSSES
+from sparkrec.models.afm import AfmSettings
+from sparkrec.models.dcn import DcnSettings
+from sparkrec.models.deepfm import DeepfmSettings
+from sparkrec.models.fm import FmSettings, pair_sums
+from sparkrec.models.fwfm import FwfmSettings
+from sparkrec.models.lr import LrSettings
+from sparkrec.models.nfm import NfmSettings
+from sparkrec.models.wide_deep import WideDeepSettings
+from sparkrec.shards import ALWAYS, ITEM_FEATURES
+from sparkrec.training.collective import Alone
+from sparkrec.training.export import Trained
+from sparkrec.training.gradients import by_autograd
+from sparkrec.training.loop import Job, Trainer, train
+from tests.training.examples import in_threads, plain, write_shards
 
 pytestmark = pytest.mark.torch
 

@@ -7,28 +7,25 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec import storage  # noqa: E402
-from sparkrec.config import (  # noqa: E402
-    GmfSettings,
-    MfSettings,
-    MlpSettings,
-    NeumfSettings,
-    StoppingSettings,
-)
-from sparkrec.errors import TrainError  # noqa: E402
-from sparkrec.kernels.gradients.losses import PAIR_LOSSES, Goal, pair_loss  # noqa: E402
-from sparkrec.models import MODELS  # noqa: E402
-from sparkrec.models.base.recommender import Sizes  # noqa: E402
-from sparkrec.models.base.tables import EmbeddingTable  # noqa: E402
-from sparkrec.training import step as steps_module  # noqa: E402
-from sparkrec.training.collective import Alone  # noqa: E402
-from sparkrec.training.export import Trained  # noqa: E402
-from sparkrec.training.gradients import by_autograd, by_kernel, kernel_fits  # noqa: E402
-from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
-from sparkrec.training.losses import Scored, loss_of  # noqa: E402
-from sparkrec.training.optimizers import Optimizer, rate_at  # noqa: E402
-from sparkrec.training.step import Stepper  # noqa: E402
-from tests.training.examples import plain, planted, write_shards  # noqa: E402
+from sparkrec import storage
+from sparkrec.config import StoppingSettings
+from sparkrec.errors import TrainError
+from sparkrec.kernels.gradients.losses import PAIR_LOSSES, Goal, pair_loss
+from sparkrec.models.base.recommender import Sizes
+from sparkrec.models.base.tables import EmbeddingTable
+from sparkrec.models.gmf import GmfSettings
+from sparkrec.models.mf import MfSettings
+from sparkrec.models.mlp import MlpSettings
+from sparkrec.models.neumf import NeumfSettings
+from sparkrec.training import step as steps_module
+from sparkrec.training.collective import Alone
+from sparkrec.training.export import Trained
+from sparkrec.training.gradients import by_autograd, by_kernel, kernel_fits
+from sparkrec.training.loop import Job, Trainer, train
+from sparkrec.training.losses import Scored, loss_of
+from sparkrec.training.optimizers import Optimizer, rate_at
+from sparkrec.training.step import Stepper
+from tests.training.examples import plain, planted, write_shards
 
 pytestmark = pytest.mark.torch
 
@@ -250,7 +247,7 @@ def test_a_run_in_one_call_is_its_steps(shards, tmp_path, training):
 )
 def test_what_no_kernel_computes_torch_does(training):
     def fits(settings):
-        return kernel_fits(MODELS[settings.kind](settings, Sizes()), settings.training)
+        return kernel_fits(settings.network(Sizes()), settings.training)
 
     assert fits(MfSettings(training=plain()))
     assert not fits(MfSettings(training=plain(**training)))

@@ -5,9 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec.config import TrainingSettings  # noqa: E402
-from sparkrec.training.losses import Scored, loss_of  # noqa: E402
-from sparkrec.training.validation import value_metric  # noqa: E402
+from sparkrec.config import TrainingSettings
+from sparkrec.training.losses import Scored, loss_of
+from sparkrec.training.validation import value_metric
 
 pytestmark = pytest.mark.torch
 

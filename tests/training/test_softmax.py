@@ -5,10 +5,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec.config import Gru4recSettings, MfSettings, SasrecSettings  # noqa: E402
-from sparkrec.training.collective import Alone  # noqa: E402
-from sparkrec.training.loop import Job, Trainer  # noqa: E402
-from tests.training.examples import plain, write_shards  # noqa: E402
+from sparkrec.models.gru4rec import Gru4recSettings
+from sparkrec.models.mf import MfSettings
+from sparkrec.models.sasrec import SasrecSettings
+from sparkrec.training.collective import Alone
+from sparkrec.training.loop import Job, Trainer
+from tests.training.examples import plain, write_shards
 
 pytestmark = pytest.mark.torch
 

@@ -6,24 +6,23 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec import storage  # noqa: E402
-from sparkrec.config import (  # noqa: E402
-    DeepfmSettings,
-    FmSettings,
-    GmfSettings,
-    MfSettings,
-    MlpSettings,
-    NeumfSettings,
-    NfmSettings,
-)
-from sparkrec.errors import InputError  # noqa: E402
-from sparkrec.fields import Entries  # noqa: E402
-from sparkrec.models.base.scorers import SCORER_FILE  # noqa: E402
-from sparkrec.training.collective import Alone  # noqa: E402
-from sparkrec.training.export import Trained  # noqa: E402
-from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
-from sparkrec.training.warm_start import Parent  # noqa: E402
-from tests.training.examples import plain, planted, write_shards  # noqa: E402
+
+from sparkrec import storage
+from sparkrec.config import Parent
+from sparkrec.errors import InputError
+from sparkrec.fields import Entries
+from sparkrec.models.base.scorers import SCORER_FILE
+from sparkrec.models.deepfm import DeepfmSettings
+from sparkrec.models.fm import FmSettings
+from sparkrec.models.gmf import GmfSettings
+from sparkrec.models.mf import MfSettings
+from sparkrec.models.mlp import MlpSettings
+from sparkrec.models.neumf import NeumfSettings
+from sparkrec.models.nfm import NfmSettings
+from sparkrec.training.collective import Alone
+from sparkrec.training.export import Trained
+from sparkrec.training.loop import Job, Trainer, train
+from tests.training.examples import plain, planted, write_shards
 
 pytestmark = pytest.mark.torch
 

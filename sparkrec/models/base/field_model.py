@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from sparkrec.models.base.published import FieldRows, Published
 from sparkrec.models.base.recommender import FeatureBatch, Features, Recommender, Sees, Sizes, kinds_of
+from sparkrec.models.base.settings import FieldNetworkSettings
 
 
 class FieldModel(Recommender):
@@ -27,7 +28,7 @@ class FieldModel(Recommender):
     """Whether a score is the constant, the weights of all fields and the inner products of all pairs of their vectors,
     and no more."""
 
-    def __init__(self, settings: Any, sizes: Sizes, dim: int) -> None:
+    def __init__(self, settings: FieldNetworkSettings, sizes: Sizes, dim: int) -> None:
         super().__init__(sizes.users, 1 + dim, sizes.items + sizes.layout.n_rows, 1 + dim)
         self.n_items, self.layout, self.row = sizes.items, sizes.layout, 1 + dim
         self.frozen_tables = settings.frozen

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from sparkrec.config import ModelSettings
 from sparkrec.fields import Layout
 from sparkrec.kernels.arrays import F32
 
@@ -12,8 +13,7 @@ from sparkrec.kernels.arrays import F32
 class Published(NamedTuple):
     """A trained model as its run has published it."""
 
-    settings: Any
-    """A NetworkSettings."""
+    settings: ModelSettings
     users: F32
     """(n, p) rows, of the users of the model that starts from it, in their order."""
     items: F32

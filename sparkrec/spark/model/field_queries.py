@@ -32,7 +32,13 @@ _AT_ONCE = 1 << 13
 
 def field_head(model: Model) -> FieldScorer | None:
     """The head of a model of features; None of others."""
-    return cast(FieldScorer, model.head) if model.head is not None and model.head.sees == "fields" else None
+    return cast(FieldScorer, model.head) if model.serving.sees_fields and model.head is not None else None
+
+
+def tells_strangers(model: Model) -> bool:
+    """Whether it has something to say of users whom it was not fitted to: what is known of them."""
+    head = field_head(model)
+    return head is not None and bool(head.layout.query)
 
 
 def known_users(dataset: Dataset) -> DataFrame:
@@ -144,7 +150,7 @@ def score_events(model: Model, dataset: Dataset, events: DataFrame) -> DataFrame
     kept = [each for each in events.schema if each.name not in ("timestamp", "rows", "weights")]
     schema = ", ".join(f"`{each.name}` {each.dataType.simpleString()}" for each in kept)
     names = [each.name for each in kept]
-    work = _scorer(field_head(model), *folders(model, dataset), names)
+    work = _scorer(field_head(model), *places(model, dataset), names)
     # Every column is handed over row by row, which takes longer than the scores: only those that tell something are.
     weighed = dataset.layout is not None and any(code.weighs for code in load(dataset.folder).of("user", "context"))
     in_time = dataset.layout is not None and bool(dataset.layout.item)
@@ -161,16 +167,16 @@ def timed(events: DataFrame) -> DataFrame:
     return given.select("*", *nothing())
 
 
-def folders(model: Model, dataset: Dataset) -> tuple[str, str | None]:
-    """Where the rows of a model are, and what is known of items; once the features are known to be the model's."""
+def places(model: Model, dataset: Dataset) -> tuple[str, str, str | None]:
+    """Arguments of `tables_of`, once the features are known to be the model's."""
     check_codes(model, dataset)
     assert model.folder is not None
-    return model.folder, f"{dataset.folder}/item_features" if dataset.layout else None
+    return model.token, model.folder, f"{dataset.folder}/item_features" if dataset.layout else None
 
 
-def _scorer(head: Any, model: str, item_features: str | None, names: list[str]) -> Any:
+def _scorer(head: Any, token: str, model: str, item_features: str | None, names: list[str]) -> Any:
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        tables = tables_of(model, item_features)
+        tables = tables_of(token, model, item_features)
         for batch in batches:
             score = np.empty(len(batch), np.float32)
             for first in range(0, len(batch), _AT_ONCE):
@@ -211,7 +217,11 @@ class Tables:
 
 
 @lru_cache(maxsize=2)
-def tables_of(model: str, item_features: str | None) -> Tables:
+def tables_of(_token: str, model: str, item_features: str | None) -> Tables:
+    """The tables of a model, read once in a worker.
+
+    _token  of the model, by which they are kept
+    """
     return Tables(model, item_features)
 
 

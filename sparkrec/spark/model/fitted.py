@@ -14,18 +14,19 @@ Every kind has this form, so that saving, retrieval and evaluation are written o
     mf, gmf     factors (and biases)                  factors (and biases)
     mlp, neumf  what the head takes of a user         what it takes of an item
     fm, ...     the user's weight and vector          the item's, and those of its fields
-    sasrec, ... the vector of the user's history      the item's vector, once `sequences.bind` has made them
+    sasrec, ... the vector of the user's history      the item's vector, once `serving.bind` has made them
 """
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from pyspark.sql import DataFrame, SparkSession
 
 from sparkrec import storage
-from sparkrec.config import model_settings
+from sparkrec.config import ModelSettings, Serving, model_settings
 from sparkrec.fields import Entries
 from sparkrec.fields import Layout as FieldLayout
 from sparkrec.kernels.arrays import F32, I64, Lists
@@ -131,8 +132,6 @@ class Model:
     item_layout: Layout
     facts: dict[str, Any] = field(default_factory=dict)
     """What the fit wants to tell: losses, counts. Plain values, kept in the manifest."""
-    by_last_event: bool = False
-    """Whether users' rows are 1 at their last event: see `sequences.bind`."""
     head: PairScorer | FieldScorer | HistoryScorer | None = None
     """None: the inner product."""
     folder: str | None = None
@@ -140,8 +139,20 @@ class Model:
     files: dict[str, bytes] = field(default_factory=dict)
     """What else to keep beside it, by name: a log, a plot. For people; `load` does not read it."""
 
-    settings: Any = None
-    """A ModelSettings: what it was fitted with; None: nobody knows, and it has no rows but its own."""
+    settings: ModelSettings | None = None
+    """What it was fitted with; None: nobody knows, and it has no rows but its own."""
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Of this fit or reading. Workers keep rows by it, and not by the folder, where another model may come to lie."""
+
+    @property
+    def serving(self) -> Serving:
+        """How it is asked."""
+        return Serving() if self.settings is None else self.settings.declaration
+
+    @property
+    def sees_histories(self) -> bool:
+        """Whether what a user did last decides: who asks such a model hands over histories."""
+        return self.settings is not None and self.settings.sequence_needs is not None
 
     def save(self, run: Run) -> Run:
         """Write both tables and publish the run."""
@@ -155,7 +166,7 @@ class Model:
             storage.write(f"{folder}/{_HEAD}", self.head.to_bytes())
         for name, data in self.files.items():
             storage.write(f"{folder}/{name}", data)
-        shape = {name: getattr(self, name) for name in ("size", "user_layout", "item_layout", "by_last_event")}
+        shape = {name: getattr(self, name) for name in ("size", "user_layout", "item_layout")}
         return {**shape, "settings": self.settings and self.settings.model_dump(mode="json")}
 
     @classmethod
@@ -167,7 +178,9 @@ class Model:
     @classmethod
     def read(cls, spark: SparkSession, folder: str, shape: dict[str, Any], facts: dict[str, Any]) -> Model:
         """The counterpart of `write`, which returned `shape`."""
-        settings, head = shape.get("settings"), None
+        settings = shape.get("settings")
+        shape = {name: shape[name] for name in ("size", "user_layout", "item_layout")}
+        head = None
         if storage.exists(f"{folder}/{_HEAD}"):
             from sparkrec.models.base.scorers import load_scorer  # with torch, which only such models need
 
@@ -178,5 +191,6 @@ class Model:
             facts=facts,
             folder=folder,
             head=head,
-            **{**shape, "settings": settings and model_settings(settings)},
+            settings=settings and model_settings(settings),
+            **shape,
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from sparkrec.models import MODELS
+from sparkrec.config import declaration
 from sparkrec.models.base.recommender import Recommender, Sees
 from sparkrec.models.base.scorers.fields import FieldScorer
 from sparkrec.models.base.scorers.histories import HistoryScorer
 from sparkrec.models.base.scorers.pairs import PairScorer, read_metadata
+from sparkrec.models.base.settings import NetworkSettings
 
 AnyScorer: TypeAlias = PairScorer | FieldScorer | HistoryScorer
 
@@ -18,7 +19,7 @@ SCORER_FILE = "head.safetensors"
 _BY_SIGHT: dict[Sees, type[AnyScorer]] = {"ids": PairScorer, "fields": FieldScorer, "history": HistoryScorer}
 
 
-def scorer_of(settings: Any, model: Recommender, codes: str = "") -> AnyScorer:
+def scorer_of(settings: NetworkSettings, model: Recommender, codes: str = "") -> AnyScorer:
     """The scorer of a trained model.
 
     settings  a NetworkSettings
@@ -29,5 +30,6 @@ def scorer_of(settings: Any, model: Recommender, codes: str = "") -> AnyScorer:
 
 def load_scorer(data: bytes) -> AnyScorer:
     """The scorer whose `to_bytes` the data are."""
-    kind = json.loads(read_metadata(data)["settings"])["kind"]
-    return _BY_SIGHT[MODELS[kind].sees].from_bytes(data)
+    module = declaration(json.loads(read_metadata(data)["settings"])["kind"]).module
+    assert module is not None
+    return _BY_SIGHT[module.sees].from_bytes(data)

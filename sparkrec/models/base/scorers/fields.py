@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import ClassVar, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from sparkrec.models.base.field_model import FieldModel
 from sparkrec.models.base.inputs import feature_batch
 from sparkrec.models.base.recommender import FeatureBatch, Recommender, Sees, Sizes
 from sparkrec.models.base.scorers.pairs import PairScorer, array, read_metadata, tensor
+from sparkrec.models.base.settings import NetworkSettings
 
 Side: TypeAlias = tuple[I64, F32, Entries]
 """Ids (n,), rows (n, d) and entries of users or items."""
@@ -40,7 +41,7 @@ class FieldScorer(PairScorer):
     sees: ClassVar[Sees] = "fields"
 
     @classmethod
-    def of(cls, settings: Any, model: Recommender, codes: str = "") -> Self:
+    def of(cls, settings: NetworkSettings, model: Recommender, codes: str = "") -> Self:
         plain, model = PairScorer.of(settings, model), cast(FieldModel, model)
         features = model.items.weight[model.n_items :].cpu().numpy().copy()
         return cls(plain.settings, plain.weights | {_FEATURES: features}, model.layout, codes)

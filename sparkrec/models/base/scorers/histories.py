@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from sparkrec.models.base.inputs import next_item_inputs
 from sparkrec.models.base.recommender import Recommender, Sees, Sizes
 from sparkrec.models.base.scorers.pairs import Scorer, array, read_metadata, tensor
 from sparkrec.models.base.sequence_model import SequenceModel
+from sparkrec.models.base.settings import NetworkSettings
 
 HISTORIES = 1 << 10
 """Histories whose states are computed at a time."""
@@ -33,7 +34,7 @@ class HistoryScorer(Scorer):
     sees: ClassVar[Sees] = "history"
 
     @classmethod
-    def of(cls, settings: Any, model: Recommender, codes: str = "") -> Self:
+    def of(cls, settings: NetworkSettings, model: Recommender, codes: str = "") -> Self:
         plain, model = Scorer.of(settings, model), cast(SequenceModel, model)
         extra = model.items.weight[len(model.items.weight) - model.extra_items :]
         return cls(plain.settings, plain.weights | {_EXTRA: extra.cpu().numpy().copy()}, model.length)

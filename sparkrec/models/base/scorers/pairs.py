@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from typing_extensions import Self
 from sparkrec.config import model_settings
 from sparkrec.fields import Entries
 from sparkrec.kernels.arrays import F32, Lists
-from sparkrec.models import MODELS
 from sparkrec.models.base.recommender import Recommender, Sees, Sizes
+from sparkrec.models.base.settings import NetworkSettings
 
 PAIRS = 1 << 16
 """Pairs scored at a time: so many that layers of a few dozen units stay in a core's cache."""
@@ -36,7 +36,7 @@ class Scorer:
     """Which models it serves."""
 
     @classmethod
-    def of(cls, settings: Any, model: Recommender, codes: str = "") -> Self:
+    def of(cls, settings: NetworkSettings, model: Recommender, codes: str = "") -> Self:
         """The scorer of a trained model.
 
         codes  digest of the codes of the dataset's fields, `FieldCodes.digest`
@@ -71,7 +71,7 @@ class Scorer:
     @cached_property
     def module(self) -> Recommender:
         """The model in evaluation mode, its tables empty."""
-        module: Recommender = MODELS[self.settings["kind"]](model_settings(self.settings), self.sizes)
+        module: Recommender = cast(NetworkSettings, model_settings(self.settings)).network(self.sizes)
         module.load_state_dict({name: torch.from_numpy(each.copy()) for name, each in self.weights.items()}, False)
         return module.eval()
 

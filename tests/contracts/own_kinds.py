@@ -44,7 +44,7 @@ TRENDING = Declaration(settings=TrendingSettings, feedback=("implicit", "explici
 
 
 class InnerSettings(NetworkSettings):
-    """Inner products of vectors, and nothing else."""
+    """Inner products of vectors, and nothing else; without `vectors`, so that a scorer has to know it."""
 
     kind: Literal["inner"] = "inner"
     dim: int = Field(8, ge=1)
@@ -59,9 +59,6 @@ class Inner(Recommender):
 
     def interaction(self, x: Tensor, w: Tensor) -> Tensor:
         return (x * w).sum(-1)
-
-    def vectors(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        return x, w
 
 
 INNER = Declaration(settings=InnerSettings, feedback=("implicit",), module=Inner)

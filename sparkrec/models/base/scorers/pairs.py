@@ -76,7 +76,9 @@ class Scorer:
         return module.eval()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}  # a worker builds the module itself
+        state = {name: getattr(self, name) for name in self.__dataclass_fields__}  # a worker builds the module itself
+        # A kind that no package brings is declared in the worker, too, once the class of its settings is read there.
+        return state | {"_settings_class": type(model_settings(self.settings))}
 
 
 @dataclass(frozen=True)

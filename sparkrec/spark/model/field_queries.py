@@ -202,7 +202,7 @@ class Tables:
         return scores
 
     def rows(self, head: Any, batch: pa.RecordBatch | pa.Table) -> tuple[F32, F32]:
-        """Queries and items of events, as `head.score_rows` takes them."""
+        """Queries and items of events, as `FieldScorer.score_rows` takes them."""
         users, items = self.sides(head, batch)
         return head.queries(*users), head.items(*items)
 

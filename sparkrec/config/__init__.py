@@ -39,6 +39,7 @@ from sparkrec.config.model import (
     kinds,
     kinds_that,
     model_settings,
+    models_by_name,
 )
 from sparkrec.config.prepare import (
     ColdItems,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -272,10 +273,26 @@ def model_settings(values: Any) -> ModelSettings:
     return declaration(kind).settings.model_validate_json(json.dumps(values, default=str))
 
 
+_by_name = ContextVar("_by_name", default=False)
+
+
+@contextmanager
+def models_by_name() -> Iterator[None]:
+    """Within it a JSON schema has the names of kinds alone, so that none is imported."""
+    token = _by_name.set(True)
+    try:
+        yield
+    finally:
+        _by_name.reset(token)
+
+
 class _ByKind:
     """The JSON schema of a model of any kind."""
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        if _by_name.get():
+            mapping = {kind: f"#/$defs/{kind}" for kind in installed_kinds()}
+            return {"discriminator": {"mapping": mapping, "propertyName": "kind"}}
         classes = tuple(declaration(kind).settings for kind in installed_kinds())
         union: Any = Annotated[Union[classes], Field(discriminator="kind")]  # noqa: UP007  of classes known at run time
         return handler(TypeAdapter(union).core_schema)

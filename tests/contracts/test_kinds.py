@@ -1,6 +1,7 @@
 """What every kind of model does, those of others included: fitted to a DataFrame, asked, kept and read again."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from pyspark.sql import functions as F
@@ -11,6 +12,7 @@ from sparkrec import Recommender, fit
 from sparkrec.config import TrainSettings, TuneSettings, declaration, kinds
 from sparkrec.configfile import validate
 from sparkrec.errors import ConfigError
+from sparkrec.spark.model.serving import bind
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.train import train
 from sparkrec.stages.tune import tune
@@ -96,6 +98,17 @@ def test_a_kind_ranks_as_it_scores_and_is_the_same_when_it_is_read_again(spark, 
     read = Recommender.load(str(tmp_path / "model"), spark)
     assert read.model.settings == model.model.settings
     assert listed(read.recommend(k=3)) == pytest.approx(unseen, rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["fm", "mf"])
+def test_whom_a_model_was_not_fitted_to_keeps_a_row_and_is_not_answered_by_it(fitted, kind):
+    model = fitted(kind)
+    count = F.when(F.col("user") == 0, 0).otherwise(F.col("train_count"))
+    dataset = replace(model.dataset, users=model.dataset.users.withColumn("train_count", count))
+    everyone = dataset.users.select("user")
+    bound = bind(model.model, dataset, everyone, dataset.train)
+    assert {row.user for row in everyone.collect()} - {row.user for row in bound.users.collect()} == {0}
+    assert sorted(bound.model.users.select("user").collect()) == sorted(everyone.collect())
 
 
 def test_what_a_kind_cannot_learn_from_a_frame_is_said(ratings):

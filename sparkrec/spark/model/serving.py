@@ -59,8 +59,8 @@ def bind(
     events              (user, item, value, confidence, timestamp) what they did, items of the dataset
     include_validation  whether the model was fitted to train and validation together
     anew                (user) whose rows are made from `events`, even if the model was fitted to them; None: nobody's
-    queries             of a model that sees features: from (user) who can be answered to (user, rows, weights), what is
-                        known of each and of the context; None: what was known when the last train row took place
+    queries             of a model that sees features: from (user) who asks to (user, rows, weights), what is known of
+                        each and of the context; None: what was known when the last train row took place
     Raises InputError where the features of the dataset are not those that the model was fitted to.
     """
     users = users.select("user").distinct()
@@ -71,10 +71,10 @@ def bind(
     field_queries.check_codes(model, dataset)
     tells = field_queries.tells_strangers(model)
     fitted = dataset.users if tells else dataset.fitted("user", include_validation)
-    answered = users.join(fitted, "user", "left_semi")
-    known = field_queries.known_users(dataset) if queries is None else queries(answered)
-    asked = known.join(answered, "user", "left_semi")
-    return Bound(field_queries.bind(model, asked), answered.select("user", F.lit("model").alias("by")))
+    own = users.join(fitted, "user", "left_semi").select("user", F.lit("model").alias("by"))
+    # As with rows: a user whom the model was not fitted to has one, though nobody should be answered by it.
+    asked = field_queries.known_users(dataset) if queries is None else queries(users)
+    return Bound(field_queries.bind(model, asked), own)
 
 
 def _by_histories(

@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 from sparkrec.config import declaration, kinds
 
 ROOT = Path(__file__).parents[1] / "sparkrec"
-NAMES = set(kinds())
+NAMES = kinds()
 CLASSES = {declaration(kind).settings.__name__ for kind in NAMES}
 CLASSES |= {module.__name__ for module in (declaration(kind).module for kind in NAMES) if module is not None}
 CLASSES |= {"Recommender", "FieldModel", "SequenceModel", "ModelSettings", "NetworkSettings", "FieldNetworkSettings"}
@@ -28,7 +28,7 @@ def questions(path):
         if called == "getattr" and "settings" in ast.unparse(node.args[0]) and len(node.args) == 3:
             yield node.lineno, ast.unparse(node)
         texts = {each.value for each in ast.walk(node) if isinstance(each, ast.Constant)}
-        if isinstance(node, ast.Compare) and "kind" in ast.unparse(node) and texts & NAMES:
+        if isinstance(node, ast.Compare) and "kind" in ast.unparse(node) and not texts.isdisjoint(NAMES):
             yield node.lineno, ast.unparse(node)
 
 

@@ -25,7 +25,11 @@ def classes(base=config.Settings) -> Iterator[type[config.Settings]]:
         yield from classes(each)
 
 
-@pytest.mark.parametrize("each", dict.fromkeys(classes()), ids=lambda each: each.__name__)
+for kind in reference.KINDS:
+    config.declaration(kind)  # so that the classes of all kinds are there
+
+
+@pytest.mark.parametrize("each", sorted(set(classes()), key=lambda each: each.__name__), ids=lambda each: each.__name__)
 def test_every_setting_has_a_meaning(each):
     assert [name for name, field in each.model_fields.items() if name != "kind" and not field.description] == []
 

@@ -88,7 +88,7 @@ def _once(names: Iterable[str]) -> Iterator[Section]:
 def models_table() -> str:
     """Markdown: every kind of model, what it is, what it learns from, and what fits it."""
     rows = ["| kind | what it is | learns from | fitted by |", "|---|---|---|---|"]
-    for kind in config.installed_kinds():
+    for kind in KINDS:
         declared = config.declaration(kind)
         what = re.split(r"(?<! al)\. ", " ".join((declared.settings.__doc__ or "").split()))[0].rstrip(".")
         rows.append(f"| `{kind}` | {what} | {', '.join(declared.feedback)} | {'Spark' if declared.fit else 'torch'} |")

@@ -37,7 +37,7 @@ class WideDeepSettings(DeepSettings):
 
     def _check_crosses(self, features: FeatureSettings) -> None:
         """Raise ConfigError where a cross is of a field that may have several values, or that the dataset has not."""
-        sides = [side.fields for side in (features.users, features.items) if side]
+        sides = [side.fields for side in features.sides.values()]
         fields = [field for listed in (features.context, *sides) for field in listed]
         crossed = {name for cross in self.crosses for name in cross}
         several = {field.title for field in fields if isinstance(field, MultiField)}

@@ -69,7 +69,7 @@ def plan(settings: EvaluateSettings, lake: Lake) -> Planned:
 @stage("evaluate")
 @once(open_run, "evaluation")
 def evaluate(settings: EvaluateSettings, lake: Lake, run: Run) -> Run:
-    """Every metric into the table `metrics` and a `metrics.json` beside the manifest; see `spark.measuring`.
+    """Every metric into the table `metrics` and a `metrics.json` beside the manifest; see `evaluation.model_metrics`.
 
     Full ranking leaves out what the user has in train and, when the test split is measured, in validation, unless
     `exclude_seen` is false. Held-out items that cannot be ranked are `unrankable` in the manifest and metrics.json.

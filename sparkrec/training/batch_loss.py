@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparkrec.config import TrainingSettings
-from sparkrec.models.base.recommender import Recommender
+from sparkrec.models.base.recommender import Features, Recommender
 from sparkrec.training.batches.batch import Batch
 from sparkrec.training.batches.pairs import Batches
 from sparkrec.training.inputs.ids import InputReader
@@ -26,25 +26,25 @@ class BatchLoss:
     reader: InputReader
     settings: TrainingSettings
     batches: Batches
-    device: torch.device
 
     def __call__(self, batch: Batch) -> Tensor:
-        items, users = self._items(batch), self._on_device(batch.users)
+        users, items, features = self._inputs(batch)
         half = self.settings.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            features, there = self.reader.of_batch(batch, items), items.to(self.device)
-            if self.settings.loss == "full_softmax" and (vectors := self.model.factors(users, there[0], features)):
+        with torch.autocast(self.reader.device.type, torch.bfloat16, enabled=half):
+            if self.settings.loss == "full_softmax" and (vectors := self.model.factors(users, items[0], features)):
                 target, confidence = self._on_device(batch.items[:, 0]).long(), self._on_device(batch.confidence)
                 return streamed_softmax(vectors[0].float(), vectors[1].float(), target, confidence)
-            scores = self.model.score(users, there, features)
+            scores = self.model.score(users, items, features)
         return self._of_scores(batch, scores.float())
 
     def scores(self, batch: Batch) -> Tensor:
         """(b, k) of the items that the loss compares."""
+        return self.model.score(*self._inputs(batch))
+
+    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Features | None]:
+        """Rows of users, items, and what the model takes besides them."""
         items = self._items(batch)
-        features = self.reader.of_batch(batch, items)
-        scores: Tensor = self.model.score(self._on_device(batch.users), items.to(self.device), features)
-        return scores
+        return self._on_device(batch.users), self._on_device(items), self.reader.of_batch(batch, items)
 
     def _items(self, batch: Batch) -> Tensor:
         """(b, k), or (1, k) that all rows share."""
@@ -74,4 +74,4 @@ class BatchLoss:
         return loss_of(self.settings, scored)
 
     def _on_device(self, values: NDArray[Any] | Tensor) -> Tensor:
-        return torch.as_tensor(values).to(self.device)
+        return torch.as_tensor(values).to(self.reader.device)

@@ -34,7 +34,7 @@ class Stepper:
     ) -> None:
         self.model, self.batches, self.reader = model, batches, reader
         self.settings, self.collective, self.by_kernel = settings, collective, by_kernel
-        self.loss = BatchLoss(model, reader, settings, batches, reader.device)
+        self.loss = BatchLoss(model, reader, settings, batches)
         self.dense = Dense(model, settings, reader.device)
         self.dense.weights.copy_(collective.broadcast(self.dense.weights))
         self.user_optimizer = Optimizer(settings, model.users.weight, settings.table_l2)
@@ -60,7 +60,11 @@ class Stepper:
     def step(self, batch: Batch, rate: float) -> float:
         """Take one step; the mean loss of the batch of all processes."""
         mine = self.gradients(batch)
-        most = None if self.settings.loss in ALL_ITEMS else batch.total * self._rows_of_positive
+        most = (
+            None
+            if self.settings.loss in ALL_ITEMS
+            else batch.total * self.reader.rows_of_positive(self.batches.negatives)
+        )
         n_items = len(self.model.items.weight)
         message, items = exchange(self.collective, self.dense.message(mine.loss), mine.items, n_items, most)
         if not self.model.frozen_tables:
@@ -73,7 +77,3 @@ class Stepper:
         if self.by_kernel:
             return by_kernel(self.model, self.dense, batch, self.reader, self.settings, self.scratch)
         return by_autograd(self.model, batch, self.loss, self.settings)
-
-    @property
-    def _rows_of_positive(self) -> int:
-        return self.reader.rows_of_positive(self.batches.negatives)

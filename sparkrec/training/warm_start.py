@@ -11,9 +11,9 @@ from sparkrec.config import Parent
 from sparkrec.errors import InputError
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.kernels.csr import located
-from sparkrec.models.base.published import Published
+from sparkrec.models.base.published import SCORER_FILE, Published
 from sparkrec.models.base.recommender import Recommender
-from sparkrec.models.base.scorers import SCORER_FILE, load_scorer
+from sparkrec.models.base.scorers import load_scorer
 
 
 def start_from(model: Recommender, parents: Sequence[Parent], users: I64) -> None:

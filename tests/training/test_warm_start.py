@@ -11,7 +11,7 @@ from sparkrec import storage
 from sparkrec.config import Parent
 from sparkrec.errors import InputError
 from sparkrec.fields import Entries
-from sparkrec.models.base.scorers import SCORER_FILE
+from sparkrec.models.base.published import SCORER_FILE
 from sparkrec.models.deepfm import DeepfmSettings
 from sparkrec.models.fm import FmSettings
 from sparkrec.models.gmf import GmfSettings

@@ -9,6 +9,9 @@ from sparkrec.config import ModelSettings
 from sparkrec.fields import Layout
 from sparkrec.kernels.arrays import F32
 
+SCORER_FILE = "head.safetensors"
+"""Name of the scorer's file beside the tables of a model."""
+
 
 class Published(NamedTuple):
     """A trained model as its run has published it."""

@@ -36,7 +36,7 @@ def fit_markov(settings: MarkovSettings, inputs: FitInputs) -> Model:
     before, and one more for popularity. Raises ConfigError where the dataset has no sequences.
     """
     dataset, observed = inputs.dataset, inputs.observed
-    cut = SequenceNeeds(windows=None).check(dataset.sequence_settings, settings.kind, dataset.reference)
+    cut = settings.sequence_needs.check(dataset.sequence_settings, settings.kind, dataset.reference)
     size = int(dataset.items.agg(F.max("item")).collect()[0][0]) + 2
     if size > 2**31 - 1:
         raise TrainError(f"markov: item {size - 2} is beyond 2^31 - 3, the largest position of a sparse row")

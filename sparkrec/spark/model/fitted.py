@@ -30,11 +30,10 @@ from sparkrec.config import ModelSettings, Serving, model_settings
 from sparkrec.fields import Entries
 from sparkrec.fields import Layout as FieldLayout
 from sparkrec.kernels.arrays import F32, I64, Lists
+from sparkrec.models.base.published import SCORER_FILE
 from sparkrec.spark.platform.lake import Lake, Run
 
 Layout = Literal["dense", "sparse"]
-
-_HEAD = "head.safetensors"
 
 
 class Scorer(Protocol):
@@ -163,7 +162,7 @@ class Model:
         self.users.write.mode("overwrite").parquet(f"{folder}/users")
         self.items.write.mode("overwrite").parquet(f"{folder}/items")
         if self.head is not None:
-            storage.write(f"{folder}/{_HEAD}", self.head.to_bytes())
+            storage.write(f"{folder}/{SCORER_FILE}", self.head.to_bytes())
         for name, data in self.files.items():
             storage.write(f"{folder}/{name}", data)
         shape = {name: getattr(self, name) for name in ("size", "user_layout", "item_layout")}
@@ -181,10 +180,10 @@ class Model:
         settings = shape.get("settings")
         shape = {name: shape[name] for name in ("size", "user_layout", "item_layout")}
         head = None
-        if storage.exists(f"{folder}/{_HEAD}"):
+        if storage.exists(f"{folder}/{SCORER_FILE}"):
             from sparkrec.models.base.scorers import load_scorer  # with torch, which only such models need
 
-            head = load_scorer(storage.read(f"{folder}/{_HEAD}"))
+            head = load_scorer(storage.read(f"{folder}/{SCORER_FILE}"))
         return cls(
             users=spark.read.parquet(f"{folder}/users"),
             items=spark.read.parquet(f"{folder}/items"),

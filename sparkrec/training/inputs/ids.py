@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,4 +63,4 @@ class InputReader:
         return Entries.none(self.shards.n_items)
 
 
-_NOBODY = torch.zeros(0, dtype=torch.long).numpy()
+_NOBODY = np.zeros(0, np.int64)

@@ -14,16 +14,13 @@ from sparkrec.models.base.settings import NetworkSettings
 
 AnyScorer: TypeAlias = PairScorer | FieldScorer | HistoryScorer
 
-SCORER_FILE = "head.safetensors"
-"""Its name beside the tables of a model."""
 _BY_SIGHT: dict[Sees, type[AnyScorer]] = {"ids": PairScorer, "fields": FieldScorer, "history": HistoryScorer}
 
 
 def scorer_of(settings: NetworkSettings, model: Recommender, codes: str = "") -> AnyScorer:
     """The scorer of a trained model.
 
-    settings  a NetworkSettings
-    codes     digest of the codes of its fields; "" where there are none
+    codes  digest of the codes of its fields; "" where there are none
     """
     return _BY_SIGHT[model.sees].of(settings, model, codes)
 

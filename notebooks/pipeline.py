@@ -10,7 +10,6 @@ from pathlib import Path
 
 from sparkrec import Lake, session
 from sparkrec.config import (
-    AlsSettings,
     ColumnSettings,
     EvaluateSettings,
     IngestSettings,
@@ -49,7 +48,9 @@ print(batch.rows, "rows in,", batch.rejected)
 dataset = prepare(PrepareSettings(lake=lake.root, dataset="plays", min_user_interactions=3), lake)
 model = train(
     TrainSettings(
-        lake=lake.root, dataset=dataset.reference, model=AlsSettings(rank=8, iterations=3, unobserved_weight=0.1)
+        lake=lake.root,
+        dataset=dataset.reference,
+        model={"kind": "als", "rank": 8, "iterations": 3, "unobserved_weight": 0.1},
     ),
     lake,
 )

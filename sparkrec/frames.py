@@ -9,21 +9,13 @@ from typing import Any
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from sparkrec.config import (
-    MarkovSettings,
-    NetworkSettings,
-    SequenceNetworkSettings,
-    SequenceSettings,
-    TrainingSettings,
-    TrainSettings,
-)
+from sparkrec.config import ModelSettings, SequenceSettings, TrainSettings
 from sparkrec.configfile import validate
 from sparkrec.errors import ConfigError, InputError
 from sparkrec.fitting.registry import fit as fit_kind
 from sparkrec.recommender import Recommender
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.ids import number
-from sparkrec.spark.data.sequences import sequences
 from sparkrec.spark.platform.sources import column, numbers, resolved
 
 _KEPT_BACK = 10_000
@@ -60,7 +52,7 @@ def fit(
     raw = {"lake": "none", "dataset": "frame", "model": {"kind": kind, **settings}}
     model_settings = validate(TrainSettings, raw, f"fit(kind={kind!r})").model
     interactions = resolved(interactions, [user, item, *filter(None, (rating, timestamp))], "interactions")
-    cut = _cut(kind, model_settings, timestamp)
+    cut = _cut(model_settings, timestamp)
     rows = interactions.select(
         column(user).alias("user_id"),
         column(item).alias("item_id"),
@@ -80,7 +72,7 @@ def fit(
     observed = rows.join(users, "user_id").join(items, "item_id").select("user", "item", "value", "timestamp")
     observed = observed.withColumn("confidence", F.lit(1.0).cast("float")).persist()
     train, validation = observed, observed.limit(0)
-    if isinstance(model_settings, NetworkSettings) and _stops_early(model_settings.training):
+    if model_settings.wants_validation:
         train, validation = _kept_back(observed)
     feedback = {"kind": "explicit" if rating else "implicit"}
     scratch = tempfile.mkdtemp(prefix="sparkrec-")
@@ -94,22 +86,20 @@ def fit(
         users=_with_counts(users, observed, "user"),
         items=_with_counts(items, observed, "item"),
     )
-    if cut is not None:
-        sequences(train, cut).write.parquet(f"{scratch}/sequences")
     model = fit_kind(model_settings, dataset, seed=seed, scratch=scratch)
     if model.folder is None:  # what every question reads is computed once
         model = replace(model, users=model.users.localCheckpoint(), items=model.items.localCheckpoint())
     return Recommender(model, dataset, user, item, rating, timestamp)
 
 
-def _cut(kind: str, settings: Any, timestamp: str | None) -> SequenceSettings | None:
+def _cut(settings: ModelSettings, timestamp: str | None) -> SequenceSettings | None:
     """How sequences are cut for a model of them; None for others. Raises ConfigError where their order is not known."""
-    if not isinstance(settings, SequenceNetworkSettings | MarkovSettings):
+    needs = settings.sequence_needs
+    if needs is None:
         return None
-    if timestamp is None and not getattr(settings, "shuffle", False):
-        raise ConfigError(f"a {kind} sees the order of events: pass timestamp=, the column that tells it")
-    windows: dict[str, int] = {"length": 5, "targets": 3} if kind == "caser" else {}  # as Tang and Wang 2018
-    return SequenceSettings(**windows, ordered=timestamp is not None)
+    if timestamp is None and needs.ordered:
+        raise ConfigError(f"a {settings.kind} sees the order of events: pass timestamp=, the column that tells it")
+    return SequenceSettings(**dict(needs.cut), ordered=timestamp is not None)
 
 
 def _refuse_what_is_no_rating(rows: DataFrame, user: str, item: str, rating: str) -> None:
@@ -121,10 +111,6 @@ def _refuse_what_is_no_rating(rows: DataFrame, user: str, item: str, rating: str
             f"{rating}: {n:,} ratings cannot be used, the first of {user} {first.user_id!r}, {item} {first.item_id!r}: "
             f"found {first.value}, expected numbers of 32 bits. Drop these rows, or correct them."
         )
-
-
-def _stops_early(training: TrainingSettings) -> bool:
-    return training.stopping is not None or training.epochs is None
 
 
 def _kept_back(observed: DataFrame) -> tuple[DataFrame, DataFrame]:

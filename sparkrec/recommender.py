@@ -11,16 +11,13 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from sparkrec import __version__, storage
+from sparkrec.config import kinds_that
 from sparkrec.errors import InputError
-from sparkrec.spark.algorithms.als.fold import explain as explain_als
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.ids import with_strangers
 from sparkrec.spark.model import explain as of_features
-from sparkrec.spark.model.field_queries import bind, field_head, known_users
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.histories import sees_histories
-from sparkrec.spark.model.rows import as_vector
-from sparkrec.spark.model.serving import KINDS, follows_history, serve
+from sparkrec.spark.model.serving import bind, following, follows_history
 from sparkrec.spark.platform.session import open_session
 from sparkrec.spark.platform.sources import column, numbers, resolved
 from sparkrec.spark.retrieval.similar import neighbours
@@ -29,7 +26,6 @@ from sparkrec.spark.retrieval.topk import score_pairs, topk
 _MANIFEST = "manifest.json"
 _WHAT = "a model of sparkrec.fit"
 _TABLES = ("train", "validation", "test", "users", "items")
-_EXPLAINED = ("als", "itemknn", "ease", "lr", "fm")
 
 
 @dataclass(frozen=True)
@@ -66,10 +62,10 @@ class Recommender:
         people, events = self.dataset.users.select("user", "user_id"), self._events()
         told = None
         if history is not None:
-            if not follows_history(self.model):
+            if self.model.settings is None or not follows_history(self.model.settings):
                 raise InputError(
-                    f"history: a {self.kind} knows the users that it was fitted to and no others; expected {KINDS}. "
-                    "Fit one of these, or fit it again with the new rows."
+                    f"history: a {self.kind} knows the users that it was fitted to and no others; expected "
+                    f"{following()}. Fit one of these, or fit it again with the new rows."
                 )
             named = self._named(history)
             people = with_strangers(people, named)
@@ -133,16 +129,18 @@ class Recommender:
         one for them, whose item is null. Of lr and fm: field, with_field and contribution. InputError for other kinds,
         whose scores are no such sum, and for a user or an item that the fit does not know.
         """
-        if self.kind not in _EXPLAINED:
-            raise InputError(f"explain: a {self.kind} does not say why; expected one of {', '.join(_EXPLAINED)}")
+        serving = self.model.serving
+        if serving.explain is None and not serving.explains_fields:
+            explained = kinds_that(lambda kind: kind.explain is not None or kind.explains_fields)
+            raise InputError(f"explain: a {self.kind} does not say why; expected one of {', '.join(explained)}")
         pair = self._number("user", user), self._number("item", item)
-        if field_head(self.model) is not None:
+        if serving.explain is None:
             asked = self.dataset.train.sparkSession.createDataFrame(
                 [(*pair, None)], "user long, item long, timestamp timestamp"
             )
             parts = of_features.contributions(self.model, self.dataset, asked)
             return parts.select("field", "with_field", "contribution").orderBy(F.desc("contribution"))
-        parts = self._parts(*pair)
+        parts = serving.explain(self.model, self.dataset, *pair)
         named = parts.join(self._ids("item"), "item", "left")
         return named.select(F.col("item_id").alias(self.item), "contribution").orderBy(F.desc("contribution"))
 
@@ -198,7 +196,7 @@ class Recommender:
     @property
     def kind(self) -> str:
         """Of the model."""
-        return str(self.model.settings.kind)
+        return "model" if self.model.settings is None else self.model.settings.kind
 
     def _events(self) -> DataFrame:
         """What the fit knows that users did."""
@@ -211,10 +209,8 @@ class Recommender:
 
     def _served(self, users: DataFrame, events: DataFrame, changed: DataFrame | None) -> tuple[Model, DataFrame]:
         """The model as it ranks for users, and (user) of those whom it can answer."""
-        served = serve(self.model, self.dataset, users, events, anew=changed)
-        if field_head(self.model) is None:
-            return served.model, served.users.select("user")
-        return bind(served.model, known_users(self.dataset)), served.users.select("user")
+        bound = bind(self.model, self.dataset, users, events, anew=changed)
+        return bound.model, bound.users.select("user")
 
     def _named(self, history: DataFrame) -> DataFrame:
         """(user_id, item_id, value, confidence, timestamp) of rows as `fit` takes them."""
@@ -260,7 +256,7 @@ class Recommender:
         if ids is not None:
             of = self._ids(side).join(self._listed(ids, side), f"{side}_id").select(F.col(side).alias("user"))
         model = self.model
-        if sees_histories(model):
+        if model.sees_histories:
             model, _ = self._served(self.dataset.users.select("user"), self._events(), None)
         lists = neighbours(model, side, k, of)
         place = F.posexplode(F.arrays_zip("items", "scores")).alias("place", "one")
@@ -279,27 +275,6 @@ class Recommender:
         if found is None:
             raise InputError(f"explain: {side} {key!r} is not in the fit")
         return int(found[side])
-
-    def _parts(self, user: int, item: int) -> DataFrame:
-        """(item, contribution) of the items of a user."""
-        spark, model = self.dataset.train.sparkSession, self.model
-        own = model.users.where(F.col("user") == user).collect()[0]
-        target = as_vector(model.items.where(F.col("item") == item).collect()[0], model.size)
-        if self.kind == "als":
-            rated = self.dataset.train.where(F.col("user") == user).select("item", "value", "confidence")
-            rows = rated.join(model.items.select("item", F.col("value").alias("row")), "item")
-            fixed = model.items.join(self.dataset.fitted("item", False), "item", "left_semi")
-            fixed = fixed.select(F.col("item").alias("id"), "value")
-            parts = explain_als(rows, as_vector(own, model.size), target, fixed, model.settings, None)
-        else:
-            items = list(range(model.size))
-            if self.kind == "ease":  # whose positions are places among the items
-                items = sorted(row.item for row in model.items.select("item").collect())
-            parts = [
-                (items[place], float(weight * target[place]))
-                for place, weight in zip(own["index"], own["value"], strict=True)
-            ]
-        return spark.createDataFrame(parts, "item long, contribution double")
 
 
 def _read_manifest(path: str) -> dict[str, Any] | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias, get_args
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 
@@ -15,12 +16,10 @@ Node: TypeAlias = dict[str, Any]
 """A part of a JSON schema."""
 
 STAGES: dict[str, type[config.Settings]] = dict(config.STAGES)
-KINDS: dict[str, type[config.Settings]] = {
-    each.model_fields["kind"].default: each for each in get_args(get_args(config.ModelSettings)[0])
-}
+KINDS = config.installed_kinds()
 TRAINING = "training"
 """What all networks share has a section of its own."""
-_SECTIONS: dict[str, type[config.Settings]] = {**STAGES, **KINDS, TRAINING: config.TrainingSettings}
+_SECTIONS = {*STAGES, *KINDS, TRAINING}
 _WIDTH = 120
 _PLURALS = {"integer": "integers", "number": "numbers", "mapping": "mappings", "list": "lists"}
 _VARIABLE = {"type": "string", "pattern": r"^\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}$"}
@@ -28,7 +27,8 @@ _HEAD = """# Settings
 
 What every stage and every model can be told. This page is what `sparkrec settings` prints; `sparkrec settings NAME`
 prints one stage or kind of model, `sparkrec settings --json-schema STAGE` a schema that editors complete from.
-Made from the classes in `sparkrec/config/`: change a setting there, then `make settings`.
+Made from the classes of settings in `sparkrec/config/` and beside each model: change a setting there, then
+`make settings`.
 [configuration.md](configuration.md) says how files, overrides and environment variables come together.
 
 A key with dots is a mapping in a mapping: `split.kind` of `split: {kind: time}`. What is required within a mapping that
@@ -69,13 +69,14 @@ def page(name: str | None = None) -> str:
     Raises ConfigError for another name.
     """
     if name is not None:
-        names = [name, TRAINING] if name in KINDS and "training" in KINDS[name].model_fields else [name]
+        trained = name in KINDS and "training" in config.declaration(name).settings.model_fields
+        names = [name, TRAINING] if trained else [name]
         return "\n".join(_markdown(each) for name in names for each in sections(name))
     parts = [_HEAD, "# Stages\n", *map(_markdown, _once(STAGES)), "# Models\n", *map(_markdown, _once(KINDS))]
     return "\n".join([*parts, "# Training of networks\n", *map(_markdown, sections(TRAINING))])
 
 
-def _once(names: Mapping[str, Any]) -> Iterator[Section]:
+def _once(names: Iterable[str]) -> Iterator[Section]:
     """The sections of all names, each where it comes first."""
     known: set[str] = set()
     for each in (section for name in names for section in sections(name)):
@@ -84,13 +85,30 @@ def _once(names: Mapping[str, Any]) -> Iterator[Section]:
             yield each
 
 
+def models_table() -> str:
+    """Markdown: every kind of model, what it is, what it learns from, and what fits it."""
+    rows = ["| kind | what it is | learns from | fitted by |", "|---|---|---|---|"]
+    for kind in KINDS:
+        declared = config.declaration(kind)
+        what = re.split(r"(?<! al)\. ", " ".join((declared.settings.__doc__ or "").split()))[0].rstrip(".")
+        rows.append(f"| `{kind}` | {what} | {', '.join(declared.feedback)} | {'Spark' if declared.fit else 'torch'} |")
+    return "\n".join(rows) + "\n"
+
+
 def sections(name: str) -> list[Section]:
     """The settings of a stage, a kind of model or `training`, and of each variant that a key of it may have."""
     if name not in _SECTIONS:
         stages, kinds = ", ".join(STAGES), ", ".join(KINDS)
         raise ConfigError(f"there are no settings {name!r}. Stages are {stages}; models are {kinds}; and {TRAINING}.")
-    schema = _SECTIONS[name].model_json_schema()
+    with config.models_by_name():
+        schema = _settings_class(name).model_json_schema()
     return list(_sections(name, schema, schema.get("$defs", {})))
+
+
+def _settings_class(name: str) -> type[config.Settings]:
+    if name in KINDS:
+        return config.declaration(name).settings
+    return STAGES.get(name, config.TrainingSettings)
 
 
 def _sections(title: str, node: Node, defs: Node) -> Iterator[Section]:

@@ -90,3 +90,18 @@ def config_file(tmp_path):
         return str(path)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def prepared_lake(spark, tmp_path_factory, pipeline_settings):
+    """A lake with the dataset `small`, for tests that add to it and change nothing."""
+    from sparkrec.config import IngestSettings, PrepareSettings
+    from sparkrec.configfile import validate
+    from sparkrec.spark.platform.lake import Lake
+    from sparkrec.stages.ingest import ingest
+    from sparkrec.stages.prepare import prepare
+
+    lake = Lake(spark, str(tmp_path_factory.mktemp("prepared") / "lake"))
+    ingest(validate(IngestSettings, {"lake": lake.root, **pipeline_settings["ingest"][0]}, "test"), lake)
+    prepare(validate(PrepareSettings, {"lake": lake.root, **pipeline_settings["prepare"]}, "test"), lake)
+    return lake

@@ -66,7 +66,7 @@ def test_settings_are_printed_as_the_page_has_them(run):
     assert "- `rank` (integer from 1 to 1024, default 64): Length of the factors.\n" in out
     code, _, err = run("settings", "alz")
     assert code == 2
-    assert "models are popularity, bias" in err
+    assert "models are afm, als, " in err
 
 
 def test_a_json_schema_is_printed_for_editors(run):

@@ -97,7 +97,7 @@ def test_what_a_kind_cannot_do_is_said_with_those_that_can(plays):
     model = fit(plays, user="listener", item="song", kind="popularity")
     with pytest.raises(InputError, match="history: a popularity knows the users .* expected als, bias, ease"):
         model.recommend(history=plays)
-    with pytest.raises(InputError, match="a popularity does not say why; expected one of als, itemknn"):
+    with pytest.raises(InputError, match="a popularity does not say why; expected one of als, ease, fm, itemknn, lr"):
         model.explain("a1", "a-song1")
     with pytest.raises(InputError, match="a popularity knows no vectors"):
         model.similar_items()

@@ -25,7 +25,11 @@ def classes(base=config.Settings) -> Iterator[type[config.Settings]]:
         yield from classes(each)
 
 
-@pytest.mark.parametrize("each", dict.fromkeys(classes()), ids=lambda each: each.__name__)
+for kind in reference.KINDS:
+    config.declaration(kind)  # so that the classes of all kinds are there
+
+
+@pytest.mark.parametrize("each", sorted(set(classes()), key=lambda each: each.__name__), ids=lambda each: each.__name__)
 def test_every_setting_has_a_meaning(each):
     assert [name for name, field in each.model_fields.items() if name != "kind" and not field.description] == []
 
@@ -134,3 +138,8 @@ def test_the_schema_marks_what_the_stage_refuses(change, at):
     run = {"lake": "x", "prepare": "a.yaml", "train": [{"model": {"kind": "als"}}]}
     assert faults_of("run", run) == []
     assert at in str(faults_of("run", {**run, "train": [{"model": change}]}))
+
+
+def test_the_table_of_the_readme_is_what_the_kinds_declare():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert reference.models_table() in readme, 'put reference.models_table() under "Models" of README.md'

@@ -2,7 +2,10 @@
 
 import pytest
 
-from sparkrec.config import AlsSettings, DataFacts, MfSettings, SasrecSettings, TrainingSettings, chosen, values_of
+from sparkrec.config import DataFacts, TrainingSettings, chosen, values_of
+from sparkrec.models.mf import MfSettings
+from sparkrec.models.sasrec import SasrecSettings
+from sparkrec.spark.algorithms.als.settings import AlsSettings
 
 CLICKS = DataFacts(users=6_000, items=3_500, rows=800_000, explicit=False, held_out="preferences")
 STARS = DataFacts(

@@ -9,8 +9,9 @@ from sparkrec.config.base import (
     StageSettings,
     TableName,
 )
-from sparkrec.config.data import DataFacts, ModelKind, chosen, values_of
+from sparkrec.config.data import DataFacts, chosen, values_of
 from sparkrec.config.features import (
+    AttributeSettings,
     CategoricalField,
     DateField,
     FeatureSettings,
@@ -19,44 +20,26 @@ from sparkrec.config.features import (
     NumericField,
     SideFeatures,
 )
-from sparkrec.config.fitted import (
-    AlsSettings,
-    AttributeSettings,
-    BiasSettings,
-    EaseSettings,
-    ItemKnnSettings,
-    LinearSettings,
-    MarkovSettings,
-    PopularitySettings,
-    UserKnnSettings,
-)
 from sparkrec.config.ingest import (
     ColumnSettings,
     IngestSettings,
     SourceSettings,
 )
-from sparkrec.config.networks import (
-    AfmSettings,
-    Bert4recSettings,
-    CaserSettings,
-    DcnSettings,
-    DeepfmSettings,
-    FieldNetworkSettings,
-    FmSettings,
-    FpmcSettings,
-    FwfmSettings,
-    GmfSettings,
-    Gru4recSettings,
-    Item2vecSettings,
-    LrSettings,
-    MfSettings,
-    MlpSettings,
-    NetworkSettings,
-    NeumfSettings,
-    NfmSettings,
-    SasrecSettings,
-    SequenceNetworkSettings,
-    WideDeepSettings,
+from sparkrec.config.model import (
+    AnyModel,
+    Declaration,
+    Likeness,
+    ModelSettings,
+    Parent,
+    SequenceNeeds,
+    Serving,
+    UserRows,
+    declaration,
+    installed_kinds,
+    kinds,
+    kinds_that,
+    model_settings,
+    models_by_name,
 )
 from sparkrec.config.prepare import (
     ColdItems,
@@ -73,11 +56,9 @@ from sparkrec.config.prepare import (
     instant,
 )
 from sparkrec.config.train import (
-    ModelSettings,
     Range,
     TrainSettings,
     TuneSettings,
-    model_settings,
 )
 from sparkrec.config.training import (
     Loss,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional, TypeVar
 
-from typing_extensions import Self
-
 from sparkrec.config.base import Settings
 
 T = TypeVar("T")
@@ -64,17 +62,6 @@ def values_of(explicit: bool, different: int, lowest: float) -> str:
     if not explicit or different <= 1:
         return "preferences"
     return "clicks" if different == 2 and lowest <= 0 else "ratings"
-
-
-class ModelKind(Settings):
-    """Base of the settings of a kind of model."""
-
-    def suited(self, data: DataFacts) -> Self:
-        """These settings, with a value for each that was left to the data.
-
-        Raises ValueError where the settings cannot be meant for such data.
-        """
-        return self
 
 
 def significant(value: float) -> float:

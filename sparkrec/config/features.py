@@ -101,12 +101,30 @@ class FeatureSettings(Settings):
     max_categories: int = Field(1_000_000, ge=1)
     """A column of more categories is hashed into so many buckets, with a warning."""
 
+    @property
+    def sides(self) -> dict[str, SideFeatures]:
+        """Tables of features, `users` and `items`, as far as there are such."""
+        return {name: side for name, side in (("users", self.users), ("items", self.items)) if side is not None}
+
     @model_validator(mode="after")
     def _names_are_different(self) -> FeatureSettings:
-        sides = [side.fields for side in (self.users, self.items) if side]
+        sides = [side.fields for side in self.sides.values()]
         titles = ["user", "item", *(each.title for fields in (self.context, *sides) for each in fields)]
         if again := sorted({title for title in titles if titles.count(title) > 1}):
             raise ValueError(
                 f"{', '.join(again)}: found more than one field of that name (user and item are the ids); name them"
             )
         return self
+
+
+class AttributeSettings(Settings):
+    """Attributes of users or items: numbers are standardised, strings one-hot, arrays of strings multi-hot."""
+
+    source: SourceSettings
+    """The table of attributes."""
+    id: str
+    """Column of ids, as the interaction log has them."""
+    columns: list[str] = Field(min_length=1)
+    """Columns that are attributes."""
+    min_count: int = Field(1, ge=1)
+    """Categories that fewer users or items have share one column."""

@@ -198,3 +198,15 @@ class PrepareSettings(StageSettings):
                 if table == self.interactions:
                     raise ValueError(f"split.{key} names the interactions table {table!r} itself")
         return self
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether the dataset has a validation split."""
+        split = self.split
+        if isinstance(split, LeaveLastOut | RatioSplit):
+            return split.validation > 0
+        if isinstance(split, TimeSplit):
+            return split.validation_from is not None
+        return isinstance(split, GivenSplit) and bool(
+            split.validation_table or split.validation or split.validation_items
+        )

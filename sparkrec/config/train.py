@@ -2,72 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, model_validator
 
 from sparkrec.config.base import Name, Reference, Settings, Span, StageSettings
-from sparkrec.config.fitted import (
-    AlsSettings,
-    BiasSettings,
-    EaseSettings,
-    ItemKnnSettings,
-    LinearSettings,
-    MarkovSettings,
-    PopularitySettings,
-    UserKnnSettings,
-)
-from sparkrec.config.networks import (
-    AfmSettings,
-    Bert4recSettings,
-    CaserSettings,
-    DcnSettings,
-    DeepfmSettings,
-    FmSettings,
-    FpmcSettings,
-    FwfmSettings,
-    GmfSettings,
-    Gru4recSettings,
-    Item2vecSettings,
-    LrSettings,
-    MfSettings,
-    MlpSettings,
-    NetworkSettings,
-    NeumfSettings,
-    NfmSettings,
-    SasrecSettings,
-    WideDeepSettings,
-)
-
-ModelSettings: TypeAlias = Annotated[
-    PopularitySettings
-    | BiasSettings
-    | LinearSettings
-    | ItemKnnSettings
-    | UserKnnSettings
-    | EaseSettings
-    | AlsSettings
-    | MarkovSettings
-    | MfSettings
-    | GmfSettings
-    | MlpSettings
-    | NeumfSettings
-    | LrSettings
-    | FmSettings
-    | FwfmSettings
-    | NfmSettings
-    | DeepfmSettings
-    | WideDeepSettings
-    | DcnSettings
-    | AfmSettings
-    | Item2vecSettings
-    | FpmcSettings
-    | Gru4recSettings
-    | CaserSettings
-    | SasrecSettings
-    | Bert4recSettings,
-    Field(discriminator="kind"),
-]
+from sparkrec.config.model import AnyModel
 
 
 class TrainSettings(StageSettings):
@@ -75,7 +15,7 @@ class TrainSettings(StageSettings):
 
     dataset: Reference
     """What to fit it to."""
-    model: ModelSettings
+    model: AnyModel
     """Which model, by its `kind`, and its settings."""
     name: Name | None = None
     """What to call it. None: `<dataset>-<kind>`."""
@@ -86,17 +26,12 @@ class TrainSettings(StageSettings):
 
     @model_validator(mode="after")
     def _stopping_measures_what_is_not_fitted(self) -> TrainSettings:
-        if self.include_validation and isinstance(self.model, NetworkSettings) and self.model.training.stopping:
+        if self.include_validation and self.model.needs_validation:
             raise ValueError(
                 "training.stopping measures on the validation split, which include_validation fits: set it to null, "
                 "and training.epochs to what was best"
             )
         return self
-
-
-def model_settings(given: dict[str, Any]) -> Any:
-    """The settings of a model, of plain values."""
-    return TypeAdapter(ModelSettings).validate_python(given)
 
 
 class Range(Settings):
@@ -124,7 +59,7 @@ class TuneSettings(StageSettings):
 
     dataset: Reference
     """What to fit the trials to."""
-    model: ModelSettings
+    model: AnyModel
     """Where a trial starts; `space` replaces keys of it."""
     space: dict[str, Annotated[list[int | float | str | bool], Field(min_length=1)] | Range]
     """Dotted key of the model's settings to the values to try."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +12,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec import storage
-from sparkrec.config import FieldNetworkSettings, SequenceNetworkSettings
-from sparkrec.errors import ConfigError
 from sparkrec.fitting import history
 from sparkrec.kernels.arrays import F32, I64
-from sparkrec.spark.data.dataset import Dataset, check_sequences
-from sparkrec.spark.data.sequences import histories, numbered, sequences
+from sparkrec.models.base.settings import NetworkSettings
+from sparkrec.spark.data.fit_inputs import FitInputs
+from sparkrec.spark.data.sequences import histories, numbered
 from sparkrec.spark.data.shards import Known, Ordered, write_shards
 from sparkrec.spark.model.field_queries import by_place
 from sparkrec.spark.model.fitted import Model
@@ -29,24 +26,14 @@ from sparkrec.spark.platform.digests import content_digest
 log = logging.getLogger(__name__)
 
 
-def fit_network(
-    settings: Any,
-    dataset: Dataset,
-    observed: DataFrame,
-    *,
-    seed: int,
-    scratch: str,
-    start: dict[str, str] | None = None,
-) -> Model:
-    """Train the network that `settings` describe on the observed rows of a dataset; resumes from `scratch`.
-
-    start  folders of published models to start from, by kind
-    """
-    check_packages(settings)
+def fit_network(settings: NetworkSettings, inputs: FitInputs) -> Model:
+    """Train the network that `settings` describe on the observed rows of a dataset; resumes from `inputs.scratch`."""
+    settings.check_packages()
     from sparkrec.launch import launch
     from sparkrec.training.export import Trained
     from sparkrec.training.loop import Job, train
 
+    dataset, observed, seed = inputs.dataset, inputs.observed, inputs.seed
     training = settings.training
     items = np.sort(dataset.items.select("item").toArrow()["item"].to_numpy())
     numbers = observed.sparkSession.createDataFrame(
@@ -54,14 +41,14 @@ def fit_network(
     )
 
     known, codes = None, ""
-    if isinstance(settings, FieldNetworkSettings) and dataset.layout is not None:
+    if settings.declaration.sees_fields and dataset.layout is not None:
         known = Known(dataset.layout, by_place(dataset.features("item").toArrow(), items))
         codes = dataset.manifest["fields"]["digest"]
     cut = None
-    if isinstance(settings, SequenceNetworkSettings):
-        cut = check_sequences(settings, dataset.sequence_settings, dataset.reference)
+    if (needs := settings.sequence_needs) is not None:
+        cut = needs.check(dataset.sequence_settings, settings.kind, dataset.reference)
     about = codes or (cut.model_dump_json() if cut else "")
-    scratch = f"{scratch}/{_fingerprint(settings, observed, seed, about)}"
+    scratch = f"{inputs.scratch}/{_fingerprint(settings, observed, seed, about)}"
     of_group = max(training.shards.of_group or 0, training.processes)
 
     def shards(examples: DataFrame, name: str, ordered: DataFrame | None) -> str:
@@ -76,14 +63,12 @@ def fit_network(
 
     train_on = ask_after = None
     if cut is not None:
-        # what is prepared is of train alone
-        prepared = observed is dataset.train and dataset.has_sequences_of_train
-        train_on = numbered(dataset.sequences if prepared else sequences(observed, cut), items)
+        train_on = numbered(inputs.sequences(cut), items)
         asking = histories(observed, cut).join(dataset.validation.select("user").distinct(), "user", "left_semi")
         ask_after = numbered(asking.withColumn("place", F.lit(0)), items)
     validation = shards(dataset.validation, "validation", ask_after) if training.stopping else None
     examples = shards(observed, "examples", train_on)
-    job = Job(settings, examples, validation, f"{scratch}/checkpoints", seed, start or {})
+    job = Job(settings, examples, validation, f"{scratch}/checkpoints", seed, inputs.parents)
     state = launch(train, job, training)
     if left_out := state["users_without_negatives"]:
         log.warning("%s users have every item, so that there is no negative to draw: they were left out", left_out)
@@ -109,26 +94,13 @@ def fit_network(
             "epoch": trained.epoch,
             "users_without_negatives": state["users_without_negatives"],
         },
-        head=trained.head(),
+        head=trained.scorer(),
         files=history.files(state["history"]),
         folder=scratch,
     )
 
 
-def check_packages(settings: Any) -> None:
-    """Raise ConfigError where what trains a network, or starts its processes, is not installed."""
-    if find_spec("torch") is None:
-        raise ConfigError(f"model {settings.kind} needs torch: install sparkrec[train], or sparkrec[horovod]")
-    training = settings.training
-    by_horovod = training.launcher == "horovod" or (training.launcher is None and training.processes > 1)
-    if by_horovod and find_spec("horovod") is None:
-        raise ConfigError(
-            "training.launcher horovod needs Horovod, which is not installed: `make setup` builds it where there is a "
-            "C++ compiler. Or set training.launcher to torch."
-        )
-
-
-def _fingerprint(settings: Any, observed: DataFrame, seed: int, about: str) -> str:
+def _fingerprint(settings: NetworkSettings, observed: DataFrame, seed: int, about: str) -> str:
     """Names a training run, however many processes share it: a checkpoint of another one is not its.
 
     about  features or sequences that the examples come with

@@ -58,8 +58,10 @@ def run(call: Callable[[Callable[[], None]], Any], environments: list[dict[str, 
     processes: list[_Process] = []
     threads = {"OMP_NUM_THREADS": str(max(_cores() // len(environments), 1))}
     try:
-        for environment in environments:
-            processes.append(_Process({**threads, **os.environ, **environment}))
+        for environment in environments:  # one by one: what has started is ended if the next one fails
+            processes.append(  # noqa: PERF401
+                _Process({**threads, **os.environ, **environment})
+            )
         sent = cloudpickle.dumps(call)
         for process in processes:
             process.send(sent)

@@ -9,6 +9,6 @@ from sparkrec.launch.process import run_here
 from sparkrec.training.collective import Alone
 
 
-def run(train_fn: Callable[[Any, Any], Any], job: Any, processes: int) -> Any:
+def run(train_fn: Callable[[Any, Any], Any], job: Any, _processes: int) -> Any:
     """Call it here: one process is all that the settings allow."""
     return run_here(train_fn, job, Alone())

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from sparkrec.config import CaserSettings
+from sparkrec.config.model import Declaration, SequenceNeeds
 from sparkrec.models.base.recommender import Sizes
 from sparkrec.models.base.sequence_model import History, SequenceModel, left_padded, similar
+from sparkrec.models.base.settings import DropoutSettings
+
+
+class CaserSettings(DropoutSettings):
+    """Convolutions over the last events, and the user (Tang and Wang 2018). Needs windows: `sequences.targets`."""
+
+    kind: Literal["caser"] = "caser"
+    horizontal: int = Field(16, ge=1)
+    """Filters of each height."""
+    vertical: int = Field(4, ge=1)
+    """Vertical filters."""
+
+    @property
+    def sequence_needs(self) -> SequenceNeeds:
+        return SequenceNeeds(windows=True, cut=(("length", 5), ("targets", 3)))  # as in the paper
 
 
 class Caser(SequenceModel):
@@ -53,5 +71,12 @@ class Caser(SequenceModel):
         weighed = F.linear(events.transpose(1, 2), self.vertical.weight[:, self.length - n :])
         return torch.cat((*found, nothing, weighed.flatten(1)), 1)
 
-    def answers(self, w: Tensor) -> Tensor:
+    def output_embeddings(self, w: Tensor) -> Tensor:
         return w[..., self.dim :]
+
+
+MODEL = Declaration(
+    settings=CaserSettings,
+    feedback=("implicit",),
+    module=Caser,
+)

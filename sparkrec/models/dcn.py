@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from sparkrec.config import DcnSettings
+from sparkrec.config.model import Declaration, Likeness
 from sparkrec.models.base.field_model import FieldModel, joined, weights_of
 from sparkrec.models.base.layers import perceptron
 from sparkrec.models.base.recommender import Sizes
+from sparkrec.models.base.settings import DeepSettings
+
+
+class DcnSettings(DeepSettings):
+    """Deep and cross network, version 2 (Wang et al. 2021)."""
+
+    kind: Literal["dcn"] = "dcn"
+    cross_layers: int = Field(3, ge=1)
+    """Layers of the cross network."""
 
 
 class DCN(FieldModel):
@@ -22,9 +34,18 @@ class DCN(FieldModel):
         self.deep = perceptron([size, *settings.layers], settings.dropout, settings.batch_norm)
         self.out = nn.Linear(size + settings.layers[-1], 1, bias=False)
 
-    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+    def field_interaction(self, query: Tensor, item: Tensor) -> Tensor:
         first = crossed = joined(query[..., 1:], item[..., 1:]).flatten(-2)
         for layer in self.cross:
             crossed = first * layer(crossed) + crossed
         logits: Tensor = self.out(torch.cat((crossed, self.deep(first)), -1)).squeeze(-1)
         return logits + weights_of(query, item)
+
+
+MODEL = Declaration(
+    settings=DcnSettings,
+    feedback=("clicks", "explicit", "implicit"),
+    module=DCN,
+    sees_fields=True,
+    likeness=Likeness(lambda settings: (2, settings.dim)),
+)

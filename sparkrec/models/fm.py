@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sparkrec.config import FmSettings
+from sparkrec.config.model import Declaration, Likeness
 from sparkrec.models.base.field_model import FieldModel, weights_of
+from sparkrec.models.base.gradient_kernels import field_sum_kernel
 from sparkrec.models.base.recommender import Sizes
+from sparkrec.models.base.settings import FieldNetworkSettings
+
+
+class FmSettings(FieldNetworkSettings):
+    """Factorization machine (Rendle 2010)."""
+
+    kind: Literal["fm"] = "fm"
+    dim: int = Field(10, ge=1)
+    """Length of the vectors."""
 
 
 def pair_sums(vectors: Tensor) -> Tensor:
@@ -25,10 +38,13 @@ def inner_pairs(query: Tensor, item: Tensor) -> Tensor:
 class FM(FieldModel):
     """sum_f a_f + sum_{f < g} <v_f, v_g> + c (Rendle 2010, eq. 1), over pairs of different fields."""
 
+    is_sum_over_fields = True
+    gradient_kernel = field_sum_kernel
+
     def __init__(self, settings: FmSettings, sizes: Sizes) -> None:
         super().__init__(settings, sizes, settings.dim)
 
-    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+    def field_interaction(self, query: Tensor, item: Tensor) -> Tensor:
         return weights_of(query, item) + inner_pairs(query[..., 1:], item[..., 1:])
 
     def vectors(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,3 +56,13 @@ class FM(FieldModel):
         ones = torch.ones_like
         users = torch.cat((query[..., 1:].sum(-2), of_query + self.constant, ones(of_query)), -1)
         return users, torch.cat((item[..., 1:].sum(-2), ones(of_item), of_item), -1)
+
+
+MODEL = Declaration(
+    settings=FmSettings,
+    feedback=("clicks", "explicit", "implicit"),
+    module=FM,
+    sees_fields=True,
+    explains_fields=True,
+    likeness=Likeness(lambda settings: (2, settings.dim)),
+)

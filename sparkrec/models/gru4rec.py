@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import Field
 from torch import Tensor, nn
 
-from sparkrec.config import Gru4recSettings
+from sparkrec.config.model import Declaration
 from sparkrec.models.base.recommender import Sizes
 from sparkrec.models.base.sequence_model import History, SequenceModel, by_length, packed
+from sparkrec.models.base.settings import DropoutSettings
+
+
+class Gru4recSettings(DropoutSettings):
+    """Gated recurrent units over the history (Hidasi et al. 2016)."""
+
+    kind: Literal["gru4rec"] = "gru4rec"
+    hidden: int = Field(64, ge=1)
+    """Of the recurrent state."""
+    layers: int = Field(1, ge=1)
+    """Recurrent layers."""
 
 
 class GRU4Rec(SequenceModel):
@@ -26,3 +40,10 @@ class GRU4Rec(SequenceModel):
         parts = [self.recurrent(rows[each.places])[0] for each in rectangles]
         found: Tensor = self.out(packed(parts, rectangles, len(rows))[history.at])
         return found
+
+
+MODEL = Declaration(
+    settings=Gru4recSettings,
+    feedback=("implicit",),
+    module=GRU4Rec,
+)

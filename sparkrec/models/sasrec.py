@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparkrec.config import SasrecSettings
+from sparkrec.config.model import Declaration
 from sparkrec.models.base.recommender import Sizes
 from sparkrec.models.base.sequence_model import History, Padded, SequenceModel, by_length, packed
+from sparkrec.models.base.settings import AttentionSettings
+
+
+class SasrecSettings(AttentionSettings):
+    """Self-attention over the history (Kang and McAuley 2018)."""
+
+    kind: Literal["sasrec"] = "sasrec"
 
 
 class Attention(nn.Module):
@@ -77,3 +86,10 @@ class SASRec(SequenceModel):
             x = block(x, rectangles, causal=True)
         found: Tensor = self.norm(x)[history.at]
         return found
+
+
+MODEL = Declaration(
+    settings=SasrecSettings,
+    feedback=("implicit",),
+    module=SASRec,
+)

@@ -2,13 +2,54 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from sparkrec.config import WideDeepSettings
+from sparkrec.config.features import FeatureSettings, MultiField, NumericField
+from sparkrec.config.model import Declaration, Likeness
+from sparkrec.config.prepare import PrepareSettings
+from sparkrec.errors import ConfigError
 from sparkrec.models.base.field_model import FieldModel, weights_of
 from sparkrec.models.base.layers import Tower
-from sparkrec.models.base.recommender import Known, Sizes
+from sparkrec.models.base.recommender import FeatureBatch, Sizes
+from sparkrec.models.base.settings import DeepSettings
+
+
+class WideDeepSettings(DeepSettings):
+    """Wide and deep learning (Cheng et al. 2016)."""
+
+    kind: Literal["wide_deep"] = "wide_deep"
+    crosses: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
+    """Pairs of fields of one value a row, such as [user, weekday], each a field of its own in the wide part. `user` and
+    `item` are the ids."""
+    cross_rate: float = Field(1.0, gt=0)
+    """Learning rate of the crosses over that of all else: what is to be remembered moves faster than what is to
+    generalise."""
+    cross_buckets: int = Field(100_000, ge=1)
+    """Of each cross: pairs of values share them by hash."""
+
+    def check_dataset(self, prepared: PrepareSettings, dataset: str) -> None:
+        super().check_dataset(prepared, dataset)
+        self._check_crosses(prepared.features or FeatureSettings())
+
+    def _check_crosses(self, features: FeatureSettings) -> None:
+        """Raise ConfigError where a cross is of a field that may have several values, or that the dataset has not."""
+        sides = [side.fields for side in features.sides.values()]
+        fields = [field for listed in (features.context, *sides) for field in listed]
+        crossed = {name for cross in self.crosses for name in cross}
+        several = {field.title for field in fields if isinstance(field, MultiField)}
+        plain = {field.title for field in fields if isinstance(field, NumericField) and field.scale != "buckets"}
+        for wrong, why in ((several, "have several values a row"), (plain, "are numbers: give them scale buckets")):
+            if found := sorted(crossed & wrong):
+                raise ConfigError(f"crosses: {', '.join(found)} {why}; expected fields of one category a row")
+        names = ["user", "item", *(field.title for field in fields)]
+        if unknown := sorted(crossed.difference(names)):
+            raise ConfigError(
+                f"crosses: found no field {', '.join(unknown)} in the dataset, which has {', '.join(names)}"
+            )
 
 
 class WideDeep(FieldModel):
@@ -35,13 +76,13 @@ class WideDeep(FieldModel):
         if crosses:
             self.crossed = nn.Parameter(torch.zeros(len(crosses) * self.buckets))
 
-    def interact(self, query: Tensor, item: Tensor) -> Tensor:
+    def field_interaction(self, query: Tensor, item: Tensor) -> Tensor:
         x, w = query[..., 1:], item[..., 1:]
         deep: Tensor = self.out(self.deep(x.flatten(-2), w.flatten(-2))).squeeze(-1)
         return weights_of(query, item) + deep
 
-    def combine(self, x: Tensor, w: Tensor) -> Tensor:
-        logits = super().combine(x, w)
+    def interaction(self, x: Tensor, w: Tensor) -> Tensor:
+        logits = super().interaction(x, w)
         if not self.crosses:
             return logits
         first = self.n_query * self.row, self.n_item * self.row
@@ -56,13 +97,15 @@ class WideDeep(FieldModel):
         code = [behind * self.row + used.index(field)] if field in used else []
         return super().columns(field) + code
 
-    def query_rows(self, rows: Tensor, known: Known | None) -> Tensor:
+    def query_rows(self, rows: Tensor, known: FeatureBatch | None) -> Tensor:
         return self._with_codes(super().query_rows(rows, known), known, self._query, 0, self.n_query)
 
-    def item_rows(self, rows: Tensor, known: Known | None) -> Tensor:
+    def item_rows(self, rows: Tensor, known: FeatureBatch | None) -> Tensor:
         return self._with_codes(super().item_rows(rows, known), known, self._item, self.n_query, self.n_item)
 
-    def _with_codes(self, rows: Tensor, known: Known | None, wanted: list[int], first: int, n_fields: int) -> Tensor:
+    def _with_codes(
+        self, rows: Tensor, known: FeatureBatch | None, wanted: list[int], first: int, n_fields: int
+    ) -> Tensor:
         if not wanted:
             return rows
         assert known is not None
@@ -85,3 +128,12 @@ def _mixed(a: Tensor, b: Tensor) -> Tensor:
     """A hash of two numbers below 2^32, 31 bits (the multipliers of splitmix64, Steele et al. 2014)."""
     mixed = (a * 0x1F58476D1CE4E5B9 + b) * 0x14D049BB133111EB
     return (mixed >> 32) & 0x7FFFFFFF
+
+
+MODEL = Declaration(
+    settings=WideDeepSettings,
+    feedback=("clicks", "explicit", "implicit"),
+    module=WideDeep,
+    sees_fields=True,
+    likeness=Likeness(lambda settings: (2, settings.dim)),
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
@@ -12,9 +12,9 @@ from sparkrec.config import RecommendSettings, instant
 from sparkrec.errors import InputError
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.features import encode, load, warn_of_extremes
-from sparkrec.spark.model.field_queries import bind, check_codes, field_head, in_context, known_users
+from sparkrec.spark.model.field_queries import in_context, known_users
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.serving import Served, serve
+from sparkrec.spark.model.serving import Bound, bind
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.platform.sources import column, read_source
 
@@ -30,20 +30,24 @@ class Asking:
     events: DataFrame
     """(user, item, value, confidence, timestamp) what users did."""
 
-    def model(self, lake: Lake, run: Run) -> Served:
+    def model(self, lake: Lake, run: Run) -> Bound:
         """A trained model, with a row for each of the users that it can answer: of one that sees the context, for this
         one."""
-        model, include_validation = Model.load(lake, run), bool(run.settings["include_validation"])
-        anew = self.users if self.settings.fresh else None
-        served = serve(model, self.dataset, self.users, self.events, include_validation=include_validation, anew=anew)
-        head = field_head(model)
-        if head is None:
-            return served
-        check_codes(model, self.dataset)
-        queries = known_users(self.dataset).join(served.users.select("user"), "user", "left_semi")
-        if head.layout.context:
-            queries = in_context(queries, self._context(lake))
-        return replace(served, model=bind(model, queries))
+
+        def queries(users: DataFrame) -> DataFrame:
+            known = known_users(self.dataset).join(users, "user", "left_semi")
+            layout = self.dataset.layout
+            return in_context(known, self._context(lake)) if layout is not None and layout.context else known
+
+        return bind(
+            Model.load(lake, run),
+            self.dataset,
+            self.users,
+            self.events,
+            include_validation=bool(run.settings["include_validation"]),
+            anew=self.users if self.settings.fresh else None,
+            queries=queries,
+        )
 
     def _context(self, lake: Lake) -> DataFrame:
         """(user, rows, weights) of contexts. Raises InputError where one is missing, or a user has two."""

@@ -21,10 +21,10 @@ from sparkrec.spark.model.explain import importance
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.platform.digests import content_digest
 from sparkrec.spark.platform.lake import Lake, Run
-from sparkrec.spark.platform.sources import column, read_source, resolved
+from sparkrec.spark.platform.sources import column, read_columns
 from sparkrec.stages.checks import check_measurement, prepared_as
 from sparkrec.stages.planned import Planned
-from sparkrec.stages.running import stage
+from sparkrec.stages.running import once, stage
 
 log = logging.getLogger(__name__)
 
@@ -67,19 +67,16 @@ def plan(settings: EvaluateSettings, lake: Lake) -> Planned:
 
 
 @stage("evaluate")
-def evaluate(settings: EvaluateSettings, lake: Lake) -> Run:
-    """Every metric into the table `metrics` and a `metrics.json` beside the manifest; see `spark.measuring`.
+@once(open_run, "evaluation")
+def evaluate(settings: EvaluateSettings, lake: Lake, run: Run) -> Run:
+    """Every metric into the table `metrics` and a `metrics.json` beside the manifest; see `evaluation.model_metrics`.
 
     Full ranking leaves out what the user has in train and, when the test split is measured, in validation, unless
     `exclude_seen` is false. Held-out items that cannot be ranked are `unrankable` in the manifest and metrics.json.
     Raises EvaluateError when the split is empty, the model was fitted to it, or the protocol lacks its candidates.
     """
-    run = open_run(settings, lake)
     pinned = run.inputs
     trained = lake.finished_run("train", pinned["model"])
-    if run.finished:
-        log.info("evaluation %s is there already", run.reference)
-        return run
     dataset = Dataset.open(lake, pinned["dataset"])
     model, truth = Model.load(lake, trained), dataset.test if settings.split == "test" else dataset.validation
     seen = dataset.observed(include_validation=settings.split == "test")
@@ -186,7 +183,7 @@ def _examples(lists: dict[int, list[int]], dataset: Dataset, seen: DataFrame, tr
 
 def _titles(settings: ItemTitles, lake: Lake) -> DataFrame:
     """(item_id, title), both text and neither null."""
-    source = resolved(read_source(lake.spark, settings.source), [settings.id, settings.title], settings.source.path)
+    source = read_columns(lake.spark, settings.source, [settings.id, settings.title])
     pairs = {"item_id": settings.id, "title": settings.title}
     return source.select(*[column(name).cast("string").alias(own) for own, name in pairs.items()]).dropna()
 

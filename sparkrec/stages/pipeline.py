@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from sparkrec import config, stages, tables
 from sparkrec.configfile import read_yaml, validate, with_environment
 from sparkrec.spark.platform.lake import Lake, Run, finished_run
-from sparkrec.stages.checks import check_fit, check_measurement
+from sparkrec.stages.checks import check_measurement
 from sparkrec.stages.evaluate import evaluate
 from sparkrec.stages.ingest import Batch, ingest
 from sparkrec.stages.planned import Planned
@@ -141,7 +141,7 @@ class Plan:
         dataset = self.prepare.dataset
         for each in self.train:
             stages.train.check(each)
-            check_fit(each.model, self.prepare, dataset)
+            each.model.check_dataset(self.prepare, dataset)
         trained = {self.name_of(each): each for each in self.train}
         for evaluation in self.evaluations([(name, name) for name in trained]):
             stages.evaluate.check(evaluation)

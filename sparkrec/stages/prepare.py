@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from sparkrec import tables
-from sparkrec.config import GivenSplit, PrepareSettings, SideFeatures
+from sparkrec.config import GivenSplit, PrepareSettings
 from sparkrec.errors import PrepareError
 from sparkrec.spark.data.features import columns_of, encode, fit, joined, save, versions, warn_of_extremes
 from sparkrec.spark.data.ids import IdTable, assign
@@ -31,9 +31,9 @@ from sparkrec.spark.data.sequences import sequences
 from sparkrec.spark.data.splits import PARTS, check, needs_time, split
 from sparkrec.spark.platform.digests import content_digest
 from sparkrec.spark.platform.lake import Lake, Run
-from sparkrec.spark.platform.sources import column, read_source, resolved
+from sparkrec.spark.platform.sources import column, read_columns, resolved
 from sparkrec.stages.planned import Planned
-from sparkrec.stages.running import stage
+from sparkrec.stages.running import once, stage
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +47,9 @@ def inputs(settings: PrepareSettings, lake: Lake) -> dict[str, Any]:
         pinned["test"] = pin(lake, settings.split.test)
         if settings.split.validation_table:
             pinned["validation"] = pin(lake, settings.split.validation_table)
-    for side in ("users", "items"):
-        features: SideFeatures | None = getattr(settings.features, side, None)
-        if features is not None:
-            label, names = f"features.{side}.source {features.source.path}", columns_of(features)
-            source = resolved(read_source(lake.spark, features.source), names, label)
-            pinned[f"features.{side}"] = content_digest(source, names)
+    for side, features in settings.features.sides.items() if settings.features else ():
+        label, names = f"features.{side}.source {features.source.path}", columns_of(features)
+        pinned[f"features.{side}"] = content_digest(read_columns(lake.spark, features.source, names, label), names)
     return pinned
 
 
@@ -64,9 +61,14 @@ def pin(lake: Lake, table: str, version: int | None = None) -> dict[str, Any]:
     return {"table": table, "id": lake.table_id(table), "version": version}
 
 
+def open_run(settings: PrepareSettings, lake: Lake) -> Run:
+    """The run of these settings."""
+    return lake.open_run("prepare", settings.dataset, settings, inputs(settings, lake))
+
+
 def plan(settings: PrepareSettings, lake: Lake) -> Planned:
     """What it would read and write."""
-    run = lake.open_run("prepare", settings.dataset, settings, inputs(settings, lake))
+    run = open_run(settings, lake)
     files = [*PARTS, "users", "items"]
     if isinstance(settings.split, GivenSplit) and settings.split.candidates:
         files.append(tables.CANDIDATES.name)
@@ -84,17 +86,14 @@ def id_tables(interactions: str) -> list[str]:
 
 
 @stage("prepare")
-def prepare(settings: PrepareSettings, lake: Lake) -> Run:
+@once(open_run, "dataset")
+def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
     """Make one dataset and publish it; tables and columns as in `sparkrec.tables`.
 
     Event weights come first, then duplicates, feedback, k-core, split. The test table of a given split goes
     through the first three on its own. Raises PrepareError when a policy does not fit the data, or nothing is
     left.
     """
-    run = lake.open_run("prepare", settings.dataset, settings, inputs(settings, lake))
-    if run.finished:
-        log.info("dataset %s is there already", run.reference)
-        return run
     with ExitStack() as held:
 
         def hold(frame: DataFrame) -> DataFrame:

@@ -10,17 +10,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec import tables
-from sparkrec.config import (
-    IdSource,
-    PrepareSettings,
-    RecommendSettings,
-)
+from sparkrec.config import IdSource, PrepareSettings, RecommendSettings, model_settings
 from sparkrec.errors import ConfigError, InputError
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.ids import with_strangers
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense
-from sparkrec.spark.model.serving import ANSWERS, KINDS, follows_history
+from sparkrec.spark.model.serving import ANSWERS, following, follows_history
 from sparkrec.spark.platform.digests import content_digest
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.platform.sources import read_ids, read_source
@@ -28,7 +24,7 @@ from sparkrec.spark.retrieval.topk import best, topk
 from sparkrec.stages.asking import Asking
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.prepare import interactions_of, pin
-from sparkrec.stages.running import stage
+from sparkrec.stages.running import once, stage
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +48,10 @@ def inputs(settings: RecommendSettings, lake: Lake) -> dict[str, Any]:
             )
         pinned["retrieve"] = first.reference
     if settings.fresh:
-        if not follows_history(Model.load(lake, run)):
+        if not follows_history(model_settings(run.settings["model"])):
             raise ConfigError(
                 f"fresh: model {run.reference} is a {run.settings['model']['kind']}, which knows what it was "
-                f"trained on and no more. Use {KINDS}, or train it again."
+                f"trained on and no more. Use {following()}, or train it again."
             )
         prepared = lake.finished_run("prepare", pinned["dataset"])
         pinned["interactions"] = pin(lake, prepared.inputs["interactions"]["table"])
@@ -80,7 +76,8 @@ def plan(settings: RecommendSettings, lake: Lake) -> Planned:
 
 
 @stage("recommend")
-def recommend(settings: RecommendSettings, lake: Lake) -> Run:
+@once(open_run, "recommendations of run")
+def recommend(settings: RecommendSettings, lake: Lake, run: Run) -> Run:
     """Top k of each user into the table `recommendations`, in one commit that is made at most once.
 
     A user whom the model was not fitted to is answered from what it did, where the model can; all others get the most
@@ -88,12 +85,8 @@ def recommend(settings: RecommendSettings, lake: Lake) -> Run:
     row that was folded in, and by popularity. InputError when k is larger than the catalogue, or no id of a list is
     known.
     """
-    run = open_run(settings, lake)
     pinned = run.inputs
     trained = lake.finished_run("train", pinned["model"])
-    if run.finished:
-        log.info("recommendations of run %s are there already", run.reference)
-        return run
     dataset = Dataset.open(lake, pinned["dataset"])
     items = _items(settings, lake, dataset)
     people, events = dataset.users.select("user", "user_id"), dataset.observed(True)

@@ -151,11 +151,11 @@ def _finished(lake: str, reference: str) -> Run:
 
 
 def _warnings(runs: list[_Evaluation]) -> list[str]:
-    found = []
-    for what in ("dataset", "split", "protocol"):
-        if len({run.about[what] for run in runs}) > 1:
-            found.append(f"The runs are of more than one {what}: their figures are not comparable.")
-    return found
+    return [
+        f"The runs are of more than one {what}: their figures are not comparable."
+        for what in ("dataset", "split", "protocol")
+        if len({run.about[what] for run in runs}) > 1
+    ]
 
 
 # --- words --------------------------------------------------------------------------------------------------------

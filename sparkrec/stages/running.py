@@ -1,7 +1,9 @@
-"""How every stage runs: what of Spark's failures a user can mend is told in a sentence, and a terminal has a bar."""
+"""How every stage runs: what of Spark's failures a user can mend is told in a sentence, a terminal has a bar, and a run
+that is finished is not done again."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import wraps
@@ -9,7 +11,9 @@ from typing import TypeVar
 
 from sparkrec.spark.platform.failures import mendable
 from sparkrec.spark.platform.jobs import shown
-from sparkrec.spark.platform.lake import Lake
+from sparkrec.spark.platform.lake import Lake, Run
+
+log = logging.getLogger(__name__)
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -25,5 +29,28 @@ def stage(bar: str | None = None) -> Callable[[Callable[[S, Lake], R]], Callable
                 return run(settings, lake)
 
         return running
+
+    return decorate
+
+
+def once(
+    open_run: Callable[[S, Lake], Run], what: str
+) -> Callable[[Callable[[S, Lake, Run], Run]], Callable[[S, Lake], Run]]:
+    """Decorate what does the work of a run: a finished run is returned as it is.
+
+    open_run  from the settings to the run they stand for
+    what      to call it in the log
+    """
+
+    def decorate(work: Callable[[S, Lake, Run], Run]) -> Callable[[S, Lake], Run]:
+        @wraps(work)
+        def opened(settings: S, lake: Lake) -> Run:
+            run = open_run(settings, lake)
+            if run.finished:
+                log.info("%s %s is there already", what, run.reference)
+                return run
+            return work(settings, lake, run)
+
+        return opened
 
     return decorate

@@ -6,46 +6,41 @@ import logging
 from typing import Any
 
 from sparkrec import storage
-from sparkrec.config import AttributeSettings, NetworkSettings, TrainSettings
+from sparkrec.config import ModelSettings, Parent, TrainSettings, model_settings
 from sparkrec.errors import InputError
-from sparkrec.fitting.networks import check_packages
 from sparkrec.fitting.registry import fit, suited
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.platform.digests import content_digest
 from sparkrec.spark.platform.lake import Lake, Run
-from sparkrec.spark.platform.sources import read_source, resolved
-from sparkrec.stages.checks import check_fit, prepared_as
+from sparkrec.spark.platform.sources import read_columns
+from sparkrec.stages.checks import prepared_as
 from sparkrec.stages.planned import Planned
-from sparkrec.stages.running import stage
+from sparkrec.stages.running import once, stage
 
 log = logging.getLogger(__name__)
 
 
 def check(settings: TrainSettings) -> None:
     """What the settings alone tell. Raises ConfigError where a package is missing."""
-    if isinstance(settings.model, NetworkSettings):
-        check_packages(settings.model)
+    settings.model.check_packages()
 
 
 def inputs(settings: TrainSettings, lake: Lake) -> dict[str, Any]:
     """The dataset and what to start from, pinned."""
     check(settings)
     pinned: dict[str, Any] = {"dataset": lake.finished_run("prepare", settings.dataset).reference}
-    check_fit(settings.model, prepared_as(lake, pinned["dataset"]), pinned["dataset"])
-    if start := getattr(settings.model, "start_from", []):
-        pinned["start_from"] = [lake.finished_run("train", reference).reference for reference in start]
+    settings.model.check_dataset(prepared_as(lake, pinned["dataset"]), pinned["dataset"])
+    if parents := settings.model.parents:
+        pinned["start_from"] = [lake.finished_run("train", reference).reference for reference in parents]
     return pinned | attribute_digests(settings.model, lake)
 
 
-def attribute_digests(model: Any, lake: Lake) -> dict[str, Any]:
-    """Digests of the tables of attributes that a model (a ModelSettings) reads beside its dataset, by setting."""
+def attribute_digests(model: ModelSettings, lake: Lake) -> dict[str, Any]:
+    """Digests of the tables of attributes that a model reads beside its dataset, by setting."""
     digests = {}
-    for side in ("users", "items"):
-        attributes: AttributeSettings | None = getattr(model, side, None)
-        if attributes is not None:
-            label, names = f"model.{side}.source {attributes.source.path}", [attributes.id, *attributes.columns]
-            source = resolved(read_source(lake.spark, attributes.source), names, label)
-            digests[f"model.{side}"] = content_digest(source, names)
+    for side, attributes in model.attributes.items():
+        label, names = f"model.{side}.source {attributes.source.path}", [attributes.id, *attributes.columns]
+        digests[f"model.{side}"] = content_digest(read_columns(lake.spark, attributes.source, names, label), names)
     return digests
 
 
@@ -65,31 +60,28 @@ def plan(settings: TrainSettings, lake: Lake) -> Planned:
 
 
 @stage()
-def train(settings: TrainSettings, lake: Lake) -> Run:
+@once(open_run, "model")
+def train(settings: TrainSettings, lake: Lake, run: Run) -> Run:
     """Fit, save, publish; a finished run is found again, an unfinished one resumes from its last snapshot."""
-    run = open_run(settings, lake)
     pinned = run.inputs
     dataset = Dataset.open(lake, pinned["dataset"])
-    if run.finished:
-        log.info("model %s is there already", run.reference)
-        return run
     log.info("fitting %s to %s", settings.model.kind, dataset.reference)
     scratch = f"{run.path}/scratch"
-    more = {"start": _start(pinned, lake)} if "start_from" in pinned else {}
-    fitted = fit(settings.model, dataset, settings.include_validation, seed=settings.seed, scratch=scratch, **more)
+    parents = tuple(_parent(reference, pinned["dataset"], lake) for reference in pinned.get("start_from", []))
+    fitted = fit(
+        settings.model, dataset, settings.include_validation, seed=settings.seed, scratch=scratch, parents=parents
+    )
     run = fitted.save(run)
     storage.delete(scratch)
     log.info("model %s is in %s", run.reference, run.path)
     return run
 
 
-def _start(pinned: dict[str, Any], lake: Lake) -> dict[str, str]:
-    """Folders of the models to start from, by kind."""
-    folders = {}
-    for reference in pinned["start_from"]:
-        run = lake.finished_run("train", reference)
-        if run.inputs["dataset"] != pinned["dataset"]:
-            found, expected = run.inputs["dataset"], pinned["dataset"]
-            raise InputError(f"start_from: {reference} was fitted to {found}, expected {expected}: fit it again")
-        folders[run.settings["model"]["kind"]] = run.path
-    return folders
+def _parent(reference: str, dataset: str, lake: Lake) -> Parent:
+    """A model to start from. Raises InputError where it was fitted to another dataset."""
+    run = lake.finished_run("train", reference)
+    if run.inputs["dataset"] != dataset:
+        raise InputError(
+            f"start_from: {reference} was fitted to {run.inputs['dataset']}, expected {dataset}: fit it again"
+        )
+    return Parent(model_settings(run.settings["model"]), run.path)

@@ -17,10 +17,9 @@ import yaml
 from pyspark.sql import functions as F
 
 from sparkrec import storage, tables
-from sparkrec.config import NetworkSettings, Range, TrainSettings, TuneSettings, model_settings
+from sparkrec.config import Range, TrainSettings, TuneSettings, model_settings
 from sparkrec.configfile import set_key, validate
 from sparkrec.errors import TrainError
-from sparkrec.fitting.networks import check_packages
 from sparkrec.fitting.registry import fit
 from sparkrec.kernels.metrics.directions import sign
 from sparkrec.progress import track
@@ -28,9 +27,9 @@ from sparkrec.secrets import masked
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.evaluation.model_metrics import check_metric, measure
 from sparkrec.spark.platform.lake import Lake, Run
-from sparkrec.stages.checks import check_fit, has_validation, prepared_as
+from sparkrec.stages.checks import prepared_as
 from sparkrec.stages.planned import Planned
-from sparkrec.stages.running import stage
+from sparkrec.stages.running import once, stage
 from sparkrec.stages.train import attribute_digests
 
 log = logging.getLogger(__name__)
@@ -41,8 +40,7 @@ def check(settings: TuneSettings) -> None:
     package that is missing."""
     check_metric(settings.metric)
     for model in map(model_settings, trials(settings)):
-        if isinstance(model, NetworkSettings):
-            check_packages(model)
+        model.check_packages()
 
 
 def inputs(settings: TuneSettings, lake: Lake) -> dict[str, Any]:
@@ -51,8 +49,8 @@ def inputs(settings: TuneSettings, lake: Lake) -> dict[str, Any]:
     dataset = lake.finished_run("prepare", settings.dataset).reference
     prepared = prepared_as(lake, dataset)
     for model in map(model_settings, trials(settings)):
-        check_fit(model, prepared, dataset)
-    if not settings.folds and not has_validation(prepared):
+        model.check_dataset(prepared, dataset)
+    if not settings.folds and not prepared.has_validation:
         raise TrainError(
             f"dataset {dataset} has no validation split to tune on. Set `folds` to cross-validate, or prepare it with "
             "one."
@@ -76,10 +74,7 @@ def plan(settings: TuneSettings, lake: Lake) -> Planned:
 @stage()
 def tune(settings: TuneSettings, lake: Lake) -> Run:
     """Measure every trial, write them to `trials`, and the best one's train config to `settings.best`."""
-    run = open_run(settings, lake)
-    dataset = Dataset.open(lake, run.inputs["dataset"])
-    if not run.finished:
-        run = _search(settings, lake, dataset, run)
+    run = _search(settings, lake)
     if settings.best:
         assert run.manifest is not None
         config = {"lake": settings.lake, "dataset": settings.dataset, "model": run.manifest["best"]["model"]}
@@ -87,7 +82,9 @@ def tune(settings: TuneSettings, lake: Lake) -> Run:
     return run
 
 
-def _search(settings: TuneSettings, lake: Lake, dataset: Dataset, run: Run) -> Run:
+@once(open_run, "search")
+def _search(settings: TuneSettings, lake: Lake, run: Run) -> Run:
+    dataset = Dataset.open(lake, run.inputs["dataset"])
     candidates = trials(settings)
     held_out = [replace(part, train=part.train.persist()) for part in parts(settings, dataset)]
     results: list[dict[str, Any]] = []
@@ -184,7 +181,7 @@ def parts(settings: TuneSettings, dataset: Dataset) -> list[Dataset]:
             dataset,
             train=rows.where(fold != number),
             validation=rows.where(fold == number),
-            has_sequences_of_train=False,
+            sequences=None,
         )
         for number in range(settings.folds)
     ]

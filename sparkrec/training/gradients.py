@@ -1,31 +1,22 @@
-"""Gradients of a batch, row by row: by torch, or by a kernel for the models that have one."""
+"""Gradients of a batch, row by row: by torch, or by the kernel that a model declares."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparkrec.config import TrainingSettings
-from sparkrec.kernels.arrays import F32, I64, Scratch
-from sparkrec.kernels.gradients import contexts as context_kernel
-from sparkrec.kernels.gradients import embedding, factors, field_towers, towers
-from sparkrec.kernels.gradients import field_pairs as field_kernel
+from sparkrec.kernels.arrays import Scratch
+from sparkrec.kernels.gradients import embedding
 from sparkrec.kernels.gradients.losses import PAIR_LOSSES, Goal
-from sparkrec.models.base.field_model import FieldModel
-from sparkrec.models.base.recommender import Recommender
-from sparkrec.models.deepfm import DeepFM
-from sparkrec.models.gmf import GMF
-from sparkrec.models.item2vec import Item2Vec
-from sparkrec.models.mf import MF
-from sparkrec.models.mlp import MLP
-from sparkrec.models.neumf import NeuMF
-from sparkrec.training.batches.contexts import ContextBatch
-from sparkrec.training.batches.pairs import Batch
+from sparkrec.models.base.layers import BatchNorm
+from sparkrec.models.base.recommender import KernelStep, Recommender
+from sparkrec.training.batches.batch import Batch
 from sparkrec.training.dense import Dense
-from sparkrec.training.features import FeatureReader, field_pairs
+from sparkrec.training.inputs.ids import InputReader
 
 Loss: TypeAlias = Callable[[Batch], Tensor]
 """Of a batch: a sum over the positives."""
@@ -61,72 +52,21 @@ def by_autograd(model: Recommender, batch: Batch, loss: Loss, settings: Training
     return Gradients(total, *(summed(*table.take(), len(table.weight)) for table in (model.users, model.items)))
 
 
-def by_field_kernel(
-    model: FieldModel,
-    dense: Dense,
-    batch: Batch,
-    users: I64,
-    reader: FeatureReader,
-    settings: TrainingSettings,
-    scratch: Scratch,
-) -> Gradients:
-    """`by_kernel` for models of features; `users` are the ids of the examples."""
-    x: F32 = model.users.weight.numpy()
-    w: F32 = model.items.weight.numpy()
-    assert batch.pairs is not None
-    pairs, rows = field_pairs(reader, batch, users)
-    sums = scratch.zeros("users", len(batch.pairs.users), x.shape[1]), scratch.zeros("items", len(rows), w.shape[1])
-    constant, scale = float(model.constant.detach()), 1.0 / batch.total
-    goal, learned = goal_of(settings), int(model.constant.requires_grad)
-    if isinstance(model, DeepFM):
-        weights, by_weight = dense.weights[learned:].numpy(), dense.gradients[learned:].numpy()
-        n_fields = model.n_query, model.n_item
-        total, slope = field_towers.add_gradients(
-            x, w, constant, model.layers, weights, n_fields, pairs, goal, model.weight_l2, scale, *sums, by_weight
-        )
-    else:
-        total, slope = field_kernel.add_gradients(x, w, constant, pairs, goal, model.weight_l2, scale, *sums)
-    if learned:
-        dense.gradients[0] += slope
-    of_users, of_items = (batch.pairs.users, sums[0]), (rows, sums[1])
-    return Gradients(
-        torch.tensor(total), *(RowGradients(*map(torch.from_numpy, each)) for each in (of_users, of_items))
-    )
-
-
 def by_kernel(
-    model: Recommender, dense: Dense, batch: Batch, settings: TrainingSettings, scratch: Scratch
+    model: Recommender, dense: Dense, batch: Batch, reader: InputReader, settings: TrainingSettings, scratch: Scratch
 ) -> Gradients:
-    """The same, on one thread and without torch, where `has_kernel`. Those of rows live until the next call."""
-    x: F32 = model.users.weight.numpy()
-    w: F32 = model.items.weight.numpy()
-    pairs = batch.pairs
-    assert pairs is not None
-    sums = scratch.zeros("users", len(pairs.users), x.shape[1]), scratch.zeros("items", len(pairs.items), w.shape[1])
-    goal, scale = goal_of(settings), 1.0 / batch.total
-    if isinstance(model, MF):
-        total, by_constant = factors.add_gradients(x, w, float(model.constant.detach()), pairs, goal, scale, *sums)
-        if len(dense.gradients):
-            dense.gradients += by_constant
-    else:
-        assert isinstance(model, GMF | MLP | NeuMF)
-        by_weight = dense.gradients.numpy()
-        total = towers.add_gradients(x, w, model.layers, dense.weights.numpy(), pairs, goal, scale, *sums, by_weight)
-    of_users, of_items = (pairs.users, sums[0]), (pairs.items, sums[1])
-    return Gradients(
-        torch.tensor(total), *(RowGradients(*map(torch.from_numpy, each)) for each in (of_users, of_items))
+    """The same, on one thread and without torch, where `kernel_fits`. Those of rows live until the next call."""
+    assert model.gradient_kernel is not None
+    read = reader.for_kernel(batch)
+    users, items = (
+        scratch.zeros(name, len(rows), table.weight.shape[1])
+        for name, rows, table in (("users", read.users, model.users), ("items", read.items, model.items))
     )
-
-
-def by_context_kernel(model: Item2Vec, batch: ContextBatch, scratch: Scratch) -> Gradients:
-    """The same of item2vec."""
-    w: F32 = model.items.weight.numpy()
-    contexts = batch.contexts
-    assert contexts is not None
-    sums = scratch.zeros("items", len(contexts.items), w.shape[1])
-    total = context_kernel.add_gradients(w, contexts, model.bags, 1.0 / batch.total, sums)
-    nobody = RowGradients(torch.zeros(0, dtype=torch.long), torch.zeros(0, 0))
-    return Gradients(torch.tensor(total), nobody, RowGradients(*map(torch.from_numpy, (contexts.items, sums))))
+    weights = dense.weights.numpy(), dense.gradients.numpy()
+    step = KernelStep(read.batch, goal_of(settings), 1.0 / batch.total, weights[0], users, items, weights[1])
+    loss = torch.tensor(model.gradient_kernel(step))
+    of_users, of_items = (read.users, users), (read.items, items)
+    return Gradients(loss, *(RowGradients(*map(torch.from_numpy, each)) for each in (of_users, of_items)))
 
 
 def goal_of(settings: TrainingSettings) -> Goal:
@@ -134,17 +74,17 @@ def goal_of(settings: TrainingSettings) -> Goal:
     return Goal(PAIR_LOSSES[settings.loss], settings.negative_weight, settings.user_l2, settings.item_l2)
 
 
-def has_kernel(settings: Any) -> bool:
-    """Whether `by_kernel` knows what NetworkSettings ask for: a loss of pairs on CPU, nothing random or rounded."""
-    training = settings.training
+def kernel_fits(model: Recommender, settings: TrainingSettings) -> bool:
+    """Whether the model has a kernel that computes what the settings ask for: a loss of pairs on CPU, nothing random,
+    and nothing rounded that a dense layer has made."""
+    layers = list(model.modules())
     return (
-        settings.kind in ("mf", "gmf", "mlp", "neumf", "lr", "fm", "deepfm")
-        and training.loss in PAIR_LOSSES
-        and training.negative_sampling == "items"
-        and training.device == "cpu"
-        and training.precision == "float32"
-        and not getattr(settings, "dropout", 0.0)
-        and not getattr(settings, "batch_norm", False)
+        model.gradient_kernel is not None
+        and settings.loss in PAIR_LOSSES
+        and settings.negative_sampling == "items"
+        and settings.device == "cpu"
+        and (settings.precision == "float32" or not any(True for _ in model.parameters()))
+        and not any(isinstance(layer, nn.Dropout | BatchNorm) for layer in layers)
     )
 
 

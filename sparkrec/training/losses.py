@@ -13,28 +13,31 @@ from sparkrec.config import TrainingSettings
 DRAWN = ("bce", "gbce", "weighted_squared", "bpr", "hinge", "bpr_max", "top1_max", "softmax")
 """Losses for which negatives are drawn."""
 
+ALL_ITEMS = ("full_softmax", "all_squared")
+"""Losses over all items."""
+
 
 @dataclass(frozen=True)
 class Scored:
     """A batch and its scores.
 
-    scores         (b, 1 + n): of the positive, then of its negatives; or (b, m) of all items or all positives
-    positive       (b,) column of the positive
-    values         (b,) observed values
-    confidence     (b,) weight of each example
-    degree         (b,) positives of each one's user
-    log_expected   (b, m) log of the number of times that the item of a column is drawn for a row, in the mean; that of
-                   the positive, which is there for sure, is not read. None: not softmax
-    taken          (b, m) columns that are no negatives of a row; None: all but the positive are
+    scores           (b, 1 + n): of the positive, then of its negatives; or (b, m) of all items or all positives
+    positive         (b,) column of the positive
+    values           (b,) observed values
+    confidence       (b,) weight of each example
+    user_positives   (b,) positives of each one's user
+    log_expected     (b, m) log of the number of times that the item of a column is drawn for a row, in the mean; that
+                     of the positive, which is there for sure, is not read. None: not softmax
+    false_negatives  (b, m) columns that are no negatives of a row; None: all but the positive are
     """
 
     scores: Tensor
     positive: Tensor
     values: Tensor
     confidence: Tensor
-    degree: Tensor
+    user_positives: Tensor
     log_expected: Tensor | None = None
-    taken: Tensor | None = None
+    false_negatives: Tensor | None = None
     drawn_share: float = 1.0
     """Negatives of a positive over all items that could be."""
 
@@ -52,11 +55,11 @@ def loss_of(settings: TrainingSettings, batch: Scored) -> Tensor:
         logits = scores
         if batch.log_expected is not None:  # the sum over all items in the mean (Bengio and Senécal 2008)
             logits = (scores - batch.log_expected).scatter(1, batch.positive[:, None], mine[:, None])
-        if batch.taken is not None:
-            logits = logits.masked_fill(batch.taken.scatter(1, batch.positive[:, None], False), -torch.inf)
+        if batch.false_negatives is not None:
+            logits = logits.masked_fill(batch.false_negatives.scatter(1, batch.positive[:, None], False), -torch.inf)
         return (confidence * (logits.logsumexp(1) - mine)).sum()
     if settings.loss == "all_squared":  # the sum over all items once a user: a share at each of its positives
-        everywhere = (scores**2).sum(1) / batch.degree
+        everywhere = (scores**2).sum(1) / batch.user_positives
         return (confidence * (mine - 1.0) ** 2).sum() + settings.negative_weight * everywhere.sum()
     others = _others(batch)
     if settings.loss in ("bce", "gbce"):
@@ -83,5 +86,9 @@ def loss_of(settings: TrainingSettings, batch: Scored) -> Tensor:
 
 def _others(batch: Scored) -> Tensor:
     """(b, m) 1 where a column is a negative of the row."""
-    others = torch.ones_like(batch.scores) if batch.taken is None else (~batch.taken).to(batch.scores.dtype)
+    others = (
+        torch.ones_like(batch.scores)
+        if batch.false_negatives is None
+        else (~batch.false_negatives).to(batch.scores.dtype)
+    )
     return others.scatter(1, batch.positive[:, None], 0.0)

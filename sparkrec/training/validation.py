@@ -14,14 +14,11 @@ from sparkrec.kernels.csr import located
 from sparkrec.kernels.metrics.accuracy import accuracy
 from sparkrec.kernels.metrics.clicks import auc, log_loss
 from sparkrec.kernels.metrics.hits import find_hits
-from sparkrec.models.base.field_model import FieldModel
-from sparkrec.models.base.inputs import HistoryArrays, next_item_inputs
 from sparkrec.models.base.recommender import Features, Recommender
-from sparkrec.models.base.sequence_model import SequenceModel
 from sparkrec.shards import Shard, Shards
 from sparkrec.training.batches.pairs import Batches
 from sparkrec.training.collective import Collective
-from sparkrec.training.features import FeatureReader
+from sparkrec.training.inputs.ids import InputReader
 
 CELLS = 1 << 22
 """Numbers at a time: scores, times what a pair of rows has."""
@@ -34,7 +31,7 @@ def validate_ranking(
     shards: Shards,
     held_out: Shards,
     batches: Batches,
-    features: FeatureReader | None,
+    reader: InputReader,
     settings: StoppingSettings,
     collective: Collective,
 ) -> float:
@@ -47,7 +44,7 @@ def validate_ranking(
         model.eval()
     total, n = 0.0, 0
     most = -(-settings.users // collective.size)
-    cells = CELLS // (model.items.weight.shape[1] if features and model is not None else 1)
+    cells = CELLS // (1 if model is None else reader.pair_size(model))
     popular = torch.from_numpy(shards.item_counts.astype(np.float32))
     with torch.no_grad():
         for known, wanted, at, there, offset in _shards(shards, held_out, batches):
@@ -59,15 +56,8 @@ def validate_ranking(
                 if model is None:
                     scores = popular.repeat(len(rows), 1)
                 else:
-                    device = model.items.weight.device
-                    given = None
-                    if features:
-                        entries = wanted.entries and wanted.entries.take(_earliest(wanted, part))
-                        given = features.read_all(wanted.users[part], entries)
-                    elif isinstance(model, SequenceModel):
-                        given = Features(_histories(model, held_out, wanted, part).tensors(device), None)
-                    everything = torch.arange(shards.n_items, device=device)[None]
-                    scores = _all_scores(model, torch.from_numpy(rows + offset).to(device), everything, given).cpu()
+                    features = reader.of_users(model, held_out, wanted, part)
+                    scores = _all_scores(model, torch.from_numpy(rows + offset), shards.n_items, features)
                 if settings.exclude_seen:
                     start, seen = _lists(known, rows)
                     scores[np.repeat(np.arange(len(rows)), np.diff(start)), seen] = -torch.inf
@@ -80,27 +70,13 @@ def validate_ranking(
     return float(sums[0] / sums[1]) if sums[1] else 0.0
 
 
-def _all_scores(model: Recommender, users: Tensor, everything: Tensor, known: Features | None) -> Tensor:
-    """(b,) users and (1, m) items -> (b, m): one product where scores are inner products of vectors."""
-    if not isinstance(model, FieldModel):
-        vectors = model.vectors(model.query(users, known and known.query), model.item(everything[0], None))
-        if vectors is not None:
-            return vectors[0] @ vectors[1].T
-    return model.score(users, everything, known)
-
-
-def _earliest(wanted: Shard, part: I64) -> I64:
-    """The first in time of the examples of each of some users."""
-    assert wanted.timestamps is not None
-    in_time = np.lexsort((wanted.timestamps, wanted.rows))
-    return in_time[wanted.indptr[part]]
-
-
-def _histories(model: SequenceModel, held_out: Shards, wanted: Shard, part: I64) -> HistoryArrays:
-    """What the users `part` of a shard did before what is held out."""
-    assert wanted.sequences is not None
-    histories = wanted.sequences.take(np.searchsorted(wanted.sequences.rows, part))
-    return next_item_inputs((histories.start, histories.items), type(model), held_out.length, held_out.n_items)
+def _all_scores(model: Recommender, users: Tensor, n_items: int, features: Features | None) -> Tensor:
+    """(b, m) scores of rows of users (b,) and all m items, in memory: by one product where they are inner products."""
+    device = model.items.weight.device
+    users, items = users.to(device), torch.arange(n_items, device=device)
+    vectors = model.factors(users, items, features)
+    scores = model.score(users, items[None], features) if vectors is None else vectors[0] @ vectors[1].T
+    return scores.cpu()
 
 
 def validate_values(
@@ -108,7 +84,7 @@ def validate_values(
     shards: Shards,
     held_out: Shards,
     batches: Batches,
-    features: FeatureReader | None,
+    reader: InputReader,
     settings: StoppingSettings,
     collective: Collective,
 ) -> float:
@@ -121,7 +97,7 @@ def validate_values(
             size = max(CELLS // (64 * model.items.weight.shape[1]), 1)
             for first in range(0, len(examples), size):
                 some = examples[first : first + size]
-                scores = _scores(model, wanted, some, at[wanted.rows[some]] + offset, features)
+                scores = _scores(model, wanted, some, at[wanted.rows[some]] + offset, reader)
                 parts.append(torch.stack((scores, torch.from_numpy(wanted.values[some])), 1))
     everyone = torch.cat(collective.gather(torch.cat(parts))).double().numpy()
     return value_metric(settings.metric, everyone[:, 0], everyone[:, 1])
@@ -134,15 +110,11 @@ def value_metric(metric: str, scores: F64, values: F64) -> float:
     return auc(scores, values > 0) if metric == "auc" else log_loss(scores, values > 0)
 
 
-def _scores(model: Recommender, wanted: Shard, at: I64, rows: I64, features: FeatureReader | None) -> Tensor:
+def _scores(model: Recommender, wanted: Shard, at: I64, rows: I64, reader: InputReader) -> Tensor:
     device = model.items.weight.device
     items = wanted.items[at].astype(np.int64)[:, None]
-    given = None
-    if features:
-        entries = wanted.entries and wanted.entries.take(at)
-        timestamps = None if wanted.timestamps is None else wanted.timestamps[at]
-        given = features.read(wanted.users[wanted.rows[at]], entries, timestamps, items)
-    return model.score(torch.from_numpy(rows).to(device), torch.from_numpy(items).to(device), given)[:, 0].cpu()
+    features = reader.of_examples(wanted, at, items)
+    return model.score(torch.from_numpy(rows).to(device), torch.from_numpy(items).to(device), features)[:, 0].cpu()
 
 
 def _shards(shards: Shards, held_out: Shards, batches: Batches) -> Iterator[tuple[Shard, Shard, I64, I64, int]]:

@@ -1,110 +1,65 @@
-"""A model that starts from what others have learned: their published tables, and the heads they came with."""
+"""A model that starts from what others have learned: reads their published tables and hands them over."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from sparkrec import storage
-from sparkrec.config import GmfSettings
+from sparkrec.config import Parent
 from sparkrec.errors import InputError
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.kernels.csr import located
-from sparkrec.models import MODELS
-from sparkrec.models.base.field_model import FieldModel
-from sparkrec.models.base.recommender import Recommender, Sizes
-from sparkrec.models.base.scorer import HEAD_FILE, Head
-from sparkrec.models.gmf import GMF
+from sparkrec.models.base.published import SCORER_FILE, Published
+from sparkrec.models.base.recommender import Recommender
+from sparkrec.models.base.scorers import load_scorer
 
 
-def start_from(model: Recommender, folders: Mapping[str, str], users: I64) -> None:
-    """Take over what the models in `folders` (by kind) know of `users` (n,) and all items.
+def start_from(model: Recommender, parents: Sequence[Parent], users: I64) -> None:
+    """Take over what the parents know of `users` (n,) and all items.
 
-    Raises InputError where they are of other sizes, or do not know a user.
+    Raises InputError where they are models that it cannot start from, or of other sizes, or do not know a user.
     """
-    if isinstance(model, FieldModel):
-        for kind, folder in folders.items():
-            _take_over(model, kind, folder, users)
-        return
-    trained = {kind: _trained(kind, folder, users) for kind, folder in folders.items()}
     try:
-        model.start_from(trained)
+        model.start_from([(_module(parent), _published(parent, users)) for parent in parents])
     except (ValueError, RuntimeError) as error:
         raise InputError(f"start_from: {error}") from None
 
 
-def _trained(kind: str, folder: str, users: I64) -> Recommender:
-    """With the rows of `users` in their order, and of all items by id."""
-    x, w = _rows(f"{folder}/users", "user", users), _rows(f"{folder}/items", "item")
-    with torch.no_grad():
-        if kind == "gmf":  # h is in the users' factors, and c in a column of them
-            d = x.shape[1] - 1
-            model: Recommender = GMF(GmfSettings(dim=d), Sizes(len(x), len(w)))
-            assert isinstance(model, GMF)
-            model.out.weight.fill_(1.0)
-            model.out.bias.copy_(torch.from_numpy(x[:1, d]) if len(x) else torch.zeros(1))
-            x, w = x[:, :d], w[:, :d]
-        else:
-            head = Head.from_bytes(storage.read(f"{folder}/{HEAD_FILE}"))
-            model = MODELS[kind](head.model_settings, Sizes(len(x), len(w)))
-            model.load_state_dict(
-                {name: torch.from_numpy(each.copy()) for name, each in head.weights.items()}, strict=False
-            )
-        model.users.weight.copy_(torch.from_numpy(x.copy()))
-        model.items.weight.copy_(torch.from_numpy(w.copy()))
-    return model
+def _module(parent: Parent) -> type[Recommender]:
+    module = parent.settings.declaration.module
+    if module is None:
+        raise InputError(f"start_from: found a {parent.settings.kind}, which Spark fits, expected a network")
+    return module
 
 
-def _take_over(model: FieldModel, kind: str, folder: str, users: I64) -> None:
-    """Weights and vectors of users, items and features: of an mf biases and factors, and features stay as they are."""
+def _published(parent: Parent, users: I64) -> Published:
+    settings, folder = parent
     x, w = _rows(f"{folder}/users", "user", users), _rows(f"{folder}/items", "item")
-    features: F32 | None = None
-    if kind == "mf":  # (p, b, 1) and (q, 1, b + c)
-        x, w = np.roll(x[:, :-1], 1, axis=1), np.roll(np.delete(w, -2, axis=1), 1, axis=1)
-    else:
-        head = (
-            Head.from_bytes(storage.read(f"{folder}/{HEAD_FILE}")) if storage.exists(f"{folder}/{HEAD_FILE}") else None
-        )
-        if head is None or head.layout is None:
-            raise InputError(
-                f"start_from: found {kind}, expected mf or a model of features, which have vectors to take"
-            )
-        if head.layout != model.layout:
-            found, expected = head.layout.names, model.layout.names
-            raise InputError(
-                f"start_from: the {kind} knows the fields {found}, expected {expected}, of the same values"
-            )
-        w, features = w[:, : head.row], head.weights["features"]
-    if x.shape[1] != model.row:
-        raise InputError(
-            f"start_from: found a {kind} of dim {x.shape[1] - 1}, expected {model.row - 1}: give both the same dim"
-        )
-    with torch.no_grad():
-        model.users.weight.copy_(torch.from_numpy(np.ascontiguousarray(x)))
-        model.items.weight[: model.n_items] = torch.from_numpy(np.ascontiguousarray(w))
-        if features is not None:
-            model.items.weight[model.n_items :] = torch.from_numpy(features.copy())
+    if not storage.exists(f"{folder}/{SCORER_FILE}"):
+        return Published(settings, x, w, {}, None)
+    scorer = load_scorer(storage.read(f"{folder}/{SCORER_FILE}"))
+    return Published(settings, x, w, scorer.weights, scorer.sizes.layout if scorer.sees == "fields" else None)
 
 
 def _rows(folder: str, key: str, wanted: I64 | None = None) -> F32:
-    """Rows of the ids in `wanted`, or of all in their order; one file after the other."""
+    """The rows of a published table: of the ids in `wanted`, or of all in their order."""
     ids, rows = [], []
-    for table in storage.read_parquet(folder, [key, "value"]):
-        found = table[key].to_numpy()
+    for table in storage.read_parquet(folder, [key, "value"]):  # one file after the other
+        keys = table[key].to_numpy()
         values = table["value"].combine_chunks()
-        if len(found):
-            keep = slice(None) if wanted is None else np.isin(found, wanted)
-            ids.append(found[keep])
-            rows.append(values.flatten().to_numpy(zero_copy_only=False).reshape(len(found), -1)[keep])
+        if len(keys):
+            keep = slice(None) if wanted is None else np.isin(keys, wanted)
+            ids.append(keys[keep])
+            rows.append(values.flatten().to_numpy(zero_copy_only=False).reshape(len(keys), -1)[keep])
     every = np.concatenate([np.zeros(0, np.int64), *ids])
     order = np.argsort(every)
     matrix: F32 = np.concatenate(rows)[order]
     if wanted is None:
         return matrix
-    at, there = located(wanted, every[order])
-    if not there.all():
-        raise InputError(f"start_from: user number {wanted[int(np.argmin(there))]} is not in {folder}")
+    at, is_known = located(wanted, every[order])
+    if not is_known.all():
+        raise InputError(f"start_from: user number {wanted[int(np.argmin(is_known))]} is not in {folder}")
     chosen: F32 = matrix[at]
     return chosen

@@ -5,29 +5,27 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec.config import (  # noqa: E402
-    AfmSettings,
-    DcnSettings,
-    DeepfmSettings,
-    FieldNetworkSettings,
-    FmSettings,
-    FwfmSettings,
-    GmfSettings,
-    LrSettings,
-    MfSettings,
-    MlpSettings,
-    NeumfSettings,
-    NfmSettings,
-    WideDeepSettings,
-)
-from sparkrec.fields import Entries, Layout  # noqa: E402
-from sparkrec.models import MODELS  # noqa: E402
-from sparkrec.models.base.recommender import Features, Known, Sizes  # noqa: E402
-from sparkrec.models.base.sequence_model import SequenceModel  # noqa: E402
-from sparkrec.training.collective import Alone  # noqa: E402
-from sparkrec.training.export import Trained  # noqa: E402
-from sparkrec.training.loop import Job, train  # noqa: E402
-from tests.training.examples import cut_off, in_threads, plain, planted, write_shards  # noqa: E402
+from sparkrec.fields import Entries, Layout
+from sparkrec.models.afm import AfmSettings
+from sparkrec.models.base.recommender import FeatureBatch, Features, Sizes
+from sparkrec.models.base.scorers import load_scorer, scorer_of
+from sparkrec.models.base.settings import FieldNetworkSettings
+from sparkrec.models.dcn import DcnSettings
+from sparkrec.models.deepfm import DeepfmSettings
+from sparkrec.models.fm import FmSettings
+from sparkrec.models.fwfm import FwfmSettings
+from sparkrec.models.gmf import GmfSettings
+from sparkrec.models.lr import LrSettings
+from sparkrec.models.mf import MfSettings
+from sparkrec.models.mlp import MlpSettings
+from sparkrec.models.neumf import NeumfSettings
+from sparkrec.models.nfm import NfmSettings
+from sparkrec.models.wide_deep import WideDeepSettings
+from sparkrec.training.collective import Alone
+from sparkrec.training.export import Trained
+from sparkrec.training.loop import Job, train
+from tests.contracts import networks
+from tests.training.examples import cut_off, in_threads, plain, planted, write_shards
 
 pytestmark = pytest.mark.torch
 
@@ -49,7 +47,7 @@ SETTINGS = {
 
 
 def test_every_model_of_pairs_is_here():
-    assert set(SETTINGS) == {kind for kind, model in MODELS.items() if not issubclass(model, SequenceModel)}
+    assert set(SETTINGS) == set(networks(sequences=False))
 
 
 @pytest.fixture(params=SETTINGS)
@@ -63,13 +61,13 @@ def network(request):
 
 def scores_of(trained, n_users):
     """(n_users, n_items) of what was exported."""
-    users, items, head = list(trained.users()), trained.items(), trained.head()
+    users, items, scorer = list(trained.users()), trained.items(), trained.scorer()
     ids = np.concatenate([ids for ids, _ in users])
     rows = np.concatenate([rows for _, rows in users])[np.argsort(ids)]
     assert sorted(ids) == list(range(n_users))
-    if head is not None and head.layout is not None:
-        rows = head.queries(np.arange(n_users), rows, Entries.none(n_users))
-    return rows @ items.T if head is None else head.scores(rows, items)
+    if scorer is not None and scorer.sees == "fields":
+        rows = scorer.queries(np.arange(n_users), rows, Entries.none(n_users))
+    return rows @ items.T if scorer is None else scorer.scores(rows, items)
 
 
 def test_planted_preferences_are_recovered(network, tmp_path):
@@ -98,10 +96,10 @@ def test_gradients_reach_every_parameter_and_row_that_was_read(network):
     sizes, features, read_features = Sizes(5, 7), None, []
     if isinstance(settings, FieldNetworkSettings):
         sizes = Sizes(5, 7, Layout(context=(("day", 3),), item=(("genre", 2),)))
-        of_items = Known(items.flatten(), torch.tensor([3, 4, 3, 3, 3, 4]), None, None)
-        features = Features(Known(users, torch.tensor([2, 0]), None, None), of_items)
+        of_items = FeatureBatch(items.flatten(), torch.tensor([3, 4, 3, 3, 3, 4]), None, None)
+        features = Features(FeatureBatch(users, torch.tensor([2, 0]), None, None), of_items)
         read_features = [7 + row for row in (3, 4, 3, 3, 3, 4)]
-    model = MODELS[settings.kind](settings, sizes)
+    model = settings.network(sizes)
     for table in (model.users, model.items):
         table.weight.normal_()
     model.score(users, items, features).square().sum().backward()
@@ -119,13 +117,15 @@ def test_gradients_reach_every_parameter_and_row_that_was_read(network):
 def score(model, users, items):
     """Of pairs of whom nothing more is known."""
     none = torch.zeros(0, dtype=torch.long)
-    return model.score(users, items, Features(Known(users, none, None, None), Known(items.flatten(), none, None, None)))
+    return model.score(
+        users, items, Features(FeatureBatch(users, none, None, None), FeatureBatch(items.flatten(), none, None, None))
+    )
 
 
 def test_a_score_depends_on_its_pair_alone(network):
     settings = network()
     torch.manual_seed(1)
-    model = MODELS[settings.kind](settings, Sizes(5, 7)).eval()
+    model = settings.network(Sizes(5, 7)).eval()
     for table in (model.users, model.items):
         table.weight.normal_()
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_a_score_depends_on_its_pair_alone(network):
 
 
 def test_ids_out_of_range_are_refused(network):
-    model = MODELS[network().kind](network(), Sizes(5, 7))
+    model = network().network(Sizes(5, 7))
     for users, items in (([5], [[0]]), ([0], [[7]]), ([-1], [[0]])):
         with pytest.raises((IndexError, RuntimeError)):
             score(model, torch.tensor(users), torch.tensor(items))
@@ -180,24 +180,22 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(network, tmp_path):
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def test_the_head_comes_back_from_its_file(network, tmp_path):
-    from sparkrec.models.base.scorer import Head
-
+def test_the_scorer_comes_back_from_its_file(network, tmp_path):
     settings = network()
     torch.manual_seed(2)
-    model = MODELS[settings.kind](settings, Sizes(3, 4)).eval()
+    model = settings.network(Sizes(3, 4)).eval()
     for table in (model.users, model.items):
         table.weight.normal_()
-    head = Head.from_bytes(Head.of(settings, model).to_bytes())
+    scorer = load_scorer(scorer_of(settings, model).to_bytes())
     with torch.no_grad():
         expected = score(model, torch.arange(3), torch.arange(4)[None]).numpy()
     users, items = model.users.weight.numpy(), model.items.weight.numpy()
-    if head.layout is not None:
+    if scorer.sees == "fields":
         whose, what = np.array([0, 2, 2]), np.array([1, 3, 0])
         events = (whose, users[whose], Entries.none(3)), (what, items[what], Entries.none(3))
-        np.testing.assert_allclose(head.score_events(*events), expected[whose, what], atol=1e-5)
-        users = head.queries(np.arange(3), users, Entries.none(3))
-        items = head.items(np.arange(4), items, Entries.none(4))
-    np.testing.assert_allclose(head.scores(users, items), expected, atol=1e-5)
+        np.testing.assert_allclose(scorer.score_events(*events), expected[whose, what], atol=1e-5)
+        users = scorer.queries(np.arange(3), users, Entries.none(3))
+        items = scorer.items(np.arange(4), items, Entries.none(4))
+    np.testing.assert_allclose(scorer.scores(users, items), expected, atol=1e-5)
     pairs = np.array([0, 2, 2, 3]), np.array([1, 3, 0], np.int32)
-    np.testing.assert_allclose(head.score_pairs(users, items, pairs), expected[[0, 0, 2], [1, 3, 0]], atol=1e-5)
+    np.testing.assert_allclose(scorer.score_pairs(users, items, pairs), expected[[0, 0, 2], [1, 3, 0]], atol=1e-5)

@@ -7,26 +7,24 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec.config import (  # noqa: E402
-    Bert4recSettings,
-    CaserSettings,
-    FpmcSettings,
-    Gru4recSettings,
-    Item2vecSettings,
-    SasrecSettings,
-    StoppingSettings,
-)
-from sparkrec.models import MODELS  # noqa: E402
-from sparkrec.models.base.inputs import next_item_inputs  # noqa: E402
-from sparkrec.models.base.recommender import Features, Sizes  # noqa: E402
-from sparkrec.models.base.scorer import Head  # noqa: E402
-from sparkrec.models.base.sequence_model import History, SequenceModel, by_length, packed  # noqa: E402
-from sparkrec.shards import Shards  # noqa: E402
-from sparkrec.training import streamed  # noqa: E402
-from sparkrec.training.collective import Alone  # noqa: E402
-from sparkrec.training.export import Trained  # noqa: E402
-from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
-from tests.training.examples import cut_off, in_threads, plain, write_shards  # noqa: E402
+
+from sparkrec.config import StoppingSettings, declaration, kinds
+from sparkrec.models.base.inputs import next_item_inputs
+from sparkrec.models.base.recommender import Features, Sizes
+from sparkrec.models.base.scorers import load_scorer, scorer_of
+from sparkrec.models.base.sequence_model import History, by_length, packed
+from sparkrec.models.bert4rec import Bert4recSettings
+from sparkrec.models.caser import CaserSettings
+from sparkrec.models.fpmc import FpmcSettings
+from sparkrec.models.gru4rec import Gru4recSettings
+from sparkrec.models.item2vec import Item2vecSettings
+from sparkrec.models.sasrec import SasrecSettings
+from sparkrec.shards import Shards
+from sparkrec.training import streamed
+from sparkrec.training.collective import Alone
+from sparkrec.training.export import Trained
+from sparkrec.training.loop import Job, Trainer, train
+from tests.training.examples import cut_off, in_threads, plain, write_shards
 
 pytestmark = pytest.mark.torch
 
@@ -39,7 +37,7 @@ KINDS = {
     "sasrec": (SasrecSettings, {"heads": 2}),
     "bert4rec": (Bert4recSettings, {"heads": 2, "masked": 0.4}),
 }
-NEXT = [kind for kind in KINDS if MODELS[kind].asks != "around"]
+NEXT = [kind for kind in KINDS if declaration(kind).module.asks != "around"]
 """Those that learn from questions about what comes next, or is hidden."""
 USERS, ITEMS, LENGTH = 120, 24, 6
 
@@ -76,7 +74,7 @@ def examples(folder, kind, *, held_out=False, **how):
 
 
 def model_of(kind, seed=0):
-    model = MODELS[kind](network(kind), Sizes(users=3, items=ITEMS, length=LENGTH))
+    model = network(kind).network(Sizes(users=3, items=ITEMS, length=LENGTH))
     model.initialize(torch.Generator().manual_seed(seed))
     rng = np.random.default_rng(seed)
     for table in (model.users, model.items):
@@ -96,7 +94,9 @@ def states(model, histories, users=None):
 
 
 def test_every_model_of_sequences_is_here():
-    assert set(KINDS) == {kind for kind, model in MODELS.items() if issubclass(model, SequenceModel)}
+    assert set(KINDS) == {
+        kind for kind in kinds() if declaration(kind).module and declaration(kind).settings().sequence_needs
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,20 +115,20 @@ def test_gradients_reach_every_parameter(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_head_comes_back_from_its_file(kind):
+def test_the_scorer_comes_back_from_its_file(kind):
     model, n = model_of(kind), ITEMS
     histories = [np.array([5]), np.arange(4), np.arange(3, 3 + LENGTH)]
-    head = Head.from_bytes(Head.of(network(kind), model).to_bytes())
-    assert head.length == LENGTH
+    scorer = load_scorer(scorer_of(network(kind), model).to_bytes())
+    assert scorer.length == LENGTH
     start, items = np.cumsum([0, *map(len, histories)]), model.items.weight[:n].numpy()
-    found = head.states(model.users.weight.numpy(), (start, np.concatenate(histories)), items)
+    found = scorer.states(model.users.weight.numpy(), (start, np.concatenate(histories)), items)
     np.testing.assert_allclose(found, states(model, histories).numpy(), atol=1e-5)
-    assert head.state_size == found.shape[1]
+    assert scorer.state_size == found.shape[1]
     everything = torch.arange(n)[None]
     shown = next_item_inputs((start, np.concatenate(histories)), type(model), LENGTH, n).tensors(torch.device("cpu"))
     with torch.no_grad():
         expected = model.score(torch.arange(3), everything, Features(shown, None)).numpy()
-    np.testing.assert_allclose(found @ head.answers(items).T, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found @ scorer.output_embeddings(items).T, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -184,7 +184,7 @@ def test_a_history_of_any_length_counts_with_its_last_events(kind):
     assert not torch.equal(states(model, [long]), states(model, [np.roll(long, 1)]))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if MODELS[kind].asks == "each"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if declaration(kind).module.asks == "each"])
 def test_what_comes_later_changes_nothing(kind):
     model, n = model_of(kind), LENGTH
     start, at, users = torch.tensor([0, n]), torch.arange(n), torch.zeros(n, dtype=torch.long)
@@ -219,7 +219,7 @@ def test_an_epoch_asks_for_every_event_that_can_be(kind, tmp_path):
         for user, item, at, which in zip(batch.users, batch.items[:, 0], shown.at, of, strict=True):
             walk = walks()[trainer.users[user]][:-1].tolist()
             seen = shown.items[begin[which] : at + 1].tolist()
-            if MODELS[kind].asks == "masked":
+            if declaration(kind).module.asks == "masked":
                 assert item in walk
             else:
                 place = next(p for p in range(len(walk)) if walk[p : p + len(seen)] == seen) + len(seen)
@@ -227,7 +227,7 @@ def test_an_epoch_asks_for_every_event_that_can_be(kind, tmp_path):
             asked.append((user, item))
     users = {user for user, _ in asked}
     assert len(users) == sum(len(walk) > 2 for walk in walks())
-    if MODELS[kind].asks == "each":
+    if declaration(kind).module.asks == "each":
         assert len(asked) == sum(min(len(walk) - 2, LENGTH) for walk in walks())
 
 

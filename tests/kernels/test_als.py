@@ -8,7 +8,7 @@ from sparkrec.kernels.als.conjugate_gradient import KEPT
 from sparkrec.kernels.csr import Csr
 
 try:
-    from sparkrec.kernels.als.half_step import on_gpu as als_torch
+    from sparkrec.kernels.als import on_gpu as als_torch
 except ImportError:  # the Spark half alone
     als_torch = None
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sparkrec.kernels.als.half_step import blocking
+from sparkrec.kernels.als import blocking
 
 
 def test_numbering_is_what_unique_finds():

@@ -32,11 +32,8 @@ def by_hand(events, length, targets, gap):
 
 
 def cut(events, cuts, **how):
-    cutter, found = Cutter(**how), []
-    columns = np.array(events, np.int64).reshape(-1, 3).T
-    for part in np.split(columns, cuts, axis=1):
-        found.append(cutter.feed(*part))
-    found.append(cutter.end())
+    cutter, columns = Cutter(**how), np.array(events, np.int64).reshape(-1, 3).T
+    found = [*(cutter.feed(*part) for part in np.split(columns, cuts, axis=1)), cutter.end()]
     return [
         (int(user), int(session), each.item[each.start[at] : each.start[at + 1]].tolist())
         for each in found

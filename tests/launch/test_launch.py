@@ -14,9 +14,9 @@ pytest.importorskip("torch")
 import torch
 
 from sparkrec import storage
-from sparkrec.config import MfSettings
 from sparkrec.errors import ConfigError, TrainError
 from sparkrec.launch import launch
+from sparkrec.models.mf import MfSettings
 from sparkrec.training.loop import Job, train
 from tests.sockets import CONNECTED, LISTENING, PROC, descendants, sockets, to_others
 from tests.training.examples import plain, planted, write_shards

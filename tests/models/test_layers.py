@@ -4,11 +4,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec.config import NfmSettings  # noqa: E402
-from sparkrec.models.base.layers import BatchNorm, perceptron  # noqa: E402
-from sparkrec.models.base.recommender import Sizes  # noqa: E402
-from sparkrec.models.base.tables import Rows  # noqa: E402
-from sparkrec.models.nfm import NFM  # noqa: E402
+from sparkrec.models.base.layers import BatchNorm, perceptron
+from sparkrec.models.base.recommender import Sizes
+from sparkrec.models.base.tables import EmbeddingTable
+from sparkrec.models.nfm import NFM, NfmSettings
 
 pytestmark = pytest.mark.torch
 
@@ -54,7 +53,7 @@ def test_nfm_drops_what_was_pooled_after_its_norm():
 
 
 def test_squares_are_of_what_was_read_since_the_last_time_column_by_column():
-    table = Rows(4, 3)
+    table = EmbeddingTable(4, 3)
     table.weight.copy_(torch.arange(12.0).view(4, 3))
     table.shrinks = torch.tensor([1.0, 0.5, 0.0])
     table(torch.tensor([0, 2]))

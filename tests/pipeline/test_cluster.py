@@ -106,7 +106,7 @@ def test_a_cluster_gives_the_tables_of_a_local_run(spark, tmp_path, cluster, pip
 FIT = """
 import subprocess, sys
 from pyspark.sql import SparkSession
-from sparkrec.config import AlsSettings
+from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.algorithms.als import solve
 from sparkrec.spark.algorithms.als.fit import factorize
 

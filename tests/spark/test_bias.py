@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from sparkrec.config import BiasSettings
 from sparkrec.errors import TrainError
-from sparkrec.spark.algorithms.bias import biases, fit_bias
+from sparkrec.spark.algorithms.bias import BiasSettings, biases, fit_bias
+from sparkrec.spark.data.fit_inputs import FitInputs
 
 pytestmark = pytest.mark.spark
 
@@ -35,7 +35,7 @@ def ridge(ratings, settings):
 def test_the_fit_is_the_dense_ridge_solution(dataset_of, scores_of, ratings):
     settings = BiasSettings(user_regularization=2.0, item_regularization=5.0, iterations=30)
     dataset = dataset_of(ratings, N_USERS, N_ITEMS, explicit=True)
-    model = fit_bias(settings, dataset, dataset.train, seed=0, scratch="unused")
+    model = fit_bias(settings, FitInputs(dataset, dataset.train, 0, "unused"))
     mean, users, items = ridge(ratings, settings)
     # the last user and the last item have no rating: their ridge bias is 0
     assert users[-1] == items[-1] == 0
@@ -58,4 +58,4 @@ def test_ratings_that_do_not_differ_are_refused(dataset_of, n):
     dataset = dataset_of([(0, item, 1.0) for item in range(n)], 1, 5)
     found = "there is no rating" if n == 0 else "all ratings are 1"
     with pytest.raises(TrainError, match=f"bias: {found}.* feedback.kind explicit"):
-        fit_bias(BiasSettings(), dataset, dataset.train, seed=0, scratch="unused")
+        fit_bias(BiasSettings(), FitInputs(dataset, dataset.train, 0, "unused"))

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from sparkrec.config import EaseSettings
 from sparkrec.errors import TrainError
 from sparkrec.spark.algorithms import ease
-from sparkrec.spark.algorithms.ease import fit_ease
+from sparkrec.spark.algorithms.ease import EaseSettings, fit_ease
+from sparkrec.spark.data.fit_inputs import FitInputs
 
 pytestmark = pytest.mark.spark
 
@@ -24,7 +24,7 @@ def closed_form(triples, regularization):
 
 
 def fit(settings, dataset, path):
-    return fit_ease(settings, dataset, dataset.train, seed=0, scratch=str(path))
+    return fit_ease(settings, FitInputs(dataset, dataset.train, 0, str(path)))
 
 
 def test_unseen_items_of_ones_own_taste_come_first(dataset_of, scores_of, two_tastes, tmp_path):

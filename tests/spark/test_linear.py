@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from sparkrec.config import AttributeSettings, LinearSettings, SourceSettings
+from sparkrec.config import AttributeSettings, SourceSettings
 from sparkrec.errors import InputError, TrainError
-from sparkrec.spark.algorithms.linear import fit_linear
+from sparkrec.spark.algorithms.linear import LinearSettings, fit_linear
+from sparkrec.spark.data.fit_inputs import FitInputs
 
 pytestmark = pytest.mark.spark
 
@@ -63,7 +64,7 @@ def planted(noise=0.3):
 
 
 def fit(settings, dataset):
-    return fit_linear(settings, dataset, dataset.train, seed=0, scratch="unused")
+    return fit_linear(settings, FitInputs(dataset, dataset.train, 0, "unused"))
 
 
 @pytest.mark.parametrize("regularization", [0.0, 7.0])

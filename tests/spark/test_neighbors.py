@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from sparkrec.config import ItemKnnSettings, UserKnnSettings
 from sparkrec.errors import TrainError
-from sparkrec.spark.algorithms import neighbors
-from sparkrec.spark.algorithms.neighbors import fit_itemknn, fit_userknn
+from sparkrec.spark.algorithms import _neighbors as neighbors
+from sparkrec.spark.algorithms.itemknn import ItemKnnSettings, fit_itemknn
+from sparkrec.spark.algorithms.userknn import UserKnnSettings, fit_userknn
+from sparkrec.spark.data.fit_inputs import FitInputs
 
 pytestmark = pytest.mark.spark
 
@@ -58,7 +59,7 @@ def ratings():
 def test_itemknn_scores_are_those_of_the_dense_formula(dataset_of, scores_of, ratings, tmp_path, weighting):
     settings = ItemKnnSettings(neighbors=5, shrinkage=3.0, weighting=weighting, asymmetry=0.2, normalization=0.6)
     dataset = dataset_of(ratings, N_USERS, N_ITEMS, explicit=True)
-    model = fit_itemknn(settings, dataset, dataset.train, seed=0, scratch=str(tmp_path))
+    model = fit_itemknn(settings, FitInputs(dataset, dataset.train, 0, str(tmp_path)))
     matrix = dense(ratings)
     np.testing.assert_allclose(scores_of(model), matrix @ dense_scores(matrix.T, settings).T, rtol=1e-4, atol=1e-5)
 
@@ -66,7 +67,7 @@ def test_itemknn_scores_are_those_of_the_dense_formula(dataset_of, scores_of, ra
 def test_userknn_scores_are_those_of_the_dense_formula(dataset_of, scores_of, ratings, tmp_path):
     settings = UserKnnSettings(neighbors=7, shrinkage=2.0, weighting="tfidf", asymmetry=0.7, normalization=1.0)
     dataset = dataset_of(ratings, N_USERS, N_ITEMS, explicit=True)
-    model = fit_userknn(settings, dataset, dataset.train, seed=0, scratch=str(tmp_path))
+    model = fit_userknn(settings, FitInputs(dataset, dataset.train, 0, str(tmp_path)))
     matrix = dense(ratings)
     np.testing.assert_allclose(scores_of(model), dense_scores(matrix, settings) @ matrix, rtol=1e-4, atol=1e-5)
 
@@ -77,7 +78,7 @@ def test_userknn_scores_are_those_of_the_dense_formula(dataset_of, scores_of, ra
 )
 def test_unseen_items_of_ones_own_taste_come_first(dataset_of, scores_of, two_tastes, tmp_path, fit, settings):
     dataset = dataset_of(two_tastes, N_USERS, N_ITEMS)
-    model = fit(settings, dataset, dataset.train, seed=0, scratch=str(tmp_path))
+    model = fit(settings, FitInputs(dataset, dataset.train, 0, str(tmp_path)))
     scores = scores_of(model)
     own = np.zeros((N_USERS, N_ITEMS), bool)
     own[:20, :10] = own[20:40, 10:20] = True
@@ -92,7 +93,7 @@ def test_blocks_and_partitions_change_nothing(dataset_of, two_tastes, tmp_path, 
 
     def rows(partitions, name):
         dataset = dataset_of(two_tastes, N_USERS, N_ITEMS, partitions=partitions)
-        model = fit_itemknn(settings, dataset, dataset.train, seed=0, scratch=str(tmp_path / name))
+        model = fit_itemknn(settings, FitInputs(dataset, dataset.train, 0, str(tmp_path / name)))
         return sorted(model.items.collect()), sorted(model.users.collect())
 
     whole = rows(1, "whole")
@@ -108,4 +109,4 @@ def test_blocks_and_partitions_change_nothing(dataset_of, two_tastes, tmp_path, 
 def test_weighting_refuses_what_has_no_logarithm(dataset_of, tmp_path):
     dataset = dataset_of([(0, 0, -1.0), (1, 0, 2.0)], 2, 1, explicit=True)
     with pytest.raises(TrainError, match="weighting bm25 is for strengths above 0, but one is -1"):
-        fit_itemknn(ItemKnnSettings(weighting="bm25"), dataset, dataset.train, seed=0, scratch=str(tmp_path))
+        fit_itemknn(ItemKnnSettings(weighting="bm25"), FitInputs(dataset, dataset.train, 0, str(tmp_path)))

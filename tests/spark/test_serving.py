@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from sparkrec.config import (
-    AlsSettings,
-    BiasSettings,
-    EaseSettings,
-    ItemKnnSettings,
-    PopularitySettings,
-    UserKnnSettings,
-)
 from sparkrec.fitting.registry import fit
-from sparkrec.spark.model.serving import serve
+from sparkrec.spark.algorithms.als.settings import AlsSettings
+from sparkrec.spark.algorithms.bias import BiasSettings
+from sparkrec.spark.algorithms.ease import EaseSettings
+from sparkrec.spark.algorithms.itemknn import ItemKnnSettings
+from sparkrec.spark.algorithms.popularity import PopularitySettings
+from sparkrec.spark.algorithms.userknn import UserKnnSettings
+from sparkrec.spark.model.serving import bind
 from sparkrec.spark.retrieval.topk import score_pairs
 
 pytestmark = pytest.mark.spark
@@ -53,7 +51,7 @@ def test_a_row_made_of_a_history_is_the_fitted_row_of_who_has_that_history(rated
     model = fit(settings, rated, seed=0, scratch=str(tmp_path))
     users = rated.users.where("train_count > 0").select("user")
     own = scores(model, users)
-    anew = serve(model, rated, users, rated.train, anew=users)
+    anew = bind(model, rated, users, rated.train, anew=users)
     assert {row.by for row in anew.users.collect()} == {"history"}
     made = scores(anew.model, users)
     for user in own:
@@ -64,7 +62,7 @@ def test_a_stranger_is_answered_as_who_did_the_same_and_nobody_else_is_touched(s
     model = fit(EaseSettings(regularization=2.0), rated, seed=0, scratch=str(tmp_path))
     told = rated.train.where("user = 2").withColumn("user", F.lit(STRANGER).cast("long"))
     users = spark.createDataFrame([(2,), (5,), (13,), (STRANGER,), (7777,)], "user long")
-    served = serve(model, rated, users, rated.train.unionByName(told))
+    served = bind(model, rated, users, rated.train.unionByName(told))
     assert dict(served.users.collect()) == {2: "model", 5: "model", STRANGER: "history"}
     found = scores(served.model, served.users)
     assert found[STRANGER] == pytest.approx(found[2])
@@ -74,13 +72,13 @@ def test_a_stranger_is_answered_as_who_did_the_same_and_nobody_else_is_touched(s
 def test_a_history_of_items_without_a_train_row_says_nothing(spark, rated, tmp_path):
     model = fit(ItemKnnSettings(), rated, seed=0, scratch=str(tmp_path))
     events = spark.createDataFrame([(13, 8, 1.0, 1.0, None)], EVENTS)
-    assert serve(model, rated, events.select("user"), events).users.isEmpty()
+    assert bind(model, rated, events.select("user"), events).users.isEmpty()
 
 
 def test_a_model_with_trained_rows_alone_leaves_strangers_unanswered(spark, rated, tmp_path):
     model = fit(PopularitySettings(), rated, seed=0, scratch=str(tmp_path))
     events = spark.createDataFrame([(13, 1, 1.0, 1.0, None), (2, 1, 1.0, 1.0, None)], EVENTS)
-    assert dict(serve(model, rated, events.select("user"), events).users.collect()) == {2: "model"}
+    assert dict(bind(model, rated, events.select("user"), events).users.collect()) == {2: "model"}
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5])
@@ -90,7 +88,7 @@ def test_a_folded_row_solves_the_users_system_with_the_items_as_they_are(spark, 
     )
     model = fit(settings, rated, seed=0, scratch=str(tmp_path))
     rows = [(STRANGER, 1, 4.0, 2.0, None), (STRANGER, 5, 2.0, 1.0, None), (STRANGER, 8, 5.0, 1.0, None)]
-    served = serve(model, rated, spark.createDataFrame([(STRANGER,)], "user long"), spark.createDataFrame(rows, EVENTS))
+    served = bind(model, rated, spark.createDataFrame([(STRANGER,)], "user long"), spark.createDataFrame(rows, EVENTS))
     assert dict(served.users.collect()) == {STRANGER: "folded in"}
     x = served.model.users.where(F.col("user") == STRANGER).collect()[0].value
     counts = np.array([row.train_count for row in rated.items.orderBy("item").collect()], float)
@@ -107,8 +105,25 @@ def test_a_folded_row_solves_the_users_system_with_the_items_as_they_are(spark, 
 def test_the_bias_of_a_stranger_is_the_shrunk_mean_of_what_is_left(spark, rated, tmp_path):
     model = fit(BiasSettings(user_regularization=2.0), rated, seed=0, scratch=str(tmp_path))
     rows = [(STRANGER, 1, 5.0, 1.0, None), (STRANGER, 5, 4.0, 1.0, None)]
-    served = serve(model, rated, spark.createDataFrame([(STRANGER,)], "user long"), spark.createDataFrame(rows, EVENTS))
+    served = bind(model, rated, spark.createDataFrame([(STRANGER,)], "user long"), spark.createDataFrame(rows, EVENTS))
     level = {row.item: row.value[0] for row in model.items.collect()}
     expected = (5 - level[1] + 4 - level[5]) / (2 + 2.0)
     row = served.model.users.where(F.col("user") == STRANGER).collect()[0]
     assert row.value == pytest.approx([1.0, expected], rel=1e-5)
+
+
+def test_workers_do_not_take_a_model_for_the_one_that_was_in_its_folder_before(tmp_path):
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from sparkrec.spark.model.histories import _item_rows
+
+    def write(value):
+        pq.write_table(pa.table({"item": [0], "value": [[value]]}), tmp_path / "part-0.parquet")
+
+    write(1.0)
+    assert np.array_equal(_item_rows("first", str(tmp_path)), [[1.0]])
+    write(2.0)
+    assert np.array_equal(_item_rows("first", str(tmp_path)), [[1.0]])
+    assert np.array_equal(_item_rows("second", str(tmp_path)), [[2.0]])

@@ -1,5 +1,6 @@
 """What settings alone tell to be wrong is told before anything runs, and before Spark starts."""
 
+import subprocess
 import sys
 
 import pytest
@@ -50,7 +51,7 @@ def refusal(stage, **more):
         ("evaluate", {"protocol": {"kind": "candidates"}, "split": "validation"}, "come with test rows only"),
         ("train", {"model": {"kind": "linear"}}, "set model.users, model.items or both"),
         ("train", {"model": {"kind": "mf", "training": {"launcher": "local", "processes": 2}}}, "runs 1 process"),
-        ("run", {"train": [{"model": {"kind": "als"}}, {"model": {"kind": "magic"}}]}, "model: "),
+        ("run", {"train": [{"model": {"kind": "als"}}, {"model": {"kind": "magic"}}]}, "model.kind: "),
         ("run", {"train": [{"model": {"kind": "sasrec"}}]}, "dataset plays has no sequences"),
         (
             "run",
@@ -95,15 +96,34 @@ def test_what_settings_alone_tell_is_told_before_anything_runs(stage, change, me
     assert message in refusal(stage, **change)
 
 
-@pytest.mark.parametrize(("package", "model"), [("torch", {"kind": "mf"}), ("horovod", SEVERAL)])
-def test_a_package_that_a_model_lacks_is_told_before_anything_runs(monkeypatch, package, model):
-    monkeypatch.setattr("sparkrec.fitting.networks.find_spec", lambda name: None if name == package else object())
+def test_processes_that_nothing_can_start_are_refused_before_anything_runs(monkeypatch):
+    monkeypatch.setattr("sparkrec.models.base.settings.find_spec", lambda name: None)
     for stage, change in (
-        ("train", {"model": model}),
-        ("tune", {"model": model, "space": {}}),
-        ("run", {"train": [{"model": model}]}),
+        ("train", {"model": SEVERAL}),
+        ("tune", {"model": SEVERAL, "space": {}}),
+        ("run", {"train": [{"model": SEVERAL}]}),
     ):
-        assert package in refusal(stage, **change).lower()
+        assert "launcher horovod needs Horovod, which is not installed" in refusal(stage, **change)
+
+
+def test_a_model_whose_package_is_not_installed_is_refused_and_others_are_not():
+    code = """
+import sys
+sys.modules["torch"] = None  # as if it were not installed
+from sparkrec.config import TrainSettings
+from sparkrec.configfile import validate
+from sparkrec.errors import ConfigError
+for kind in ("als", "mf"):
+    try:
+        print(validate(TrainSettings, {"lake": "x", "dataset": "y", "model": {"kind": kind}}, "test").model.kind)
+    except ConfigError as error:
+        print(error)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert told == [
+        "als",
+        "model mf needs torch, which is not installed: install sparkrec[train], or sparkrec[horovod]",
+    ]
 
 
 def test_the_command_line_checks_before_it_starts_spark(monkeypatch, capsys):

@@ -7,16 +7,9 @@ import pytest
 from pyspark.sql import functions as F
 
 from sparkrec import storage, tables
-from sparkrec.config import (
-    EvaluateSettings,
-    GivenCandidates,
-    GivenSplit,
-    LeaveLastOut,
-    PopularitySettings,
-    PrepareSettings,
-    TrainSettings,
-)
+from sparkrec.config import EvaluateSettings, GivenCandidates, GivenSplit, LeaveLastOut, PrepareSettings, TrainSettings
 from sparkrec.errors import EvaluateError, InputError
+from sparkrec.spark.algorithms.popularity import PopularitySettings
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense
 from sparkrec.spark.platform.lake import Lake

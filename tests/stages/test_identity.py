@@ -9,11 +9,14 @@ from pydantic import BaseModel
 from sparkrec.config import (
     EvaluateSettings,
     IngestSettings,
+    ModelSettings,
     PrepareSettings,
     RecommendSettings,
     SourceSettings,
     TrainSettings,
     TuneSettings,
+    declaration,
+    installed_kinds,
 )
 from sparkrec.config.base import StageSettings
 from sparkrec.configfile import set_key, validate
@@ -126,6 +129,9 @@ def sources(settings, path):
         for kind in kinds(field.annotation):
             if kind is SourceSettings:
                 yield path
+            elif kind is ModelSettings:
+                for model in installed_kinds():
+                    yield from sources(declaration(model).settings, f"{path}.{name}")
             elif isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield from sources(kind, f"{path}.{name}")
 

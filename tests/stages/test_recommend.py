@@ -10,8 +10,9 @@ import pytest
 from pyspark.sql import functions as F
 
 from sparkrec import storage, tables
-from sparkrec.config import IdSource, PopularitySettings, PrepareSettings, RecommendSettings, TrainSettings
+from sparkrec.config import IdSource, PrepareSettings, RecommendSettings, TrainSettings
 from sparkrec.errors import InputError
+from sparkrec.spark.algorithms.popularity import PopularitySettings
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense
 from sparkrec.spark.platform.lake import Lake

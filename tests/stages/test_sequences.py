@@ -137,7 +137,7 @@ def test_bags_are_for_item2vec_alone(walked, tmp_path):
     recommend(validate(RecommendSettings, settings, "test"), lake)
     written = lake.table(tables.RECOMMENDATIONS.name).where(f"model = '{run.reference}'").collect()
     assert np.mean([row.item_id % 3 == int(row.user_id[1:]) % 3 for row in written]) > 0.9
-    with pytest.raises(ConfigError, match=r"sequences of dataset bags@.* have no order .*: set model.shuffle to true"):
+    with pytest.raises(ConfigError, match=r"the sequences of dataset bags@.* have none .*: set model.shuffle to true"):
         fitted(lake, "bags", "item2vec", **own)
     for kind in ("sasrec", "markov"):
         with pytest.raises(ConfigError, match=f"{kind} sees the order of events, and the sequences of dataset bags@"):

@@ -5,9 +5,11 @@ import json
 import pytest
 import yaml
 
-from sparkrec.config import AlsSettings, BiasSettings, ItemKnnSettings, Range, TuneSettings
+from sparkrec.config import Range, TuneSettings
 from sparkrec.errors import ConfigError
-from sparkrec.spark.platform.lake import Lake
+from sparkrec.spark.algorithms.als.settings import AlsSettings
+from sparkrec.spark.algorithms.bias import BiasSettings
+from sparkrec.spark.algorithms.itemknn import ItemKnnSettings
 from sparkrec.stages.tune import trials, tune
 
 
@@ -58,30 +60,20 @@ def test_trials_rank_what_the_search_says(monkeypatch, tmp_path):
     assert measured == [True, False]
 
 
-@pytest.fixture(scope="module")
-def prepared(spark, tmp_path_factory, pipeline_settings):
-    """A lake with the dataset `small`."""
-    from sparkrec.config import IngestSettings, PrepareSettings
-    from sparkrec.configfile import validate
-    from sparkrec.stages.ingest import ingest
-    from sparkrec.stages.prepare import prepare
-
-    lake = Lake(spark, str(tmp_path_factory.mktemp("tune") / "lake"))
-    ingest(validate(IngestSettings, {"lake": lake.root, **pipeline_settings["ingest"][0]}, "test"), lake)
-    prepare(validate(PrepareSettings, {"lake": lake.root, **pipeline_settings["prepare"]}, "test"), lake)
-    return lake
-
-
 @pytest.mark.spark
-def test_the_best_trial_is_written_as_a_config_that_train_takes(prepared, tmp_path):
+def test_the_best_trial_is_written_as_a_config_that_train_takes(prepared_lake, tmp_path):
     best = tmp_path / "conf" / "best.yaml"
     run = tune(
         TuneSettings(
-            lake=prepared.root, dataset="small", model=ItemKnnSettings(), space={"neighbors": [1, 30]}, best=str(best)
+            lake=prepared_lake.root,
+            dataset="small",
+            model=ItemKnnSettings(),
+            space={"neighbors": [1, 30]},
+            best=str(best),
         ),
-        prepared,
+        prepared_lake,
     )
-    rows = prepared.table("trials").where(f"run = '{run.id}'").orderBy("trial").collect()
+    rows = prepared_lake.table("trials").where(f"run = '{run.id}'").orderBy("trial").collect()
     assert [json.loads(row.settings)["neighbors"] for row in rows] == [1, 30]
     winner = max(rows, key=lambda row: row.value)
     assert run.manifest["best"]["value"] == pytest.approx(winner.value)
@@ -94,11 +86,11 @@ def test_the_best_trial_is_written_as_a_config_that_train_takes(prepared, tmp_pa
 
 
 @pytest.mark.spark
-def test_folds_measure_every_row_once(prepared):
+def test_folds_measure_every_row_once(prepared_lake):
     from sparkrec.spark.data.dataset import Dataset
     from sparkrec.stages.tune import parts
 
-    dataset = Dataset.open(prepared, "small")
+    dataset = Dataset.open(prepared_lake, "small")
     whole = dataset.observed(include_validation=True)
     folds = parts(settings(folds=3), dataset)
     held_out = [fold.validation for fold in folds]
@@ -110,11 +102,13 @@ def test_folds_measure_every_row_once(prepared):
 
 
 @pytest.mark.spark
-def test_a_search_that_needs_ratings_says_so(prepared):
+def test_a_search_that_needs_ratings_says_so(prepared_lake):
     from sparkrec.errors import TrainError
 
     with pytest.raises(TrainError, match="rating"):
         tune(
-            TuneSettings(lake=prepared.root, dataset="small", model=BiasSettings(), space={}, folds=2, metric="rmse"),
-            prepared,
+            TuneSettings(
+                lake=prepared_lake.root, dataset="small", model=BiasSettings(), space={}, folds=2, metric="rmse"
+            ),
+            prepared_lake,
         )

@@ -9,7 +9,8 @@ from sparkrec import storage
 from sparkrec.errors import InputError, TrainError
 from sparkrec.kernels.gradients.negatives import popularity
 from sparkrec.shards import Shards
-from sparkrec.training.batches.pairs import Batches, Prefetched
+from sparkrec.training.batches.pairs import Batches
+from sparkrec.training.batches.prefetch import Prefetched
 from tests.training.examples import planted, write_shards
 
 USERS, ITEMS, _ = planted()
@@ -85,12 +86,12 @@ def test_an_epoch_goes_on_where_it_stopped(folder):
 
 
 def test_positives_of_the_batch_that_a_user_has_are_no_negatives(folder):
-    some = batches(folder, negatives=0, of_batch=True)
+    some = batches(folder, negatives=0, in_batch=True)
     known = set(zip(USERS.tolist(), ITEMS.tolist(), strict=True))
     for batch in some.epoch(0):
         for row, user in enumerate(some.users[batch.users]):
             for column, item in enumerate(batch.items[:, 0]):
-                assert batch.taken[row, column] == ((int(user), int(item)) in known)
+                assert batch.false_negatives[row, column] == ((int(user), int(item)) in known)
 
 
 def test_a_shard_may_be_empty_and_there_may_be_more_processes_than_users(tmp_path):
@@ -116,7 +117,7 @@ def test_a_user_with_every_item_is_in_no_batch_and_counted(tmp_path):
     for changes in (
         {"softmax": True},
         {"negatives": 0},
-        {"negatives": 0, "of_batch": True},
+        {"negatives": 0, "in_batch": True},
     ):  # nothing is lacking there
         some = batches(folder, **changes)
         assert some.without_negatives().sum() == 0

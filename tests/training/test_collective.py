@@ -6,9 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec.training import collective  # noqa: E402
-from sparkrec.training.collective import Alone  # noqa: E402
-from tests.training.examples import in_threads  # noqa: E402
+from sparkrec.training import collective
+from sparkrec.training.collective import Alone
+from tests.training.examples import in_threads
 
 pytestmark = pytest.mark.torch
 

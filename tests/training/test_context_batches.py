@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from sparkrec.config import Item2vecSettings
+from sparkrec.models.item2vec import Item2vecSettings
 from sparkrec.training.batches.contexts import chances
 from sparkrec.training.collective import Alone
 from sparkrec.training.loop import Job, Trainer

@@ -4,10 +4,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import nn  # noqa: E402
+from torch import nn
 
-from sparkrec.training.dense import Dense  # noqa: E402
-from tests.training.examples import plain  # noqa: E402
+from sparkrec.training.dense import Dense
+from tests.training.examples import plain
 
 pytestmark = pytest.mark.torch
 

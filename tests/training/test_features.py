@@ -8,27 +8,24 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec.config import (  # noqa: E402
-    AfmSettings,
-    DcnSettings,
-    DeepfmSettings,
-    FmSettings,
-    FwfmSettings,
-    LrSettings,
-    NfmSettings,
-    StoppingSettings,
-    WideDeepSettings,
-)
-from sparkrec.errors import TrainError  # noqa: E402
-from sparkrec.fields import Entries, Layout  # noqa: E402
-from sparkrec.kernels.gradients.losses import PAIR_LOSSES  # noqa: E402
-from sparkrec.models.fm import pair_sums  # noqa: E402
-from sparkrec.shards import ALWAYS, ITEM_FEATURES  # noqa: E402
-from sparkrec.training.collective import Alone  # noqa: E402
-from sparkrec.training.export import Trained  # noqa: E402
-from sparkrec.training.gradients import by_autograd  # noqa: E402
-from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
-from tests.training.examples import in_threads, plain, write_shards  # noqa: E402
+from sparkrec.config import StoppingSettings
+from sparkrec.errors import TrainError
+from sparkrec.fields import Entries, Layout
+from sparkrec.kernels.gradients.losses import PAIR_LOSSES
+from sparkrec.models.afm import AfmSettings
+from sparkrec.models.dcn import DcnSettings
+from sparkrec.models.deepfm import DeepfmSettings
+from sparkrec.models.fm import FmSettings, pair_sums
+from sparkrec.models.fwfm import FwfmSettings
+from sparkrec.models.lr import LrSettings
+from sparkrec.models.nfm import NfmSettings
+from sparkrec.models.wide_deep import WideDeepSettings
+from sparkrec.shards import ALWAYS, ITEM_FEATURES
+from sparkrec.training.collective import Alone
+from sparkrec.training.export import Trained
+from sparkrec.training.gradients import by_autograd
+from sparkrec.training.loop import Job, Trainer, train
+from tests.training.examples import in_threads, plain, write_shards
 
 pytestmark = pytest.mark.torch
 
@@ -89,15 +86,15 @@ def test_the_kernel_has_the_gradients_of_torch(kind, loss, tmp_path):
     deep = {"layers": [8, 7], "batch_norm": False} if kind == "deepfm" else {}
     settings = settings.model_copy(update={"weight_l2": 0.3, **deep})
     trainer = Trainer(Job(settings, examples(tmp_path / "shards", moving=True), None, str(tmp_path), 0), Alone())
-    trainer.dense.weights += 0.1  # the constant too, where it is learned
+    trainer.stepper.dense.weights += 0.1  # the constant too, where it is learned
     batch = next(trainer.batches.epoch(0))
     assert batch.pairs is not None
-    found = trainer._gradients(batch)
-    dense = trainer.dense.gradients.clone()
-    trainer.dense.gradients.zero_()
-    expected = by_autograd(trainer.model, batch, trainer._loss, settings.training)
+    found = trainer.stepper.gradients(batch)
+    dense = trainer.stepper.dense.gradients.clone()
+    trainer.stepper.dense.gradients.zero_()
+    expected = by_autograd(trainer.model, batch, trainer.stepper.loss, settings.training)
     torch.testing.assert_close(found.loss.float(), expected.loss)
-    torch.testing.assert_close(dense, trainer.dense.gradients, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(dense, trainer.stepper.dense.gradients, atol=1e-5, rtol=1e-3)
     for mine, theirs in ((found.users, expected.users), (found.items, expected.items)):
         torch.testing.assert_close(mine.rows, theirs.rows)
         torch.testing.assert_close(mine.gradients, theirs.gradients, atol=1e-6, rtol=1e-3)
@@ -133,13 +130,13 @@ def test_two_processes_take_the_steps_of_one(kind, tmp_path):
         Trained.of(settings, str(tmp_path / name), state, shards) for name, state in (("one", one), ("two", two))
     )
     np.testing.assert_allclose(ours.items(), theirs.items(), atol=2e-4)
-    np.testing.assert_allclose(ours.head().weights["features"], theirs.head().weights["features"], atol=2e-4)
+    np.testing.assert_allclose(ours.scorer().weights["features"], theirs.scorer().weights["features"], atol=2e-4)
 
 
 def test_an_example_sees_items_as_they_were(tmp_path):
     trainer = Trainer(Job(network("fm"), examples(tmp_path / "shards", moving=True), None, str(tmp_path), 0), Alone())
     batch = next(trainer.batches.epoch(0))
-    of_items = trainer.features.entries_of(batch.items, batch.timestamps)
+    of_items = trainer.reader.entries_of(batch.items, batch.timestamps)
     k = batch.items.shape[1]
     for at, (row, time) in enumerate(zip(batch.items, batch.timestamps, strict=True)):
         for j, item in enumerate(row):
@@ -181,6 +178,6 @@ def test_held_out_values_are_predicted_from_what_was_known(tmp_path):
     given = {"loss": "squared", "negatives": 0, "init_scale": 0.5, "stopping": StoppingSettings(metric="rmse")}
     trainer = Trainer(Job(network("fm", **given), folder, folder, str(tmp_path), 0), Alone())
     with torch.no_grad():
-        errors = [trainer._scores(batch)[:, 0].numpy() - batch.values for batch in trainer.batches.epoch(0)]
+        errors = [trainer.stepper.loss.scores(batch)[:, 0].numpy() - batch.values for batch in trainer.batches.epoch(0)]
     expected = np.sqrt(np.mean(np.concatenate(errors) ** 2))
     assert trainer._validate(given["stopping"]) == pytest.approx(expected, rel=1e-5)

@@ -7,25 +7,25 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec import storage  # noqa: E402
-from sparkrec.config import (  # noqa: E402
-    GmfSettings,
-    MfSettings,
-    MlpSettings,
-    NeumfSettings,
-    StoppingSettings,
-)
-from sparkrec.errors import TrainError  # noqa: E402
-from sparkrec.kernels.gradients.losses import PAIR_LOSSES, Goal, pair_loss  # noqa: E402
-from sparkrec.models.base.tables import Rows  # noqa: E402
-from sparkrec.training import loop  # noqa: E402
-from sparkrec.training.collective import Alone  # noqa: E402
-from sparkrec.training.export import Trained  # noqa: E402
-from sparkrec.training.gradients import by_autograd, by_kernel, has_kernel  # noqa: E402
-from sparkrec.training.loop import Job, Trainer, train  # noqa: E402
-from sparkrec.training.losses import Scored, loss_of  # noqa: E402
-from sparkrec.training.optimizers import Optimizer, rate_at  # noqa: E402
-from tests.training.examples import plain, planted, write_shards  # noqa: E402
+from sparkrec import storage
+from sparkrec.config import StoppingSettings
+from sparkrec.errors import TrainError
+from sparkrec.kernels.gradients.losses import PAIR_LOSSES, Goal, pair_loss
+from sparkrec.models.base.recommender import Sizes
+from sparkrec.models.base.tables import EmbeddingTable
+from sparkrec.models.gmf import GmfSettings
+from sparkrec.models.mf import MfSettings
+from sparkrec.models.mlp import MlpSettings
+from sparkrec.models.neumf import NeumfSettings
+from sparkrec.training import step as steps_module
+from sparkrec.training.collective import Alone
+from sparkrec.training.export import Trained
+from sparkrec.training.gradients import by_autograd, by_kernel, kernel_fits
+from sparkrec.training.loop import Job, Trainer, train
+from sparkrec.training.losses import Scored, loss_of
+from sparkrec.training.optimizers import Optimizer, rate_at
+from sparkrec.training.step import Stepper
+from tests.training.examples import plain, planted, write_shards
 
 pytestmark = pytest.mark.torch
 
@@ -58,7 +58,7 @@ def scored(scores, log_expected, taken=None):
         confidence,
         torch.tensor(DEGREE),
         log_expected=log_expected,
-        taken=taken,
+        false_negatives=taken,
         drawn_share=0.25,
     )
 
@@ -130,15 +130,19 @@ def test_a_column_that_is_taken_is_no_negative():
 def test_a_row_whose_columns_are_all_taken_is_worth_what_it_is_alone(loss):
     taken, scores = torch.tensor([[True, True, True], [True, False, False]]), torch.tensor(SCORES, requires_grad=True)
     log_expected = torch.tensor(LOG_EXPECTED).float() if loss == "softmax" else None
-    about = {"values": torch.ones(2), "confidence": torch.ones(2), "degree": torch.ones(2)}
+    about = {"values": torch.ones(2), "confidence": torch.ones(2), "user_positives": torch.ones(2)}
     chosen = plain(loss=loss)
-    both = loss_of(chosen, Scored(scores, torch.tensor([0, 0]), **about, log_expected=log_expected, taken=taken))
+    both = loss_of(
+        chosen, Scored(scores, torch.tensor([0, 0]), **about, log_expected=log_expected, false_negatives=taken)
+    )
     both.backward()
     assert torch.isfinite(scores.grad).all()
     assert (scores.grad[0, 1:] == 0).all()
     about = {name: each[1:] for name, each in about.items()}
     log_expected = None if log_expected is None else log_expected[1:]
-    other = Scored(scores.detach()[1:], torch.tensor([0]), **about, log_expected=log_expected, taken=taken[1:])
+    other = Scored(
+        scores.detach()[1:], torch.tensor([0]), **about, log_expected=log_expected, false_negatives=taken[1:]
+    )
     alone = np.log1p(np.exp(-SCORES[0, 0])) if loss == "bce" else 0.0
     assert both.item() == pytest.approx(float(loss_of(chosen, other)) + alone, rel=1e-5)
 
@@ -193,13 +197,13 @@ def test_gradients_by_kernel_are_those_of_torch(shards, tmp_path, name, loss):
     chosen = BY_KERNEL[name].model_copy(update={"training": training})
     trainer = Trainer(Job(chosen, shards, None, str(tmp_path), 0), Alone())
     model, batch = trainer.model, next(trainer.batches.epoch(0))
-    trainer.dense.weights += 0.1  # biases, too
-    found = by_kernel(model, trainer.dense, batch, training, trainer.scratch)
-    dense = trainer.dense.gradients.clone()
-    trainer.dense.gradients.zero_()
-    expected = by_autograd(model, batch, trainer._loss, training)
+    trainer.stepper.dense.weights += 0.1  # biases, too
+    found = by_kernel(model, trainer.stepper.dense, batch, trainer.reader, training, trainer.stepper.scratch)
+    dense = trainer.stepper.dense.gradients.clone()
+    trainer.stepper.dense.gradients.zero_()
+    expected = by_autograd(model, batch, trainer.stepper.loss, training)
     torch.testing.assert_close(found.loss.float(), expected.loss)
-    torch.testing.assert_close(dense, trainer.dense.gradients, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(dense, trainer.stepper.dense.gradients, atol=1e-5, rtol=1e-3)
     for mine, theirs in ((found.users, expected.users), (found.items, expected.items)):
         torch.testing.assert_close(mine.rows, theirs.rows)
         torch.testing.assert_close(mine.gradients, theirs.gradients, atol=1e-6, rtol=1e-3)
@@ -219,30 +223,35 @@ def test_gradients_by_kernel_are_those_of_torch(shards, tmp_path, name, loss):
 def test_a_run_in_one_call_is_its_steps(shards, tmp_path, training):
     job = Job(settings(**training), shards, None, str(tmp_path), 0)
     at_once, one_by_one = Trainer(job, Alone()), Trainer(job, Alone())
-    assert at_once.whole_runs
-    one_by_one.whole_runs = False
+    assert at_once.stepper.groups_at_once
+    one_by_one.stepper.groups_at_once = False
     for epoch in range(2):
         losses = []
         for trainer in (at_once, one_by_one):
             first = epoch * trainer.batches.steps()
-            losses.append([loss for loss, _ in trainer._steps(trainer.batches.runs(epoch), first)])
+            losses.append([loss for loss, _ in trainer.stepper.steps(trainer.batches.step_groups(epoch), first)])
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     for mine, theirs in (
         (at_once.model.users.weight, one_by_one.model.users.weight),
         (at_once.model.items.weight, one_by_one.model.items.weight),
-        (at_once.dense.weights, one_by_one.dense.weights),
+        (at_once.stepper.dense.weights, one_by_one.stepper.dense.weights),
     ):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
-    assert at_once.item_optimizer.steps == one_by_one.item_optimizer.steps == 2 * at_once.batches.steps()
+    assert (
+        at_once.stepper.item_optimizer.steps == one_by_one.stepper.item_optimizer.steps == 2 * at_once.batches.steps()
+    )
 
 
 @pytest.mark.parametrize(
     "training", [{"loss": "softmax"}, {"loss": "bpr", "negative_sampling": "batch"}, {"precision": "bfloat16"}]
 )
 def test_what_no_kernel_computes_torch_does(training):
-    assert has_kernel(MfSettings(training=plain()))
-    assert not has_kernel(MfSettings(training=plain(**training)))
-    assert not has_kernel(NeumfSettings(dropout=0.1))
+    def fits(settings):
+        return kernel_fits(settings.network(Sizes()), settings.training)
+
+    assert fits(MfSettings(training=plain()))
+    assert not fits(MfSettings(training=plain(**training)))
+    assert not fits(NeumfSettings(dropout=0.1, training=plain()))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rmsprop", "adam", "adamw"])
@@ -250,7 +259,7 @@ def test_rows_move_alike_by_kernels_and_by_torch(optimizer):
     rng = np.random.default_rng(0)
     given = plain(optimizer=optimizer, momentum=0.9, weight_decay=0.1)
     start = torch.from_numpy(rng.normal(size=(9, 5)).astype(np.float32))
-    tables = [Rows(9, 5), Rows(9, 5)]
+    tables = [EmbeddingTable(9, 5), EmbeddingTable(9, 5)]
     by_kernel, by_torch = (Optimizer(given, table.weight) for table in tables)
     by_torch.step = lambda *args: (setattr(by_torch, "steps", by_torch.steps + 1), by_torch._by_torch(*args))
     for table in tables:
@@ -303,14 +312,14 @@ def test_a_batch_in_parts_is_the_batch(shards, tmp_path):
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(shards, tmp_path):
     job = Job(settings(epochs=4), shards, None, str(tmp_path), 0)
-    steps = Trainer._steps
+    steps = Stepper.steps
 
     def breaks(self, runs, number):
         for at, (loss, positives) in enumerate(steps(self, runs, number), number):
             yield (float("nan") if at == self.batches.steps() + 2 else loss), positives
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_steps", breaks)
+        patch.setattr(Stepper, "steps", breaks)
         with pytest.raises(TrainError, match=r"the loss is nan in epoch 2, step 3 of \d+. The last checkpoint is kept"):
             train(job, Alone())
     assert storage.folders(str(tmp_path)) == ["epoch-00001"]
@@ -363,18 +372,18 @@ def test_the_best_epoch_has_the_least_loss_or_the_most_of_what_is_wanted(
 def test_the_schedule_goes_on_from_epoch_to_epoch(shards, tmp_path, monkeypatch, network):
     """Down to nothing over all steps of all epochs, whether a run is cut off or not."""
     given = plain(**{**BASE, "schedule": "linear", "warmup_steps": 4})
-    rates, step, run_of = [], Trainer._step, loop.train_run
+    rates, step, run_of = [], Stepper.step, steps_module.train_group
 
     def one(self, batch, rate):
         rates.append(rate)
         return step(self, batch, rate)
 
-    def many(dense, users, items, run, given, scratch):
+    def many(model, dense, users, items, group, given, scratch):
         rates.extend(given)
-        return run_of(dense, users, items, run, given, scratch)
+        return run_of(model, dense, users, items, group, given, scratch)
 
-    monkeypatch.setattr(Trainer, "_step", one)
-    monkeypatch.setattr(loop, "train_run", many)
+    monkeypatch.setattr(Stepper, "step", one)
+    monkeypatch.setattr(steps_module, "train_group", many)
     job = Job(network.model_copy(update={"training": given}), shards, None, str(tmp_path), 0)
     train(job, Alone())
     n = len(rates)

@@ -5,9 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec.config import TrainingSettings  # noqa: E402
-from sparkrec.training.losses import Scored, loss_of  # noqa: E402
-from sparkrec.training.validation import value_metric  # noqa: E402
+from sparkrec.config import TrainingSettings
+from sparkrec.training.losses import Scored, loss_of
+from sparkrec.training.validation import value_metric
 
 pytestmark = pytest.mark.torch
 
@@ -19,7 +19,7 @@ def test_whatever_is_above_zero_is_a_click():
         positive=torch.zeros(4, dtype=torch.long),
         values=torch.tensor(values),
         confidence=torch.tensor(confidence),
-        degree=torch.ones(4),
+        user_positives=torch.ones(4),
     )
     wrong = np.log1p(np.exp([-2.0, 2.0, 1.0, -1.0]))  # of a click log(1 + exp -s), of none log(1 + exp s)
     found = loss_of(TrainingSettings(loss="log_loss"), batch)

@@ -5,9 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec.training.collective import Alone  # noqa: E402
-from sparkrec.training.loop import Job, train  # noqa: E402
-from tests.contracts.test_sequences import ITEMS, NEXT, examples, network  # noqa: E402
+from sparkrec.training.collective import Alone
+from sparkrec.training.loop import Job, train
+from tests.contracts.test_sequences import ITEMS, NEXT, examples, network
 
 pytestmark = pytest.mark.torch
 

@@ -5,10 +5,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec.config import Gru4recSettings, MfSettings, SasrecSettings  # noqa: E402
-from sparkrec.training.collective import Alone  # noqa: E402
-from sparkrec.training.loop import Job, Trainer  # noqa: E402
-from tests.training.examples import plain, write_shards  # noqa: E402
+from sparkrec.models.gru4rec import Gru4recSettings
+from sparkrec.models.mf import MfSettings
+from sparkrec.models.sasrec import SasrecSettings
+from sparkrec.training.collective import Alone
+from sparkrec.training.loop import Job, Trainer
+from tests.training.examples import plain, write_shards
 
 pytestmark = pytest.mark.torch
 
@@ -63,7 +65,7 @@ def test_what_a_positive_is_compared_with_is_the_sum_over_all_items_in_the_mean(
             weights = np.exp(-(batch.log_expected if name == "of the batch" else batch.log_expected[:, 1:]))
             counted = items != positive[:, None] if name == "of the batch" else np.ones(items.shape, bool)
             if name == "of the batch":
-                np.testing.assert_array_equal(batch.taken, ~counted)
+                np.testing.assert_array_equal(batch.false_negatives, ~counted)
             assert not (items == positive[:, None])[counted].any()
             own = np.stack([expected[user] for user in users.tolist()])
             total = own[np.arange(len(users)), positive]
@@ -92,7 +94,7 @@ def test_the_loss_and_gradients_of_many_drawn_items_are_those_of_all(shards, tmp
     drawn = trainer(shards, tmp_path, **training)
     found = []
     for each in (full, drawn):
-        gradients = each._gradients(next(each.batches.epoch(0)))
+        gradients = each.stepper.gradients(next(each.batches.epoch(0)))
         users = torch.zeros(len(each.users), 5)
         users[gradients.users.rows] = gradients.users.gradients[:, :5]
         found.append((float(gradients.loss), users))
@@ -104,7 +106,7 @@ def test_the_loss_and_gradients_of_many_drawn_items_are_those_of_all(shards, tmp
 @pytest.mark.parametrize("name", HOW)
 def test_the_loss_of_a_model_that_knows_nothing_is_the_logarithm_of_the_number_of_items(shards, tmp_path, name):
     made = trainer(shards, tmp_path, **{**HOW[name], "init_scale": 1e-6})
-    losses = [float(made._gradients(batch).loss) for epoch in range(100) for batch in made.batches.epoch(epoch)]
+    losses = [float(made.stepper.gradients(batch).loss) for epoch in range(100) for batch in made.batches.epoch(epoch)]
     tolerance = 1e-4 if name == "uniform" else 0.3
     assert np.mean(losses) == pytest.approx(np.log(N_ITEMS), abs=tolerance)
 
@@ -121,11 +123,11 @@ def test_so_it_is_of_sequences(tmp_path, kind, name):
     settings = kind(dim=4, training=plain(**given))
     made = Trainer(Job(settings, shards, None, str(tmp_path), 0), Alone())
     batch = next(made.batches.epoch(0))
-    loss = made._loss(batch).item() / len(batch.users)
+    loss = made.stepper.loss(batch).item() / len(batch.users)
     assert loss == pytest.approx(
         np.log(N_ITEMS), abs={"uniform": 1e-4, "by popularity": 0.3, "of the batch": 0.02}[name]
     )
     if name == "of the batch":  # what comes with a row is not drawn
         rows = np.repeat(np.arange(len(batch.shown.start) - 1), np.diff(batch.shown.start))[batch.shown.at]
         same = batch.items[:, :1] == batch.items[:, 0]
-        np.testing.assert_array_equal(batch.taken, (rows[:, None] == rows) | same)
+        np.testing.assert_array_equal(batch.false_negatives, (rows[:, None] == rows) | same)

@@ -5,14 +5,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-from sparkrec.config import (
-    Gru4recSettings,
-    Item2vecSettings,
-    MfSettings,
-    SasrecSettings,
-    StoppingSettings,
-)
+from sparkrec.config import StoppingSettings
 from sparkrec.errors import TrainError
+from sparkrec.models.gru4rec import Gru4recSettings
+from sparkrec.models.item2vec import Item2vecSettings
+from sparkrec.models.mf import MfSettings
+from sparkrec.models.sasrec import SasrecSettings
 from sparkrec.training.collective import Alone
 from sparkrec.training.loop import Job, Trainer, train
 from tests.training.examples import in_threads, plain, write_shards

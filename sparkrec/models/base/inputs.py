@@ -11,11 +11,11 @@ from torch import Tensor
 from sparkrec.fields import Entries, Layout
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.csr import spans
-from sparkrec.models.base.recommender import Known
+from sparkrec.models.base.recommender import FeatureBatch
 from sparkrec.models.base.sequence_model import History, SequenceModel
 
 
-def feature_batch(layout: Layout, n_fields: int, ids: I64, entries: Entries, device: torch.device) -> Known:
+def feature_batch(layout: Layout, n_fields: int, ids: I64, entries: Entries, device: torch.device) -> FeatureBatch:
     """Entries of one side, whose fields are the first `n_fields` of it."""
     n, row, weight = len(ids), entries.row, entries.weight
     field = layout.field_of[row]
@@ -25,7 +25,7 @@ def feature_batch(layout: Layout, n_fields: int, ids: I64, entries: Entries, dev
     def there(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values if values.flags.writeable else values.copy()).to(device)
 
-    return Known(
+    return FeatureBatch(
         ids=there(ids),
         row=there(row.astype(np.int64)),
         weight=None if (weight == 1.0).all() else there(weight),

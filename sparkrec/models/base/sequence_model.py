@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from sparkrec.models.base.recommender import Recommender
+from sparkrec.models.base.recommender import Recommender, Sees, Unit
 
 
 class History(NamedTuple):
@@ -37,6 +37,8 @@ class SequenceModel(Recommender):
     """score(h, i) = <state of h, vector of i>. `users` has what a model knows of a user beside the history; `items` has
     both what an item says as an event and what it is as an answer."""
 
+    sees: ClassVar[Sees] = "history"
+    unit: ClassVar[Unit] = "sequences"
     asks: ClassVar[str] = "each"
     """What it is trained to predict: what comes after each event of a sequence; `last`: the targets of a window;
     `masked`: events that are hidden, whose item is the first of the extra ones; `around`: an event from those around
@@ -46,6 +48,8 @@ class SequenceModel(Recommender):
 
     length: int = 1
     """Events of a history that it can see."""
+    masked: float = 0.0
+    """Share of events that are hidden in training."""
 
     @abstractmethod
     def states(self, users: Tensor, history: History) -> Tensor:
@@ -58,15 +62,15 @@ class SequenceModel(Recommender):
         first = n.cumsum(0) - n  # several answers to one question, as the targets of a window are
         return self.states(users[first], known._replace(at=at))[question]
 
-    def combine(self, x: Tensor, w: Tensor) -> Tensor:
-        return (x * self.answers(w)).sum(-1)
+    def interaction(self, x: Tensor, w: Tensor) -> Tensor:
+        return (x * self.output_embeddings(w)).sum(-1)
 
-    def answers(self, w: Tensor) -> Tensor:
+    def output_embeddings(self, w: Tensor) -> Tensor:
         """(..., q) rows of items -> (..., p) their vectors."""
         return w
 
     def vectors(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor] | None:
-        return x, self.answers(w)
+        return x, self.output_embeddings(w)
 
     def initialize(self, generator: Generator) -> None:
         super().initialize(generator)

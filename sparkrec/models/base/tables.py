@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Rows(nn.Module):
+class EmbeddingTable(nn.Module):
     """(n, d) float32. What a batch reads are leaves of its graph, whose gradients `take` hands over, row by row.
 
     So the gradient of the table never exists: neither its zeros, nor a sparse tensor that would have to be sorted.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from typing import Literal
 
+from pydantic import Field
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec.config import BiasSettings
+from sparkrec.config.model import Declaration, ModelSettings, UserRows
 from sparkrec.errors import TrainError
-from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense
 
@@ -19,9 +21,22 @@ TOLERANCE = 1e-6
 """Sweeps end when none moves an item's bias by more than this many standard deviations of the values."""
 
 
-def fit_bias(settings: BiasSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
+class BiasSettings(ModelSettings):
+    """Mean + user + item, by ridge regression: the residual of a rating after it is what other models explain."""
+
+    kind: Literal["bias"] = "bias"
+    user_regularization: float = Field(5.0, ge=0)
+    """Shrinks a user's bias as that many ratings at the mean would."""
+    item_regularization: float = Field(5.0, ge=0)
+    """Shrinks an item's bias as that many ratings at the mean would."""
+    iterations: int = Field(10, ge=1)
+    """Alternating sweeps over items and users."""
+
+
+def fit_bias(settings: BiasSettings, inputs: FitInputs) -> Model:
     """mean + b_u + b_i; users and items without ratings have bias 0. TrainError on implicit feedback."""
-    mean, user_bias, item_bias = biases(observed, settings)
+    dataset = inputs.dataset
+    mean, user_bias, item_bias = biases(inputs.observed, settings)
     bias = F.coalesce("bias", F.lit(0.0))
     return Model(
         users=dense(dataset.users.join(user_bias, "user", "left"), "user", 1.0, bias),
@@ -101,3 +116,12 @@ def _shift(users: DataFrame, items: DataFrame, settings: BiasSettings) -> tuple[
     slope = penalties[0] * by_side[0][0] - penalties[1] * by_side[1][0]
     shift = slope / weight if weight else 0.0
     return shift, max(abs(most + shift) for most in by_side[1][2:])
+
+
+MODEL = Declaration(
+    settings=BiasSettings,
+    feedback=("explicit",),
+    fit=fit_bias,
+    user_rows=UserRows(fold_users, "folded in"),
+    likeness=None,
+)

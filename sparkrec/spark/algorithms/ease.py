@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 from pyspark.sql import DataFrame
 from scipy.sparse import csr_array
 
 from sparkrec import storage
-from sparkrec.config import EaseSettings
+from sparkrec.config.model import Declaration, ModelSettings, UserRows
 from sparkrec.errors import TrainError
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.kernels.retrieval.ease import TILE, NotPositiveDefinite, ease_weights
 from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.data.fit_inputs import FitInputs
+from sparkrec.spark.model.explain import contributions_of_items
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense_vectors, lists, sparse, strengths
 from sparkrec.spark.runner import pack
@@ -34,17 +38,28 @@ TILE_BYTES = 32 << 20
 """Of the matrix that are added up, or written as a Parquet row group, at a time."""
 
 
-def fit_ease(settings: EaseSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
+class EaseSettings(ModelSettings):
+    """Linear autoencoder with zero diagonal in closed form (Steck 2019). Holds an items x items matrix."""
+
+    kind: Literal["ease"] = "ease"
+    regularization: float = Field(200.0, gt=0)
+    """L2 on the item-item weights."""
+    max_memory_gb: float = Field(12.0, gt=0)
+    """Refuse a catalogue whose matrices would take more on the driver."""
+
+
+def fit_ease(settings: EaseSettings, inputs: FitInputs) -> Model:
     """score(u, i) = sum of strength(u, j) B_ji over the items j that u has.
 
     B minimises |X - XB|^2 + regularization |B|^2 with B_ii = 0, where X holds the strengths. A position of
     the model is a place in the ascending list of the dataset's items. Takes 4 m^2 bytes on the driver for m
-    items, as many under `scratch`, and m^3 multiplications. Raises TrainError when that is more than
+    items, as many under `inputs.scratch`, and m^3 multiplications. Raises TrainError when that is more than
     `max_memory_gb`, or the regularization too small for float32.
     """
+    dataset = inputs.dataset
     ids = _items(dataset, settings)
-    spark = observed.sparkSession
-    users = _placed(observed, ids).persist()
+    spark = inputs.observed.sparkSession
+    users = _placed(inputs.observed, ids).persist()
     try:
         # In Fortran order, so that a column, which is an item's row of the model, is contiguous.
         gram: F32 = np.zeros((len(ids), len(ids)), np.float32, order="F")
@@ -61,8 +76,8 @@ def fit_ease(settings: EaseSettings, dataset: Dataset, observed: DataFrame, *, s
             f"{settings.regularization:g}. Raise model.regularization: 100 to 1000 is usual."
         ) from None
     log.info("ease: inverted")
-    _write_columns(weights, ids, f"{scratch}/items")
-    items = spark.read.parquet(f"{scratch}/items")
+    _write_columns(weights, ids, f"{inputs.scratch}/items")
+    items = spark.read.parquet(f"{inputs.scratch}/items")
     return Model(
         users=sparse(dataset.users, "user", users),
         items=dense_vectors(items, "item"),
@@ -136,3 +151,17 @@ def _write_columns(weights: F32, ids: I64, folder: str) -> None:
             starts = np.arange(len(rows) + 1, dtype=np.int32) * m
             values = pa.ListArray.from_arrays(pa.array(starts), pa.array(rows.reshape(-1)))
             writer.write_table(pa.table({"item": ids[first : first + step], "value": values}, schema=schema))
+
+
+def explain(model: Model, dataset: Dataset, user: int, item: int) -> DataFrame:
+    """(item, contribution) of the items that a user has; a position of a row is a place among the model's items."""
+    return contributions_of_items(model, user, item, _ascending(model.items).tolist())
+
+
+MODEL = Declaration(
+    settings=EaseSettings,
+    feedback=("implicit",),
+    fit=fit_ease,
+    user_rows=UserRows(user_rows, "history"),
+    explain=explain,
+)

@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec.config import AttributeSettings, LinearSettings
+from sparkrec.config.features import AttributeSettings
+from sparkrec.config.model import Declaration, ModelSettings
 from sparkrec.errors import TrainError
 from sparkrec.spark.data.attributes import encode
-from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense
 
 Matrix = NDArray[np.float64]
 
 
-def fit_linear(settings: LinearSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
+class LinearSettings(ModelSettings):
+    """Ridge regression on user and item attributes: the baseline that knows nothing of the person."""
+
+    kind: Literal["linear"] = "linear"
+    users: AttributeSettings | None = None
+    """Attributes of users. None: none."""
+    items: AttributeSettings | None = None
+    """Attributes of items. None: none."""
+    regularization: float = Field(1.0, ge=0)
+    """L2 on the coefficients."""
+
+    @model_validator(mode="after")
+    def _has_attributes(self) -> LinearSettings:
+        if self.users is None and self.items is None:
+            raise ValueError("linear has no attributes to work with: set model.users, model.items or both")
+        return self
+
+    @property
+    def attributes(self) -> dict[str, AttributeSettings]:
+        return {side: table for side, table in (("users", self.users), ("items", self.items)) if table is not None}
+
+
+def fit_linear(settings: LinearSettings, inputs: FitInputs) -> Model:
     """value = intercept + w . attributes of user and item; `regularization` |w|^2 joins the squared error.
 
     Features are centred over the observed interactions, so a user or item that the source does not know
@@ -28,6 +53,7 @@ def fit_linear(settings: LinearSettings, dataset: Dataset, observed: DataFrame, 
     they add up user by user, so Spark never holds an interactions x features matrix, and the driver features
     x features only. Raises TrainError on implicit feedback.
     """
+    dataset, observed = inputs.dataset, inputs.observed
     if not dataset.explicit:
         raise TrainError(
             "linear: every interaction of an implicit dataset has the value 1, so there is nothing to "
@@ -119,3 +145,8 @@ def _parts(side: _Side, weights: Matrix) -> DataFrame:
     table = pa.table({"feature": np.arange(len(weights), dtype=np.int32), "weight": weights})
     placed = side.features.join(F.broadcast(side.features.sparkSession.createDataFrame(table)), "feature")
     return placed.groupBy(side.key).agg(F.sum(F.col("x") * F.col("weight")).alias("part"))
+
+
+MODEL = Declaration(
+    settings=LinearSettings, feedback=("explicit",), fit=fit_linear, ranks_strangers=True, likeness=None
+)

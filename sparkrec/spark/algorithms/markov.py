@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from sparkrec.config import MarkovSettings
+from sparkrec.config.base import Fraction
+from sparkrec.config.model import Declaration, ModelSettings, SequenceNeeds
 from sparkrec.errors import TrainError
-from sparkrec.spark.data.dataset import Dataset, check_sequences
+from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.data.sequences import histories, ordered
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.histories import last_events
 from sparkrec.spark.model.rows import lists, sparse
 
 
-def fit_markov(settings: MarkovSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
+class MarkovSettings(ModelSettings):
+    """First-order Markov chain: the items that most often came next after a user's last event."""
+
+    kind: Literal["markov"] = "markov"
+    popularity: Fraction = 0.01
+    """How much the popularity of an item counts beside that: it ranks what never came next."""
+
+    @property
+    def sequence_needs(self) -> SequenceNeeds:
+        return SequenceNeeds(windows=None)
+
+
+def fit_markov(settings: MarkovSettings, inputs: FitInputs) -> Model:
     """score(u, i) = (1 - popularity) n(last event of u, i) / n(last event of u) + popularity n(i) / n
 
     with n(j, i) the times that i came next after j, in one session. Rows have a place for each item, as what came
     before, and one more for popularity. Raises ConfigError where the dataset has no sequences.
     """
-    cut = check_sequences(settings, dataset.sequence_settings, dataset.reference)
+    dataset, observed = inputs.dataset, inputs.observed
+    cut = settings.sequence_needs.check(dataset.sequence_settings, settings.kind, dataset.reference)
     size = int(dataset.items.agg(F.max("item")).collect()[0][0]) + 2
     if size > 2**31 - 1:
         raise TrainError(f"markov: item {size - 2} is beyond 2^31 - 3, the largest position of a sparse row")
@@ -38,5 +54,24 @@ def fit_markov(settings: MarkovSettings, dataset: Dataset, observed: DataFrame, 
         size=size,
         user_layout="sparse",
         item_layout="sparse",
-        by_last_event=True,
     )
+
+
+def last_events(users: DataFrame, asking: DataFrame, size: int) -> DataFrame:
+    """Sparse model rows of the users: 1 at the last of their items, and at the last of all `size` places.
+
+    users   (user)
+    asking  (user, items array<long>)
+    """
+    last = F.element_at("items", -1).cast("int")
+    index = F.when(F.col("items").isNull(), F.array(F.lit(size - 1))).otherwise(F.array(last, F.lit(size - 1)))
+    rows = users.join(asking, "user", "left").withColumn("index", index)
+    return rows.select("user", "index", F.array_repeat(F.lit(1.0).cast("float"), F.size("index")).alias("value"))
+
+
+def bind(model: Model, histories: DataFrame) -> Model:
+    """The model for users who ask after these histories (user, items array<long>)."""
+    return replace(model, users=last_events(histories.select("user"), histories, model.size))
+
+
+MODEL = Declaration(settings=MarkovSettings, feedback=("implicit",), fit=fit_markov, bind=bind)

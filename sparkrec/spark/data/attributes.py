@@ -16,7 +16,7 @@ from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType, Str
 
 from sparkrec.config import AttributeSettings
 from sparkrec.errors import TrainError
-from sparkrec.spark.platform.sources import column, read_source, resolved
+from sparkrec.spark.platform.sources import column, read_columns
 
 MAX_FEATURES = 4000
 """Of users or items; the driver holds a matrix of all features by all features."""
@@ -42,7 +42,7 @@ def encode(ids: DataFrame, key: str, settings: AttributeSettings) -> Features:
     InputError when it cannot be read or lacks a column.
     """
     label = f"model.{key}s.source {settings.source.path}"
-    source = resolved(read_source(ids.sparkSession, settings.source), [settings.id, *settings.columns], label)
+    source = read_columns(ids.sparkSession, settings.source, [settings.id, *settings.columns], label)
     raw = ids.schema[f"{key}_id"].dataType
     positions = [str(position) for position in range(len(settings.columns))]
     known = source.select(

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from sparkrec import storage
 from sparkrec.config import DataFacts, SequenceSettings, values_of
-from sparkrec.errors import ConfigError, InputError
+from sparkrec.errors import InputError
 from sparkrec.fields import Layout
 from sparkrec.spark.platform.lake import Lake
 
@@ -30,8 +30,8 @@ class Dataset:
     items: DataFrame
     candidates: DataFrame | None = None
     """Items to rank for each test user; None when the dataset came without."""
-    has_sequences_of_train: bool = True
-    """Whether the sequences in the folder, where there are any, are those of `train`: they are not of a fold."""
+    sequences: DataFrame | None = None
+    """Sequences of `train`, columns as `tables.SEQUENCES`; None: they are cut when they are asked for."""
 
     @classmethod
     def open(cls, lake: Lake, reference: str) -> Dataset:
@@ -50,6 +50,8 @@ class Dataset:
         if storage.exists(f"{run.path}/candidates"):
             names.append("candidates")
         tables: dict[str, Any] = {name: lake.spark.read.parquet(f"{run.path}/{name}") for name in names}
+        if run.manifest["settings"].get("sequences") is not None:
+            tables["sequences"] = lake.spark.read.parquet(f"{run.path}/sequences")
         return cls(reference=run.reference, folder=run.path, manifest=run.manifest, **tables)
 
     @property
@@ -75,11 +77,6 @@ class Dataset:
         """How its sequences were cut; None: it has none."""
         said = self.manifest["settings"].get("sequences")
         return None if said is None else SequenceSettings.model_validate(said)
-
-    @property
-    def sequences(self) -> DataFrame:
-        """Columns as `tables.SEQUENCES`."""
-        return self.train.sparkSession.read.parquet(f"{self.folder}/sequences")
 
     def facts(self, include_validation: bool = False) -> DataFacts:
         """What settings are chosen by that are left to the data: one pass over train, one over validation."""
@@ -108,31 +105,3 @@ class Dataset:
         """(<side>) of the users or items that such a model has been fitted to a row of."""
         ids = (self.users if side == "user" else self.items).where("train_count > 0").select(side)
         return ids.unionByName(self.validation.select(side)).distinct() if include_validation else ids
-
-
-def check_sequences(model: Any, cut: SequenceSettings | None, dataset: str) -> SequenceSettings:
-    """How the sequences of a dataset were cut, for a model (a ModelSettings) that sees the order of events.
-
-    dataset  what to call it in the error
-    Raises ConfigError where it has not the sequences that the model needs.
-    """
-    kind = model.kind
-    if cut is None:
-        raise ConfigError(
-            f"model {kind} sees the order of events, and dataset {dataset} has no sequences: prepare it "
-            "with `sequences: {length: 50}`"
-        )
-    if kind != "item2vec" and not cut.ordered:
-        raise ConfigError(
-            f"model {kind} sees the order of events, and the sequences of dataset {dataset} have none "
-            "(`ordered: false`): prepare it from events with timestamps"
-        )
-    if kind == "item2vec" and not (cut.ordered or model.shuffle):
-        raise ConfigError(
-            f"the sequences of dataset {dataset} have no order (`ordered: false`): set model.shuffle to true"
-        )
-    if kind != "markov" and (kind == "caser") != (cut.targets is not None):
-        needs = "windows, as of `sequences: {length: 5, targets: 3}`" if kind == "caser" else "whole histories"
-        has = "whole histories" if cut.targets is None else f"windows with {cut.targets} targets"
-        raise ConfigError(f"model {kind} is trained on {needs}; dataset {dataset} has {has}. Prepare another one.")
-    return cut

@@ -21,7 +21,7 @@ from sparkrec import fields, storage
 from sparkrec.config import DateField, FeatureSettings, FieldSettings, MultiField, NumericField, SideFeatures
 from sparkrec.errors import InputError, PrepareError
 from sparkrec.fields import FieldCode, FieldCodes
-from sparkrec.spark.platform.sources import column, read_source, resolved
+from sparkrec.spark.platform.sources import column, read_columns
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def _fit(rows: DataFrame, side: str, settings: FieldSettings, first: int, most: 
     _check_type(settings, side, kind)
     said = settings.model_dump(mode="json")
     about: dict[str, Any] = {"side": side, "type": kind, "first": first}
-    value = _plain(column(side)[settings.column], said, kind)
+    value = _plain(column(side)[settings.column], said)
     n, known = rows.agg(F.count("*"), F.count(value)).collect()[0]
     if not known:
         raise PrepareError(
@@ -150,7 +150,7 @@ def _type(frame: DataFrame, side: str, name: str) -> str:
     return struct[name].dataType.simpleString()
 
 
-def _plain(value: Column, settings: dict[str, Any], kind: str) -> Column:
+def _plain(value: Column, settings: dict[str, Any]) -> Column:
     """What `FieldCode.encode` reads: strings; doubles; the number of a bucket, hour or day."""
     if settings["kind"] == "numeric":
         number = value.cast("double")
@@ -209,7 +209,7 @@ def side_rows(spark: SparkSession, settings: SideFeatures, side: str, kind: str)
     """
     label = f"features.{side}s.source {settings.source.path}"
     names = list(dict.fromkeys(field.column for field in settings.fields))
-    source = resolved(read_source(spark, settings.source), columns_of(settings), label)
+    source = read_columns(spark, settings.source, columns_of(settings), label)
     since = column(settings.timestamp).cast("timestamp") if settings.timestamp else F.lit(None).cast("timestamp")
     key, at = f"{side}_id", f"{side}_since"
     rows = source.select(
@@ -320,7 +320,7 @@ def encode(frame: DataFrame, codes: Sequence[FieldCode], label: str) -> DataFram
 
 def _values(code: FieldCode) -> Column:
     """What the code is made for, of a frame with the struct of its side."""
-    return _plain(column(code.side)[code.settings["column"]], code.settings, code.type)
+    return _plain(column(code.side)[code.settings["column"]], code.settings)
 
 
 def warn_of_extremes(frame: DataFrame, codes: Sequence[FieldCode], label: str) -> None:

@@ -38,9 +38,9 @@ from sparkrec.spark.evaluation.clicks import METRICS as CLICK_METRICS
 from sparkrec.spark.evaluation.clicks import Clicks
 from sparkrec.spark.evaluation.protocols import Rankings, Unrankable, judged_rankings
 from sparkrec.spark.evaluation.segments import grouped, labels
-from sparkrec.spark.model.field_queries import asked, bind, check_codes, field_head, score_events
+from sparkrec.spark.model.field_queries import asked, score_events
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.serving import serve
+from sparkrec.spark.model.serving import bind
 from sparkrec.spark.retrieval.topk import score_pairs
 
 
@@ -157,14 +157,19 @@ def metrics_of(
             )
         with_auc = rankings is not None and rankings.full and rankings.auc
         predicted = None
-        if field_head(model):
-            check_codes(model, dataset)
+        if model.serving.sees_fields:
             predicted = score_events(model, dataset, truth.drop("confidence"))
-            if rankings is not None:
-                model = bind(model, asked(dataset, truth))
-        else:
+        if predicted is None or rankings is not None:
             before = dataset.train if seen is None else seen
-            model = serve(model, dataset, truth, before, include_validation=include_validation).model
+            bound = bind(
+                model,
+                dataset,
+                truth,
+                before,
+                include_validation=include_validation,
+                queries=lambda _: asked(dataset, truth),
+            )
+            model = bound.model
         if with_auc or ((ratings or clicks) and predicted is None):
             scored = score_pairs(model, truth.select("user", "item").distinct()).persist()
         if predicted is None and scored is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,12 @@ from sparkrec.errors import InputError
 from sparkrec.kernels.arrays import F32
 from sparkrec.kernels.metrics.clicks import auc
 from sparkrec.spark.data.dataset import Dataset
-from sparkrec.spark.model.field_queries import field_head, folders, tables_of, timed
+from sparkrec.spark.model.field_queries import field_head, places, tables_of, timed
 from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.model.rows import as_vector
 
+CONTRIBUTIONS = "item long, contribution double"
+"""What a score is the sum of: items of the user, and null for biases."""
 _PARTS = "user long, item long, field string, with_field string, contribution float"
 
 
@@ -28,7 +31,7 @@ def contributions(model: Model, dataset: Dataset, events: DataFrame) -> DataFram
     """
     head = _head(model)
     head.contributions(*(np.zeros((0, _width(head, side)), np.float32) for side in ("query", "item")))  # refuses others
-    where = folders(model, dataset)
+    where = places(model, dataset)
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         tables = tables_of(*where)
@@ -48,6 +51,19 @@ def contributions(model: Model, dataset: Dataset, events: DataFrame) -> DataFram
     return timed(events).mapInArrow(work, _PARTS)
 
 
+def contributions_of_items(model: Model, user: int, item: int, items: Sequence[int]) -> DataFrame:
+    """CONTRIBUTIONS of a model whose rows of users are sparse: each entry times that of the item.
+
+    items  of each position of a row
+    """
+    own = model.users.where(F.col("user") == user).collect()[0]
+    target = as_vector(model.items.where(F.col("item") == item).collect()[0], model.size)
+    parts = [
+        (items[place], float(weight * target[place])) for place, weight in zip(own["index"], own["value"], strict=True)
+    ]
+    return model.users.sparkSession.createDataFrame(parts, CONTRIBUTIONS)
+
+
 def importance(
     model: Model, dataset: Dataset, rows: DataFrame, *, most: int = 50_000, seed: int = 0
 ) -> dict[str, float]:
@@ -64,7 +80,7 @@ def importance(
     clicked = drawn["value"].to_numpy() > 0
     if clicked.all() or not clicked.any():
         raise InputError(f"importance: found {clicked.sum():,} clicks among {len(clicked):,} rows, expected both kinds")
-    tables = tables_of(*folders(model, dataset))
+    tables = tables_of(*places(model, dataset))
     sides = dict(zip(("query", "item"), tables.rows(head, drawn.combine_chunks().to_batches()[0]), strict=True))
     whole = auc(head.score_rows(**_given(sides)), clicked)
     order = np.random.default_rng(seed).permutation(len(clicked))

@@ -23,16 +23,23 @@ from sparkrec.kernels.arrays import F32, I64
 from sparkrec.shards import ALWAYS, ITEM_FEATURES, ItemFeatures
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.features import load, nothing
-from sparkrec.spark.model.fitted import FieldHead, Model
+from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense_batch, dense_vectors, matrix, read_dense
+from sparkrec.spark.model.scorers import FieldScorer
 
 _AT_ONCE = 1 << 13
 """Rows that a head makes or scores by one call."""
 
 
-def field_head(model: Model) -> FieldHead | None:
+def field_head(model: Model) -> FieldScorer | None:
     """The head of a model of features; None of others."""
-    return cast(FieldHead, model.head) if model.head is not None and model.head.layout is not None else None
+    return cast(FieldScorer, model.head) if model.serving.sees_fields and model.head is not None else None
+
+
+def tells_strangers(model: Model) -> bool:
+    """Whether it has something to say of users whom it was not fitted to: what is known of them."""
+    head = field_head(model)
+    return head is not None and bool(head.layout.query)
 
 
 def known_users(dataset: Dataset) -> DataFrame:
@@ -80,14 +87,14 @@ def bind(model: Model, queries: DataFrame) -> Model:
     """
     head = field_head(model)
     assert head is not None
-    size = 0 if head.folds else max(_width(head, "query"), _width(head, "item"))
+    size = 0 if head.is_factorized else max(_width(head, "query"), _width(head, "item"))
 
     def query_rows(ids: I64, rows: F32, entries: Entries) -> F32:
         made = head.queries(ids, rows, entries)
-        return head.fold_queries(made) if head.folds else _padded(made, size)
+        return head.fold_queries(made) if head.is_factorized else _padded(made, size)
 
     def item_rows(_: I64, rows: F32, __: Entries) -> F32:
-        return head.fold_items(rows) if head.folds else _padded(rows, size)
+        return head.fold_items(rows) if head.is_factorized else _padded(rows, size)
 
     users = queries.join(model.users.select("user", "value"), "user").select("user", "value", "rows", "weights")
     items = model.items.select("item", "value")
@@ -97,11 +104,11 @@ def bind(model: Model, queries: DataFrame) -> Model:
         users=dense_vectors(users.mapInArrow(_mapped(query_rows), "user long, value array<float>"), "user"),
         items=dense_vectors(items.mapInArrow(_mapped(item_rows), "item long, value array<float>"), "item"),
         size=size,
-        head=None if head.folds else head,
+        head=None if head.is_factorized else head,
     )
 
 
-def _width(head: FieldHead, of: str) -> int:
+def _width(head: FieldScorer, of: str) -> int:
     """Numbers in a row of a query or item, or in a vector."""
     nobody = np.zeros((0, head.row), np.float32)
     none = np.zeros(0, np.int64), nobody, Entries.none(0)
@@ -144,7 +151,7 @@ def score_events(model: Model, dataset: Dataset, events: DataFrame) -> DataFrame
     kept = [each for each in events.schema if each.name not in ("timestamp", "rows", "weights")]
     schema = ", ".join(f"`{each.name}` {each.dataType.simpleString()}" for each in kept)
     names = [each.name for each in kept]
-    work = _scorer(field_head(model), *folders(model, dataset), names)
+    work = _scorer(field_head(model), *places(model, dataset), names)
     # Every column is handed over row by row, which takes longer than the scores: only those that tell something are.
     weighed = dataset.layout is not None and any(code.weighs for code in load(dataset.folder).of("user", "context"))
     in_time = dataset.layout is not None and bool(dataset.layout.item)
@@ -161,16 +168,16 @@ def timed(events: DataFrame) -> DataFrame:
     return given.select("*", *nothing())
 
 
-def folders(model: Model, dataset: Dataset) -> tuple[str, str | None]:
-    """Where the rows of a model are, and what is known of items; once the features are known to be the model's."""
+def places(model: Model, dataset: Dataset) -> tuple[str, str, str | None]:
+    """Arguments of `tables_of`, once the features are known to be the model's."""
     check_codes(model, dataset)
     assert model.folder is not None
-    return model.folder, f"{dataset.folder}/item_features" if dataset.layout else None
+    return model.token, model.folder, f"{dataset.folder}/item_features" if dataset.layout else None
 
 
-def _scorer(head: Any, model: str, item_features: str | None, names: list[str]) -> Any:
+def _scorer(head: Any, token: str, model: str, item_features: str | None, names: list[str]) -> Any:
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        tables = tables_of(model, item_features)
+        tables = tables_of(token, model, item_features)
         for batch in batches:
             score = np.empty(len(batch), np.float32)
             for first in range(0, len(batch), _AT_ONCE):
@@ -196,7 +203,7 @@ class Tables:
         return scores
 
     def rows(self, head: Any, batch: pa.RecordBatch | pa.Table) -> tuple[F32, F32]:
-        """Queries and items of events, as `head.score_rows` takes them."""
+        """Queries and items of events, as `FieldScorer.score_rows` takes them."""
         users, items = self.sides(head, batch)
         return head.queries(*users), head.items(*items)
 
@@ -211,7 +218,11 @@ class Tables:
 
 
 @lru_cache(maxsize=2)
-def tables_of(model: str, item_features: str | None) -> Tables:
+def tables_of(_token: str, model: str, item_features: str | None) -> Tables:
+    """The tables of a model, read once in a worker.
+
+    _token  of the model, by which they are kept
+    """
     return Tables(model, item_features)
 
 

@@ -14,100 +14,23 @@ Every kind has this form, so that saving, retrieval and evaluation are written o
     mf, gmf     factors (and biases)                  factors (and biases)
     mlp, neumf  what the head takes of a user         what it takes of an item
     fm, ...     the user's weight and vector          the item's, and those of its fields
-    sasrec, ... the vector of the user's history      the item's vector, once `sequences.bind` has made them
+    sasrec, ... the vector of the user's history      the item's vector, once `serving.bind` has made them
 """
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
 from sparkrec import storage
-from sparkrec.config import model_settings
-from sparkrec.fields import Entries
-from sparkrec.kernels.arrays import F32, I64, Lists
+from sparkrec.config import ModelSettings, Serving, model_settings
+from sparkrec.kernels.csr import Storage
+from sparkrec.models.base.published import SCORER_FILE
+from sparkrec.spark.model.scorers import AnyScorer
 from sparkrec.spark.platform.lake import Lake, Run
-
-Layout = Literal["dense", "sparse"]
-
-_HEAD = "head.safetensors"
-
-
-class Head(Protocol):
-    """Scores of pairs of dense rows, where they are not inner products. Pickled to where it works."""
-
-    def scores(self, users: F32, items: F32) -> F32:
-        """(a, d) and (b, d) -> (a, b)."""
-
-    def score_pairs(self, users: F32, items: F32, pairs: Lists) -> F32:
-        """Row u of `users` with the rows of `items` in list u -> (nnz,)."""
-
-    def to_bytes(self) -> bytes:
-        """As a file."""
-
-    @property
-    def layout(self) -> Any:
-        """None; or of a model of features, whose users' rows are not yet queries: see `spark.queries`."""
-
-
-class SequenceHead(Head, Protocol):
-    """One of a model of sequences, whose users' rows are not yet what they are scored by: see `spark.sequences`."""
-
-    @property
-    def length(self) -> int | None:
-        """Events of a history that it can see; None: of no such model."""
-
-    def states(self, users: F32, histories: Lists, items: F32) -> F32:
-        """(n, d) rows of users and what they did, places in `items`, (m, q) rows of all items -> (n, p) vectors."""
-
-    def answers(self, items: F32) -> F32:
-        """(m, q) rows of items -> (m, p) vectors."""
-
-    @property
-    def state_size(self) -> int:
-        """Numbers in such a vector."""
-
-
-class FieldHead(Head, Protocol):
-    """One of a model of features."""
-
-    @property
-    def codes(self) -> str:
-        """Digest of the codes of its fields."""
-
-    @property
-    def row(self) -> int:
-        """Numbers in the row of a user or item, before their features."""
-
-    @property
-    def folds(self) -> bool:
-        """Whether its scores are inner products of vectors that `fold_queries` and `fold_items` make."""
-
-    def queries(self, ids: I64, users: F32, entries: Entries) -> F32:
-        """Rows of (n,) queries as `scores` takes them, from (n, d) rows of their users and what is known of them."""
-
-    def items(self, ids: I64, items: F32, entries: Entries) -> F32:
-        """The same of items."""
-
-    def fold_queries(self, rows: F32) -> F32:
-        """(n, p) as `queries` makes them -> (n, d) vectors."""
-
-    def fold_items(self, rows: F32) -> F32:
-        """(n, q) as `items` makes them -> (n, d) vectors."""
-
-    def contributions(self, queries: F32, items: F32) -> tuple[list[tuple[str, str | None]], F32]:
-        """What the score of each row is the sum of, and which fields and pairs of fields these are."""
-
-    def columns(self, field: str) -> tuple[str, list[int]]:
-        """Where a field is: columns of `queries`, or of `items`."""
-
-    def score_events(self, users: tuple[I64, F32, Entries], items: tuple[I64, F32, Entries]) -> F32:
-        """(n,) of n queries, each of one item: their ids, rows and entries."""
-
-    def score_rows(self, queries: F32, items: F32) -> F32:
-        """(n, p) and (n, q) -> (n,)."""
 
 
 @dataclass(frozen=True)
@@ -117,21 +40,31 @@ class Model:
     users: DataFrame
     items: DataFrame
     size: int
-    user_layout: Layout
-    item_layout: Layout
+    user_layout: Storage
+    item_layout: Storage
     facts: dict[str, Any] = field(default_factory=dict)
     """What the fit wants to tell: losses, counts. Plain values, kept in the manifest."""
-    by_last_event: bool = False
-    """Whether users' rows are 1 at their last event: see `sequences.bind`."""
-    head: Head | FieldHead | SequenceHead | None = None
+    head: AnyScorer | None = None
     """None: the inner product."""
     folder: str | None = None
     """Where both tables are as Parquet files `users` and `items`, if they are."""
     files: dict[str, bytes] = field(default_factory=dict)
     """What else to keep beside it, by name: a log, a plot. For people; `load` does not read it."""
 
-    settings: Any = None
-    """A ModelSettings: what it was fitted with; None: nobody knows, and it has no rows but its own."""
+    settings: ModelSettings | None = None
+    """What it was fitted with; None: nobody knows, and it has no rows but its own."""
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Of this fit or reading. Workers keep rows by it, and not by the folder, where another model may come to lie."""
+
+    @property
+    def serving(self) -> Serving:
+        """How it is asked."""
+        return Serving() if self.settings is None else self.settings.declaration
+
+    @property
+    def sees_histories(self) -> bool:
+        """Whether what a user did last decides: who asks such a model hands over histories."""
+        return self.settings is not None and self.settings.sequence_needs is not None
 
     def save(self, run: Run) -> Run:
         """Write both tables and publish the run."""
@@ -142,10 +75,10 @@ class Model:
         self.users.write.mode("overwrite").parquet(f"{folder}/users")
         self.items.write.mode("overwrite").parquet(f"{folder}/items")
         if self.head is not None:
-            storage.write(f"{folder}/{_HEAD}", self.head.to_bytes())
+            storage.write(f"{folder}/{SCORER_FILE}", self.head.to_bytes())
         for name, data in self.files.items():
             storage.write(f"{folder}/{name}", data)
-        shape = {name: getattr(self, name) for name in ("size", "user_layout", "item_layout", "by_last_event")}
+        shape = {name: getattr(self, name) for name in ("size", "user_layout", "item_layout")}
         return {**shape, "settings": self.settings and self.settings.model_dump(mode="json")}
 
     @classmethod
@@ -158,16 +91,18 @@ class Model:
     def read(cls, spark: SparkSession, folder: str, shape: dict[str, Any], facts: dict[str, Any]) -> Model:
         """The counterpart of `write`, which returned `shape`."""
         settings = shape.get("settings")
-        head: Head | None = None
-        if storage.exists(f"{folder}/{_HEAD}"):
-            from sparkrec.models.base import scorer as network  # with torch, which only such models need
+        shape = {name: shape[name] for name in ("size", "user_layout", "item_layout")}
+        head = None
+        if storage.exists(f"{folder}/{SCORER_FILE}"):
+            from sparkrec.models.base.scorers import load_scorer  # with torch, which only such models need
 
-            head = network.Head.from_bytes(storage.read(f"{folder}/{_HEAD}"))
+            head = load_scorer(storage.read(f"{folder}/{SCORER_FILE}"))
         return cls(
             users=spark.read.parquet(f"{folder}/users"),
             items=spark.read.parquet(f"{folder}/items"),
             facts=facts,
             folder=folder,
             head=head,
-            **{**shape, "settings": settings and model_settings(settings)},
+            settings=settings and model_settings(settings),
+            **shape,
         )

@@ -15,25 +15,9 @@ from pyspark.sql import functions as F
 from sparkrec.kernels.arrays import F32
 from sparkrec.spark.arrow.blocks import read_lists
 from sparkrec.spark.data.sequences import numbered
-from sparkrec.spark.model.fitted import Model, SequenceHead
+from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense_batch, dense_vectors, matrix, read_dense
-
-
-def sees_histories(model: Model) -> bool:
-    """Whether what a user did last decides: such a model wants `bind`."""
-    return model.by_last_event or getattr(model.head, "length", None) is not None
-
-
-def last_events(users: DataFrame, asking: DataFrame, size: int) -> DataFrame:
-    """Sparse model rows of the users: 1 at the last of their items, and at the last of all `size` places.
-
-    users   (user)
-    asking  (user, items array<long>)
-    """
-    last = F.element_at("items", -1).cast("int")
-    index = F.when(F.col("items").isNull(), F.array(F.lit(size - 1))).otherwise(F.array(last, F.lit(size - 1)))
-    rows = users.join(asking, "user", "left").withColumn("index", index)
-    return rows.select("user", "index", F.array_repeat(F.lit(1.0).cast("float"), F.size("index")).alias("value"))
+from sparkrec.spark.model.scorers import HistoryScorer
 
 
 def bind(model: Model, asking: DataFrame) -> Model:
@@ -42,18 +26,16 @@ def bind(model: Model, asking: DataFrame) -> Model:
     asking  (user, items array<long>); items that the model does not know are passed over, and users without others have
             no row. A user whom the model does not know is known by the history alone
     """
-    if model.by_last_event:
-        return replace(model, users=last_events(asking.select("user"), asking, model.size))
     items = np.sort(model.items.select("item").toArrow()["item"].to_numpy())
-    head = cast(SequenceHead, model.head)
+    head = cast(HistoryScorer, model.head)
     assert model.folder is not None
-    folder, schema = f"{model.folder}/items", "user long, value array<float>"
+    token, folder, schema = model.token, f"{model.folder}/items", "user long, value array<float>"
     nobody = F.array_repeat(F.lit(0.0).cast("float"), model.size)
     own = numbered(asking, items).join(model.users.select("user", "value"), "user", "left")
     shown = own.select("user", F.coalesce("value", nobody).alias("value"), "items")
 
     def states(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        rows = _item_rows(folder)
+        rows = _item_rows(token, folder)
         for batch in batches:
             histories = read_lists(batch.column("items"), np.int32)
             found = head.states(matrix(batch.column("value")), histories, rows)
@@ -61,7 +43,7 @@ def bind(model: Model, asking: DataFrame) -> Model:
 
     def answers(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            yield dense_batch("item", batch.column("item"), head.answers(matrix(batch.column("value"))))
+            yield dense_batch("item", batch.column("item"), head.output_embeddings(matrix(batch.column("value"))))
 
     of_items = model.items.select("item", "value")
     return replace(
@@ -74,6 +56,6 @@ def bind(model: Model, asking: DataFrame) -> Model:
 
 
 @lru_cache(maxsize=1)
-def _item_rows(folder: str) -> F32:
-    """Of all items, ascending."""
+def _item_rows(_token: str, folder: str) -> F32:
+    """Of all items, ascending; read once in a worker for the model of a token."""
     return read_dense(folder, "item")[1]

@@ -8,61 +8,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec.spark.algorithms import bias, ease, neighbors
-from sparkrec.spark.algorithms.als import fit as als
+from sparkrec.config import ModelSettings, kinds_that
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.sequences import histories
-from sparkrec.spark.model.field_queries import field_head
+from sparkrec.spark.model import field_queries
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.histories import bind as bind_histories
-from sparkrec.spark.model.histories import sees_histories
 
 ANSWERS = ("model", "history", "folded in")
 """What answers a user: the model, which was fitted to it; the history of one to whom it was not; a row that was folded
 in."""
 
 
-class _Maker(NamedTuple):
-    make: Callable[[Model, Any, DataFrame, DataFrame], DataFrame]
-    """(model, settings, events, observed) -> model rows (user, index, value) of the users in `events` (user, item,
-    value, confidence), items of `observed`, which the model was fitted to."""
-    by: str
-    """One of ANSWERS."""
-
-
-_MAKERS: dict[str, _Maker] = {
-    "als": _Maker(als.fold_users, "folded in"),
-    "bias": _Maker(bias.fold_users, "folded in"),
-    "ease": _Maker(ease.user_rows, "history"),
-    "itemknn": _Maker(neighbors.item_votes, "history"),
-    "userknn": _Maker(neighbors.nearest_users, "history"),
-}
-"""By kind, of models whose users' rows follow from what they did; models of sequences are asked by `sequences.bind`."""
-
-KINDS = f"{', '.join(_MAKERS)} or a model of sequences"
-"""That answer from a history, for messages."""
-
-
 @dataclass(frozen=True)
-class Served:
-    """A model with a row for each user that it can answer."""
+class Bound:
+    """A model with a row for each user that it can answer: plain vectors, or rows that its scorer takes."""
 
     model: Model
     users: DataFrame
     """(user, by): which of those who ask these are, and which of ANSWERS is theirs."""
 
 
-def follows_history(model: Model) -> bool:
+def follows_history(settings: ModelSettings) -> bool:
     """Whether what a user did since the fit can change what the model answers."""
-    return sees_histories(model) or _maker(model) is not None
+    return settings.sequence_needs is not None or settings.declaration.user_rows is not None
 
 
-def serve(
+def following() -> str:
+    """The kinds that `follows_history` is true of, for messages."""
+    return f"{', '.join(kinds_that(lambda kind: kind.user_rows is not None))} or a model of sequences"
+
+
+def bind(
     model: Model,
     dataset: Dataset,
     users: DataFrame,
@@ -70,51 +51,68 @@ def serve(
     *,
     include_validation: bool = False,
     anew: DataFrame | None = None,
-) -> Served:
-    """The model for those who ask. Models of features are for `queries.bind`, and are left as they are.
+    queries: Callable[[DataFrame], DataFrame] | None = None,
+) -> Bound:
+    """The model for those who ask, whatever it needs to know of them.
 
     users               (user) who asks; they need not be in the dataset
     events              (user, item, value, confidence, timestamp) what they did, items of the dataset
     include_validation  whether the model was fitted to train and validation together
     anew                (user) whose rows are made from `events`, even if the model was fitted to them; None: nobody's
+    queries             of a model that sees features: from (user) who asks to (user, rows, weights), what is known of
+                        each and of the context; None: what was known when the last train row took place
+    Raises InputError where the features of the dataset are not those that the model was fitted to.
     """
     users = users.select("user").distinct()
-    fitted = dataset.fitted("user", include_validation)
-    by_model = F.lit("model").alias("by")
-    if sees_histories(model):
-        cut = dataset.sequence_settings
-        assert cut is not None
-        shown = histories(events.join(users, "user", "left_semi"), cut)
-        own = fitted.select("user", by_model)
-        answered = shown.select("user").join(own, "user", "left").select("user", F.coalesce("by", F.lit("history")))
-        return Served(bind_histories(model, shown), answered.toDF("user", "by"))
-    if _knows_users_by_features(model):
-        fitted = dataset.users
-    own = users.join(fitted, "user", "left_semi").select("user", by_model)
-    maker = _maker(model)
-    if maker is None:
-        return Served(model, own)
+    if model.sees_histories:
+        return _by_histories(model, dataset, users, events, include_validation)
+    if not model.serving.sees_fields:
+        return _by_rows(model, dataset, users, events, include_validation, anew)
+    field_queries.check_codes(model, dataset)
+    tells = field_queries.tells_strangers(model)
+    fitted = dataset.users if tells else dataset.fitted("user", include_validation)
+    own = users.join(fitted, "user", "left_semi").select("user", F.lit("model").alias("by"))
+    # As with rows: a user whom the model was not fitted to has one, though nobody should be answered by it.
+    asked = field_queries.known_users(dataset) if queries is None else queries(users)
+    return Bound(field_queries.bind(model, asked), own)
+
+
+def _by_histories(
+    model: Model, dataset: Dataset, users: DataFrame, events: DataFrame, include_validation: bool
+) -> Bound:
+    cut = dataset.sequence_settings
+    assert cut is not None
+    shown = histories(events.join(users, "user", "left_semi"), cut)
+    own = dataset.fitted("user", include_validation).select("user", F.lit("model").alias("by"))
+    answered = shown.select("user").join(own, "user", "left").select("user", F.coalesce("by", F.lit("history")))
+    bound = (model.serving.bind or bind_histories)(model, shown)
+    return Bound(bound, answered.toDF("user", "by"))
+
+
+def _by_rows(
+    model: Model,
+    dataset: Dataset,
+    users: DataFrame,
+    events: DataFrame,
+    include_validation: bool,
+    anew: DataFrame | None,
+) -> Bound:
+    fitted = dataset.users if model.serving.ranks_strangers else dataset.fitted("user", include_validation)
+    own = users.join(fitted, "user", "left_semi").select("user", F.lit("model").alias("by"))
+    rows = model.serving.user_rows
+    if rows is None:
+        return Bound(model, own)
     wanted = users.join(own, "user", "left_anti")
     if anew is not None:
         wanted = wanted.unionByName(users.join(anew, "user", "left_semi"))
     wanted = wanted.distinct().localCheckpoint()
     if wanted.isEmpty():
-        return Served(model, own)
+        return Bound(model, own)
     items = dataset.fitted("item", include_validation)
     told = events.join(wanted, "user", "left_semi").join(items, "item", "left_semi")
     if told.isEmpty():
-        return Served(model, own)
-    made = maker.make(model, model.settings, told, dataset.observed(include_validation)).localCheckpoint()
+        return Bound(model, own)
+    made = rows.make(model, model.settings, told, dataset.observed(include_validation)).localCheckpoint()
     rest = model.users.join(made, "user", "left_anti")
-    answered = own.join(made, "user", "left_anti").unionByName(made.select("user", F.lit(maker.by).alias("by")))
-    return Served(replace(model, users=rest.unionByName(made.select(*rest.columns))), answered)
-
-
-def _maker(model: Model) -> _Maker | None:
-    return None if model.settings is None else _MAKERS.get(model.settings.kind)
-
-
-def _knows_users_by_features(model: Model) -> bool:
-    """Whether it has something to say of users whom it was not fitted to."""
-    head = field_head(model)
-    return bool(head.layout.query) if head else model.settings is not None and model.settings.kind == "linear"
+    answered = own.join(made, "user", "left_anti").unionByName(made.select("user", F.lit(rows.by).alias("by")))
+    return Bound(replace(model, users=rest.unionByName(made.select(*rest.columns))), answered)

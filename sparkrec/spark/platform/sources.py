@@ -122,7 +122,17 @@ def resolved(frame: DataFrame, wanted: Sequence[str], label: str, optional: Sequ
     return frame.withColumnsRenamed(found) if found else frame
 
 
+def read_columns(
+    spark: SparkSession, source: SourceSettings, names: Sequence[str], label: str | None = None
+) -> DataFrame:
+    """A source whose columns `names` are found as Spark resolves names: see `resolved`.
+
+    label  what to call it in errors; None: its path
+    """
+    return resolved(read_source(spark, source), names, label or source.path)
+
+
 def read_ids(spark: SparkSession, ids: IdSource) -> DataFrame:
     """The distinct, non-null ids of a list, in a column `id`."""
-    frame = resolved(read_source(spark, ids.source), [ids.column], ids.source.path)
+    frame = read_columns(spark, ids.source, [ids.column])
     return frame.select(column(ids.column).alias("id")).dropna().distinct()

@@ -14,17 +14,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sparkrec.kernels.arrays import F32, I32, I64, Lists
+from sparkrec.kernels.arrays import F32, I32, I64
 from sparkrec.kernels.csr import Csr, Storage, located
 from sparkrec.kernels.retrieval import topk as kernel
 from sparkrec.spark.arrow.blocks import ArrayColumns, Block, Ragged, binary, first_id, unpack, view
 from sparkrec.spark.arrow.packed_rows import schema_of
+from sparkrec.spark.model.scorers import PairScorer
 
 PartialResult: TypeAlias = dict[str, NDArray[Any]]
 """Arrays by name, as `BlockTask.partial_arrays` declares them."""
@@ -38,27 +39,17 @@ _CACHED_ITEMS, _CACHED_CELLS = 512, 512 << 10
 """A tile of 2 MiB, of items whose factors fit beside it: a quarter faster than rows of all items."""
 
 
-class Scorer(Protocol):
-    """Scores pairs of dense rows where the score is not their inner product. It is pickled to where it works."""
-
-    def scores(self, users: F32, items: F32) -> F32:
-        """Every user row (a, d) with every item row (b, d): (a, b)."""
-
-    def score_pairs(self, users: F32, items: F32, pairs: Lists) -> F32:
-        """User row u with the item rows in list u: (nnz,)."""
-
-
 @dataclass(frozen=True)
 class UserBlock:
     """A block of users and its rows as the kernels want them."""
 
     block: Block
     rows: F32 | Csr
-    scorer: Scorer | None
+    scorer: PairScorer | None
     """None: scores are inner products."""
 
     @classmethod
-    def of(cls, block: Block, size: int, storage: Storage, scorer: Scorer | None) -> UserBlock:
+    def of(cls, block: Block, size: int, storage: Storage, scorer: PairScorer | None) -> UserBlock:
         return cls(block, _matrix(block, size) if storage == "dense" else _csr(block), scorer)
 
     def __len__(self) -> int:
@@ -159,7 +150,7 @@ class ScoreBlocks:
     """Columns of the model's rows."""
     user_storage: Storage
     item_storage: Storage
-    scorer: Scorer | None
+    scorer: PairScorer | None
     cells: int
     """Most scores in a tile."""
     held_bytes: int

@@ -8,14 +8,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.errors import InputError
-from sparkrec.spark.model.fitted import Layout, Model
+from sparkrec.kernels.csr import Storage
+from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.retrieval.topk import rank
 
-_WITHOUT_TASTE = ("popularity", "bias", "linear", "lr")
-"""Kinds whose rows have no vector of what somebody likes."""
 
-
-def similar(rows: DataFrame, size: int, layout: Layout, k: int, of: DataFrame | None = None) -> DataFrame:
+def similar(rows: DataFrame, size: int, layout: Storage, k: int, of: DataFrame | None = None) -> DataFrame:
     """The k rows of the largest cosine with each, but for itself: columns and ties as of `retrieval.rank`.
 
     rows  (id, index, value) of `size` dimensions
@@ -37,15 +35,16 @@ def neighbours(model: Model, side: str, k: int, of: DataFrame | None = None) -> 
     of    (user) whose lists are wanted, ids of that side; None: of all
     Raises InputError where rows say nothing of what somebody likes.
     """
-    kind = model.settings and model.settings.kind
-    if kind in _WITHOUT_TASTE:
+    likeness = model.serving.likeness
+    if likeness is None:
+        assert model.settings is not None
         raise InputError(
-            f"a {kind} knows no vectors of users and items, by which they could be alike: fit another kind, such as "
-            "als or itemknn"
+            f"a {model.settings.kind} knows no vectors of users and items, by which they could be alike: fit another "
+            "kind, such as als or itemknn"
         )
     table = model.users if side == "user" else model.items
     rows = table.select(F.col(side).alias("id"), "index", "value")
-    if kind == f"{side}knn":
+    if likeness.fitted_side == side:
         best = F.slice(F.sort_array(F.transform(F.arrays_zip("index", "value"), _nearest_first)), 1, k).alias("best")
         nearest = rows.select(F.col("id").alias("user"), best)
         if of is not None:
@@ -55,21 +54,9 @@ def neighbours(model: Model, side: str, k: int, of: DataFrame | None = None) -> 
     layout = model.user_layout if side == "user" else model.item_layout
     if layout == "sparse":
         return similar(rows, model.size, layout, k, of)
-    first, length = _vector(model)
+    first, length = (1, model.size) if likeness.span is None else likeness.span(model.settings)
     return similar(rows.withColumn("value", F.slice("value", first, length)), length, layout, k, of)
 
 
 def _nearest_first(one: Any) -> Any:
     return F.struct((-one["value"]).alias("distance"), one["index"].alias("index"))
-
-
-def _vector(model: Model) -> tuple[int, int]:
-    """Where in a dense row the vector begins, counted from 1, and its length: beside it are weights and biases."""
-    settings = model.settings
-    if settings is not None and settings.kind == "als":
-        return 1, settings.rank
-    if settings is not None and settings.kind in ("mf", "gmf"):
-        return 1, settings.dim
-    if model.head is not None and model.head.layout is not None:
-        return 2, settings.dim  # the weight, then the vector of the id
-    return 1, model.size

@@ -18,12 +18,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
+from typing import cast
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from sparkrec.kernels.csr import Storage
 from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.model.scorers import PairScorer
 from sparkrec.spark.platform.partitions import task_slots
 from sparkrec.spark.retrieval.block_tasks import (
     MODEL_ARRAYS,
@@ -193,7 +195,7 @@ def _sweep(
         model.size,
         model.user_layout,
         model.item_layout,
-        model.head,
+        cast(PairScorer | None, model.head),
         blocks.cells,
         blocks.held_bytes,
         plan.one_block,

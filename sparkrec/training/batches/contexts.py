@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparkrec.config import Item2vecSettings
 from sparkrec.kernels.arrays import F64, I32, I64, frozen
 from sparkrec.kernels.csr import distinct_in_parts
 from sparkrec.kernels.gradients.contexts import Contexts
 from sparkrec.kernels.random import uniform
-from sparkrec.models.base.sequence_model import SequenceModel
 from sparkrec.shards import Shard
-from sparkrec.training.batches.pairs import Batch, Batches
-from sparkrec.training.batches.sequences import Ordered, SequenceBatches
+from sparkrec.training.batches.batch import Batch
+from sparkrec.training.batches.pairs import Batches
+from sparkrec.training.batches.sequences import COLUMNS, Ordered, SequenceBatches
 
 _SHUFFLES, _STAYS, _REACHES = 1, 2, 3
 """Streams of random numbers beside that of the negatives."""
 
 
-@dataclass(frozen=True)
-class ContextBatch(Batch):
-    """A row for each event."""
+class SamplesContexts(Protocol):
+    """What a model of contexts says of how they are drawn."""
 
-    contexts: Contexts | None = None
+    asks: str
+    window: int
+    """Most places between two events that are around each other."""
+    subsample: float
+    """As of `chances`; 0: all events stay."""
+    shuffle: bool
+    """Whether the order of a history is drawn anew in each epoch."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,10 @@ class ContextBatches(SequenceBatches):
     """(m,) chance of each item; None: all stay."""
 
     @classmethod
-    def of(cls, batches: Batches, model: type[SequenceModel], settings: Item2vecSettings) -> ContextBatches:
+    def of(cls, batches: Batches, model: SamplesContexts) -> ContextBatches:  # type: ignore[override]
         own = {name: getattr(batches, name) for name in Batches.__dataclass_fields__}
-        stays = chances(batches.shards.item_counts, settings.subsample) if settings.subsample else None
-        return cls(**own, asks=model.asks, window=settings.window, shuffle=settings.shuffle, stays=stays)
+        stays = chances(batches.shards.item_counts, model.subsample) if model.subsample else None
+        return cls(**own, asks=model.asks, window=model.window, shuffle=model.shuffle, stays=stays)
 
     @property
     def positives(self) -> float:
@@ -52,11 +56,8 @@ class ContextBatches(SequenceBatches):
     def _questions(self, shard: Shard, epoch: int, steps: int) -> Any:
         return _Around(self, shard, epoch, steps)
 
-    def _joined(self, parts: list[ContextBatch], total: float, *more: Any) -> Batch:
-        columns = {
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("users", "items", "values", "confidence", "degree")
-        }
+    def _joined(self, parts: list[Batch], total: float, *more: Any) -> Batch:
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
         given = [part.contexts for part in parts if part.contexts is not None]
         ends = np.cumsum([0, *(each.start[-1] for each in given)])
         start = [each.start[:-1] + before for each, before in zip(given, ends, strict=False)]
@@ -70,7 +71,7 @@ class ContextBatches(SequenceBatches):
             place.reshape(item.shape),
             items,
         )
-        return ContextBatch(**columns, total=total, contexts=contexts)  # type: ignore[arg-type]
+        return Batch(**columns, total=total, contexts=contexts)  # type: ignore[arg-type]
 
 
 def chances(counts: I64, subsample: float) -> F64:
@@ -86,7 +87,7 @@ class _Around(Ordered):
 
     batches: ContextBatches
 
-    def step(self, step: int, offset: int) -> ContextBatch:
+    def step(self, step: int, offset: int) -> Batch:
         some, begin = self.of_step(step)
         items, numbers = some.items, np.arange(begin, begin + len(some.items))
         of = np.repeat(np.arange(len(some.rows)), some.lengths)
@@ -102,8 +103,8 @@ class _Around(Ordered):
         drawn: I32 = self.with_negatives(items[:, None], rows, begin)
         ones = np.ones(len(rows), np.float32)
         contexts = Contexts(start, drawn, reach, drawn, start)
-        degree = self.shard.positives.degrees[rows]
-        return ContextBatch(rows + offset, drawn, ones, ones, degree, 0, contexts=contexts)
+        user_positives = self.shard.positives.degrees[rows]
+        return Batch(rows + offset, drawn, ones, ones, user_positives, 0, contexts=contexts)
 
     def _chance(self, stream: int, numbers: I64) -> NDArray[np.float64]:
         return uniform(self.key ^ stream, numbers)

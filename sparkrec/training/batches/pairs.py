@@ -7,11 +7,8 @@ middle of an epoch needs nothing but the number of the step.
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -19,91 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparkrec.fields import Entries
-from sparkrec.kernels.arrays import F32, F64, I32, I64
+from sparkrec.kernels.arrays import F64, I32, I64
 from sparkrec.kernels.csr import by_key
 from sparkrec.kernels.gradients.negatives import Alias, Positives, draw_negatives, is_positive
-from sparkrec.kernels.gradients.pairs import Pairs, Steps, of_step
+from sparkrec.kernels.gradients.pairs import Steps
 from sparkrec.shards import Shard, Shards
+from sparkrec.training.batches.batch import Batch, StepGroup
 
 _AT_ONCE = 1 << 15
 """Positives whose negatives are drawn by one call, for as many steps as they make: small batches cost no more."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """This process's part of a step."""
-
-    users: I64
-    """(b,) rows of the user table of this process."""
-    items: I32
-    """(b, 1 + n): a positive and its negatives."""
-    values: F32
-    confidence: F32
-    degree: I64
-    """(b,) positives of each one's user."""
-    total: int
-    """Positives in the step, of all processes."""
-    taken: NDArray[np.bool_] | None = None
-    """(b, b) where the positive of a column is no negative of a row, its own among them."""
-    log_expected: F64 | None = None
-    """(b, 1 + n) or (b, b) log of the number of times that the item of a column is drawn for a row, in the mean; that
-    of the positive itself is not read. For softmax."""
-    pairs: Pairs | None = None
-    """The same for kernels, where they were asked for."""
-    entries: Entries | None = None
-    """(b,) what is known of who asks, where there are features."""
-    timestamps: I64 | None = None
-    """(b,) of each example, where there are features."""
-
-    def parts(self, n: int) -> Iterator[Batch]:
-        """It in n parts, whose losses add up; whole where its positives are one another's negatives."""
-        if n == 1 or self.taken is not None:
-            yield self
-            return
-        for at in np.array_split(np.arange(len(self.users)), n):
-            yield replace(
-                self,
-                users=self.users[at],
-                items=self.items[at],
-                values=self.values[at],
-                confidence=self.confidence[at],
-                degree=self.degree[at],
-                log_expected=None if self.log_expected is None else self.log_expected[at],
-                entries=self.entries and self.entries.take(at),
-                timestamps=None if self.timestamps is None else self.timestamps[at],
-            )
-
-
-@dataclass(frozen=True)
-class Run:
-    """This process's part of consecutive steps."""
-
-    columns: list[NDArray[Any]]
-    """Users, items, values, confidence and degree of their batches, one after the other; and where there are features,
-    their timestamps and which of `entries` is of each."""
-    starts: I64
-    """(s + 1,) where each begins."""
-    totals: list[int]
-    """Positives of all processes in each."""
-    taken: list[NDArray[np.bool_] | None]
-    """Of each batch."""
-    log_expected: list[F64 | None]
-    """Of each batch."""
-    steps: Steps | None
-    """The same for kernels, where they were asked for."""
-    entries: Entries | None = None
-    """Of all examples of the group."""
-
-    def batches(self) -> Iterator[Batch]:
-        for at, total in enumerate(self.totals):
-            of_this = slice(self.starts[at], self.starts[at + 1])
-            users, items, values, confidence, degree, *known = (each[of_this] for each in self.columns)
-            pairs = of_step(self.steps, at) if self.steps else None
-            drawn = self.taken[at], self.log_expected[at]
-            batch = Batch(users, items, values, confidence, degree, total, *drawn, pairs)
-            if self.entries is not None:
-                batch = replace(batch, timestamps=known[0], entries=self.entries.take(known[1]))
-            yield batch
 
 
 @dataclass(frozen=True)
@@ -117,13 +38,13 @@ class Batches:
     negatives: int
     alias: Alias
     seed: int
-    of_batch: bool = False
+    in_batch: bool = False
     """Negatives are the other positives of the batch."""
     softmax: bool = False
     """Negatives stand for all items but the positive, as a softmax over all of them has it: other positives of the user
     are among them. Else they are no positives of the user."""
     paired: bool = False
-    """Whether runs have `steps`, and batches `pairs`."""
+    """Whether step groups have `steps`, and batches `pairs`."""
     left_out: I64 | None = None
     """(s,) how much of each shard is in no batch, as of `without_negatives`; None: nothing is."""
     _held: list[Shard] = field(default_factory=list)
@@ -132,7 +53,7 @@ class Batches:
     @property
     def users(self) -> I64:
         """Ids of this process's users, ascending in each shard: the rows of its user table."""
-        return np.concatenate([np.zeros(0, np.int64), *(self.shards.read(number).users for number in self.mine)])
+        return users_of(self.shards, self.process_rank, self.size)
 
     def without_negatives(self) -> I64:
         """(s, 2) of the shards of this process: users for whom there is no negative to draw, since they have every
@@ -164,7 +85,7 @@ class Batches:
 
     @property
     def at_once(self) -> int:
-        """Steps of a run."""
+        """Steps of a group."""
         return max(_AT_ONCE // self.batch, 1)
 
     def steps(self) -> int:
@@ -173,10 +94,10 @@ class Batches:
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from step `first` on."""
-        for run in self.runs(number, first):
-            yield from run.batches()
+        for group in self.step_groups(number, first):
+            yield from group.batches()
 
-    def runs(self, number: int, first: int = 0) -> Iterator[Run]:
+    def step_groups(self, number: int, first: int = 0) -> Iterator[StepGroup]:
         """The same, as many steps at once as are drawn together."""
         offsets, held = self._offsets(), self._held
         for group in np.random.default_rng((self.seed, number)).permutation(self.shards.groups).tolist():
@@ -192,7 +113,7 @@ class Batches:
 
     def _group(
         self, epoch: int, group: int, held: list[Shard], offsets: dict[int, int], steps: int, first: int
-    ) -> Iterator[Run]:
+    ) -> Iterator[StepGroup]:
         sizes = [self._size(shard) for shard in self.shards.numbers(group)]
         orders = [order_of(len(shard.items), steps, (self.seed, epoch, shard.number)) for shard in held]
         keys = [self._key(epoch, shard) for shard in held]
@@ -210,11 +131,21 @@ class Batches:
             starts, columns = _by_step(parts, cuts)
             users, items, values, confidence = columns[:4]
             steps_of = [slice(a, b) for a, b in pairwise(starts.tolist())]
-            taken = [self._taken(held, users[at], items[at, 0]) if self.of_batch else None for at in steps_of]
+            false_negatives = [
+                self._false_negatives(held, users[at], items[at, 0]) if self.in_batch else None for at in steps_of
+            ]
             log_expected = [self._log_expected(items[at], counts) if self.softmax else None for at in steps_of]
             given = users, items, values, confidence, starts, n_users, self.shards.n_items
             totals = np.sum([np.diff(cuts_of(n, steps, wanted)) for n in sizes], axis=0).tolist()
-            yield Run(columns, starts, totals, taken, log_expected, Steps.of(*given) if self.paired else None, entries)
+            yield StepGroup(
+                columns,
+                starts,
+                totals,
+                false_negatives,
+                log_expected,
+                Steps.of(*given) if self.paired else None,
+                entries,
+            )
 
     def _part(
         self, shard: Shard, at: I64, key: int, begin: int, offset: int, first_example: int
@@ -239,7 +170,7 @@ class Batches:
             rows, positives = np.arange(n), Positives.of((np.arange(n + 1), items), n, self.shards.n_items)
         return draw_negatives(key, begin, rows, positives, self.alias, self.negatives)
 
-    def _taken(self, held: list[Shard], users: I64, items: I32) -> NDArray[np.bool_]:
+    def _false_negatives(self, held: list[Shard], users: I64, items: I32) -> NDArray[np.bool_]:
         if self.softmax:
             same: NDArray[np.bool_] = items[:, None] == items
             return same
@@ -251,7 +182,7 @@ class Batches:
 
     def _counts(self, items: list[I32]) -> I64 | None:
         """(m,) how often each is a positive of the group, where columns are drawn from these."""
-        if not (self.softmax and self.of_batch):
+        if not (self.softmax and self.in_batch):
             return None
         return np.bincount(np.concatenate([np.zeros(0, np.int32), *items]), minlength=self.shards.n_items)
 
@@ -273,11 +204,7 @@ class Batches:
     @property
     def mine(self) -> list[int]:
         """Numbers of the shards of this process, as the user table has them."""
-        return [
-            shard
-            for group in range(self.shards.groups)
-            for shard in self.shards.mine(group, self.process_rank, self.size)
-        ]
+        return shards_of(self.shards, self.process_rank, self.size)
 
     def _offsets(self) -> dict[int, int]:
         """Where the rows of each shard's users begin in the user table."""
@@ -294,6 +221,17 @@ class Batches:
 
     def _rows(self, number: int) -> int:
         return self.shards.rows(number)
+
+
+def shards_of(shards: Shards, process_rank: int, size: int) -> list[int]:
+    """Numbers of the shards that a process reads, of all groups."""
+    return [shard for group in range(shards.groups) for shard in shards.mine(group, process_rank, size)]
+
+
+def users_of(shards: Shards, process_rank: int, size: int) -> I64:
+    """Ids of the users of a process, as the rows of its table of users."""
+    mine = shards_of(shards, process_rank, size)
+    return np.concatenate([np.zeros(0, np.int64), *(shards.read(number).users for number in mine)])
 
 
 def order_of(n: int, steps: int, seed: tuple[int, ...]) -> I64:
@@ -326,61 +264,3 @@ def _joined(parts: list[Entries | None]) -> Entries:
     start = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.concatenate([np.zeros(0, np.int64), *lengths]))))
     rows = np.concatenate([np.zeros(0, np.int32), *(part.row for part in there)])
     return Entries(start, rows, np.concatenate([np.zeros(0, np.float32), *(part.weight for part in there)]))
-
-
-@dataclass
-class Prefetched:
-    """Runs made on a thread while the model works on others: an iterator, closed or run to its end."""
-
-    make: Callable[[], Iterator[Run]]
-    ahead: int = 4
-    waited: float = field(default=0.0, init=False)
-    """Seconds that the model had to wait for batches."""
-
-    def __post_init__(self) -> None:
-        self._runs = self._made()
-
-    def __iter__(self) -> Iterator[Run]:
-        return self._runs
-
-    def close(self) -> None:
-        """End the thread."""
-        self._runs.close()
-
-    def _made(self) -> Generator[Run, None, None]:
-        made: queue.Queue[Run | BaseException | None] = queue.Queue(self.ahead)
-        stopped = threading.Event()
-
-        def put(each: Run | BaseException | None) -> bool:
-            while not stopped.is_set():
-                try:
-                    made.put(each, timeout=0.1)
-                    return True
-                except queue.Full:
-                    continue
-            return False
-
-        def work() -> None:
-            try:
-                for run in self.make():
-                    if not put(run):
-                        return
-                put(None)
-            except BaseException as error:  # it is raised where the batches are wanted
-                put(error)
-
-        thread = threading.Thread(target=work, name="batches", daemon=True)
-        thread.start()
-        try:
-            while True:
-                started = time.perf_counter()
-                each = made.get()
-                self.waited += time.perf_counter() - started
-                if each is None:
-                    return
-                if isinstance(each, BaseException):
-                    raise each
-                yield each
-        finally:
-            stopped.set()
-            thread.join()

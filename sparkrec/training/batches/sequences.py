@@ -13,8 +13,11 @@ from sparkrec.kernels.random import uniform
 from sparkrec.models.base.inputs import HistoryArrays
 from sparkrec.models.base.sequence_model import SequenceModel
 from sparkrec.shards import Sequences, Shard
-from sparkrec.training.batches.pairs import Batch, Batches, cuts_of, order_of
+from sparkrec.training.batches.batch import Batch
+from sparkrec.training.batches.pairs import Batches, cuts_of, order_of
 
+COLUMNS = ("users", "items", "values", "confidence", "user_positives")
+"""Of a batch: arrays of a row for each question."""
 _STEPS_AT_ONCE = 4
 
 
@@ -22,11 +25,9 @@ _STEPS_AT_ONCE = 4
 class SequenceBatch(Batch):
     """A row for each question."""
 
-    shown: HistoryArrays | None = None
-
     def parts(self, n: int) -> Iterator[Batch]:
         """It in n parts of whole sequences; whole where its positives are one another's negatives."""
-        if n == 1 or self.taken is not None:
+        if n == 1 or self.false_negatives is not None:
             yield self
             return
         assert self.shown is not None
@@ -37,14 +38,14 @@ class SequenceBatch(Batch):
             first, stop = start[some[0]], start[some[-1] + 1]
             mine = slice(*np.searchsorted(at, (first, stop)))
             shown = HistoryArrays(items[first:stop], start[some[0] : some[-1] + 2] - first, at[mine] - first)
-            columns = {name: getattr(self, name)[mine] for name in ("users", "items", "values", "confidence", "degree")}
+            columns = {name: getattr(self, name)[mine] for name in COLUMNS}
             log_expected = None if self.log_expected is None else self.log_expected[mine]
             yield replace(self, shown=shown, log_expected=log_expected, **columns)
 
 
 @dataclass(frozen=True)
-class SequenceRun:
-    """Consecutive steps, as a `batches.Run` is."""
+class SequenceStepGroup:
+    """Consecutive steps, as a `pairs.StepGroup` is."""
 
     made: Sequence[Batch]
     totals: list[float]
@@ -64,9 +65,9 @@ class SequenceBatches(Batches):
     """Share of events that are hidden."""
 
     @classmethod
-    def of(cls, batches: Batches, model: type[SequenceModel], settings: Any) -> SequenceBatches:
+    def of(cls, batches: Batches, model: SequenceModel) -> SequenceBatches:
         own = {name: getattr(batches, name) for name in Batches.__dataclass_fields__}
-        return cls(**own, asks=model.asks, masked=getattr(settings, "masked", 0.0))
+        return cls(**own, asks=model.asks, masked=model.masked)
 
     def _rows(self, number: int) -> int:
         return self.shards.sequences(number)
@@ -85,10 +86,10 @@ class SequenceBatches(Batches):
 
     def _group(  # type: ignore[override]
         self, epoch: int, group: int, held: list[Shard], offsets: dict[int, int], steps: int, first: int
-    ) -> Iterator[SequenceRun]:
+    ) -> Iterator[SequenceStepGroup]:
         sizes = [self._size(number) for number in self.shards.numbers(group)]
         asked = [self._questions(shard, epoch, steps) for shard in held]
-        counts = self._counts([each.answers() for each in asked]) if self.softmax and self.of_batch else None
+        counts = self._counts([each.answers() for each in asked]) if self.softmax and self.in_batch else None
         for begin in range(first, steps, _STEPS_AT_ONCE):
             wanted = range(begin, min(begin + _STEPS_AT_ONCE, steps))
             totals = np.sum([np.diff(cuts_of(n, steps, wanted)) for n in sizes], axis=0) * self.positives
@@ -96,7 +97,7 @@ class SequenceBatches(Batches):
                 self._joined([each.step(step, offsets[each.shard.number]) for each in asked], total, held, counts)
                 for step, total in zip(wanted, totals.tolist(), strict=True)
             ]
-            yield SequenceRun(made, totals.tolist())
+            yield SequenceStepGroup(made, totals.tolist())
 
     def _questions(self, shard: Shard, epoch: int, steps: int) -> Any:
         return _Asked(self, shard, epoch, steps)
@@ -104,18 +105,18 @@ class SequenceBatches(Batches):
     def _joined(self, parts: list[Any], total: float, held: list[Shard], counts: I64 | None) -> Batch:
         """Of several shards, as one, and what its columns are to one another."""
         batch = _joined(parts, total)
-        if not (self.softmax or self.of_batch):
+        if not (self.softmax or self.in_batch):
             return batch
         assert batch.shown is not None
-        taken, own = None, np.ones(len(batch.users), np.int64)
-        if self.of_batch:
-            taken = self._taken(held, batch.users, batch.items[:, 0])
-        if taken is not None and self.softmax:  # what comes with a row is not drawn
+        false_negatives, own = None, np.ones(len(batch.users), np.int64)
+        if self.in_batch:
+            false_negatives = self._false_negatives(held, batch.users, batch.items[:, 0])
+        if false_negatives is not None and self.softmax:  # what comes with a row is not drawn
             of = np.searchsorted(batch.shown.start, batch.shown.at, side="right") - 1
-            taken |= of[:, None] == of
+            false_negatives |= of[:, None] == of
             own = np.bincount(of)[of]
         log_expected = self._log_expected(batch.items, counts, own) if self.softmax else None
-        return replace(batch, taken=taken, log_expected=log_expected)
+        return replace(batch, false_negatives=false_negatives, log_expected=log_expected)
 
 
 class Ordered:
@@ -152,8 +153,8 @@ class _Asked(Ordered):
         rows = some.rows[of]
         items = self.with_negatives(items, rows, begin)
         ones = np.ones(len(rows), np.float32)
-        degree = self.shard.positives.degrees[rows]
-        return SequenceBatch(rows + offset, items, ones, ones, degree, 0, shown=shown)
+        user_positives = self.shard.positives.degrees[rows]
+        return SequenceBatch(rows + offset, items, ones, ones, user_positives, 0, shown=shown)
 
     def answers(self) -> I32:
         """What is asked for in the epoch."""
@@ -215,8 +216,5 @@ def _joined(parts: list[SequenceBatch], total: float) -> SequenceBatch:
         np.concatenate([*start, events[-1:]]),
         np.concatenate(at),
     )
-    columns = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("users", "items", "values", "confidence", "degree")
-    }
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
     return SequenceBatch(**columns, total=total, shown=whole)  # type: ignore[arg-type]

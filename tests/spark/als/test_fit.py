@@ -6,10 +6,10 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from sparkrec.config import AlsSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.random import normal_rows
 from sparkrec.spark.algorithms.als.fit import factorize, fit_factors
+from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.platform.partitions import partition_keys, spark_hash
 
 pytestmark = pytest.mark.spark

@@ -7,3 +7,17 @@ solve, block               a half-step: on Spark, in a task
 snapshots                  what a killed fit goes on from
 fold                       new users and items; explanations
 """
+
+from sparkrec.config.model import Declaration, Likeness, UserRows
+from sparkrec.spark.algorithms.als.fit import fit_als, fold_users
+from sparkrec.spark.algorithms.als.fold import explain_item
+from sparkrec.spark.algorithms.als.settings import AlsSettings
+
+MODEL = Declaration(
+    settings=AlsSettings,
+    feedback=("implicit", "explicit"),
+    fit=fit_als,
+    user_rows=UserRows(fold_users, "folded in"),
+    likeness=Likeness(lambda settings: (1, settings.rank)),
+    explain=explain_item,
+)

@@ -17,16 +17,16 @@ from functools import partial
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec.config import AlsSettings
 from sparkrec.errors import SparkrecError
 from sparkrec.progress import track
 from sparkrec.spark.algorithms.als.fold import fold_in
 from sparkrec.spark.algorithms.als.layout import Side, lay_out
 from sparkrec.spark.algorithms.als.pack import Preference
+from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.algorithms.als.snapshots import Snapshots, fingerprint
 from sparkrec.spark.algorithms.als.solve import SideSolver
 from sparkrec.spark.algorithms.bias import biases
-from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense_vectors, with_tail
 from sparkrec.spark.platform.failures import mended
@@ -48,9 +48,10 @@ class Factors:
     """For each iteration its number, loss, seconds, and kernel_seconds of all tasks together."""
 
 
-def fit_als(settings: AlsSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
+def fit_als(settings: AlsSettings, inputs: FitInputs) -> Model:
     """Factors of all users and items of the dataset."""
-    fitted = fit_factors(observed, settings, seed=seed, scratch=scratch)
+    dataset = inputs.dataset
+    fitted = fit_factors(inputs.observed, settings, seed=inputs.seed, scratch=inputs.scratch)
 
     def rows(ids: DataFrame, key: str, factors: DataFrame, unseen: list[float]) -> DataFrame:
         value = F.coalesce("value", F.array(*map(F.lit, unseen)).cast("array<float>"))

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec.config import AlsSettings
 from sparkrec.kernels.arrays import F64
 from sparkrec.spark.algorithms.als import block
 from sparkrec.spark.algorithms.als.layout import lay_out
 from sparkrec.spark.algorithms.als.pack import Preference
+from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.algorithms.als.solve import SideSolver, penalty_of
-from sparkrec.spark.model.rows import with_tail
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.model.explain import CONTRIBUTIONS
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.model.rows import as_vector, with_tail
 
 
 def fold_in(
@@ -61,6 +64,18 @@ def fold_in(
         return folded
     own, one = F.col("bias") + (0.0 if own_first else shift), F.lit(1.0)
     return with_tail(folded, bias, F.array(own, one) if own_first else F.array(one, own))
+
+
+def explain_item(model: Model, dataset: Dataset, user: int, item: int) -> DataFrame:
+    """(item, contribution) of the items that a user has in train, and with biases of these, whose item is null."""
+    own = as_vector(model.users.where(F.col("user") == user).collect()[0], model.size)
+    target = as_vector(model.items.where(F.col("item") == item).collect()[0], model.size)
+    rated = dataset.train.where(F.col("user") == user).select("item", "value", "confidence")
+    rows = rated.join(model.items.select("item", F.col("value").alias("row")), "item")
+    fixed = model.items.join(dataset.fitted("item", False), "item", "left_semi")
+    fixed = fixed.select(F.col("item").alias("id"), "value")
+    parts = explain(rows, own, target, fixed, cast(AlsSettings, model.settings), None)
+    return rated.sparkSession.createDataFrame(parts, CONTRIBUTIONS)
 
 
 def explain(

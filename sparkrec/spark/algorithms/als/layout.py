@@ -32,12 +32,12 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, GroupedData, SparkSession
 from pyspark.sql import functions as F
 
-from sparkrec.config import AlsSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.als.blocking import distinct_count
 from sparkrec.kernels.arrays import I64
 from sparkrec.spark.algorithms.als import pack
 from sparkrec.spark.algorithms.als.plan import SidePlan, block_count, memory_of_task, plan_side
+from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.platform.partitions import partition_keys, task_slots
 from sparkrec.spark.runner import spark_schema
 

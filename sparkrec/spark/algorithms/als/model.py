@@ -19,10 +19,10 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.functions import pandas_udf
 
 from sparkrec import storage
-from sparkrec.config import AlsSettings
 from sparkrec.errors import InputError
 from sparkrec.spark.algorithms.als.fold import explain, fold_in
 from sparkrec.spark.algorithms.als.params import AlsParams, setter
+from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.data.id_column import IdColumn
 from sparkrec.spark.data.naming import named
 from sparkrec.spark.model.fitted import Model

@@ -10,9 +10,9 @@ from pyspark.ml.recommendation import _ALSParams
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec.config import AlsSettings
 from sparkrec.configfile import validate
 from sparkrec.spark.algorithms.als.pack import Preference
+from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.platform.sources import column, numbers, resolved
 
 P = TypeVar("P", bound=Params)

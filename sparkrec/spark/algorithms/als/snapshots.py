@@ -10,8 +10,8 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from sparkrec import storage
-from sparkrec.config import AlsSettings
 from sparkrec.spark.algorithms.als.layout import Side
+from sparkrec.spark.algorithms.als.settings import AlsSettings
 
 
 def fingerprint(settings: AlsSettings, seed: int, sides: tuple[Side, Side]) -> str:

@@ -12,13 +12,13 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, GroupedData, Row
 from pyspark.sql import functions as F
 
-from sparkrec.config import AlsSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.als import half_step as kernel
 from sparkrec.kernels.arrays import F32, F64, I64
 from sparkrec.kernels.random import normal_rows
 from sparkrec.spark.algorithms.als import block
 from sparkrec.spark.algorithms.als.layout import Side
+from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.runner import spark_schema
 
 FACTORS = "id long, value array<float>"
@@ -91,7 +91,7 @@ class SideSolver:
                 for row in given.where(F.col("id").isin(plan.split.tolist())).collect():
                     split[plan.split_at(np.array([row["id"]]))] = row["value"]
         starter = block.starter(settings.rank, scale, self.seed)
-        return self._state(self.side.without_ratings(placed), starter, lambda pieces: (split, 0.0, 0.0))
+        return self._state(self.side.without_ratings(placed), starter, lambda _: (split, 0.0, 0.0))
 
     def half_step(self, src: State, before: State | None) -> State:
         """Solve every block from the messages to it, and the split ids here. Raises TrainError."""

@@ -18,23 +18,23 @@ or over items (userknn), so popular items make userknn the dearer of the two.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec.config import ItemKnnSettings, UserKnnSettings
+from sparkrec.config.model import ModelSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.csr import Csr
 from sparkrec.kernels.retrieval.similarity import cosine_topn, row_norms
 from sparkrec.spark.arrow.blocks import Block, Ragged, unpack
-from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import lists, sparse, strengths
 from sparkrec.spark.runner import pack
-
-KnnSettings = ItemKnnSettings | UserKnnSettings
 
 BM25_K1, BM25_B = 1.2, 0.75
 """Saturation and length normalisation as in Robertson and Zaragoza 2009, and in Frederickson's `implicit`."""
@@ -46,24 +46,32 @@ _ARRAYS = {"index": np.int32, "value": np.float32}
 _FOUND = "row long, index array<int>, value array<float>"
 
 
-def fit_itemknn(settings: ItemKnnSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
-    """score(u, i) = sum of strength(u, j) similarity(i, j) / t_j over the neighbours j of i that u has."""
-    return _fit("item", "user", settings, dataset, observed, scratch)
+class NeighborSettings(ModelSettings):
+    """Of models of neighbours."""
+
+    neighbors: int = Field(100, ge=1)
+    """The most similar that are kept of each."""
+    shrinkage: float = Field(10.0, ge=0)
+    """Added to the cosine's denominator: pulls similarities that rest on few interactions toward 0."""
+    asymmetry: float = Field(0.5, ge=0, le=1)
+    """alpha in the denominator |a|^(2 alpha) |b|^(2 - 2 alpha) of a and its neighbour b (Aiolli 2013). 0.5: the cosine;
+    less favours popular items, or neighbours of short histories."""
+    normalization: float = Field(0.0, ge=0, le=1)
+    """Power of the sum of its similarities by which the vote of a neighbour is divided: 0 leaves it, 1 gives each
+    neighbour the same say (Deshpande and Karypis 2004, section 4.1). Between them a neighbour of many loses weight."""
+    weighting: Literal["none", "bm25", "tfidf"] = "none"
+    """Of the interactions before the cosine."""
 
 
-def fit_userknn(settings: UserKnnSettings, dataset: Dataset, observed: DataFrame, *, seed: int, scratch: str) -> Model:
-    """score(u, i) = sum of strength(v, i) similarity(u, v) / t_v over the neighbours v of u that have i."""
-    return _fit("user", "item", settings, dataset, observed, scratch)
-
-
-def _fit(key: str, other: str, settings: KnnSettings, dataset: Dataset, observed: DataFrame, scratch: str) -> Model:
+def fit_neighbors(key: str, other: str, settings: NeighborSettings, inputs: FitInputs) -> Model:
     """Neighbours among the `key` side; the `other` side's rows are the votes."""
+    dataset = inputs.dataset
     ids = {"user": dataset.users, "item": dataset.items}
     size = _size(ids[key], key)
-    entries = strengths(observed)
+    entries = strengths(inputs.observed)
     matrix = entries.select(F.col(key).alias("row"), F.col(other).alias("column"), "strength")
-    nearest = neighbors(matrix, settings, scratch)
-    votes = _votes(entries, key, nearest, settings.normalization)
+    nearest = neighbors(matrix, settings, inputs.scratch)
+    votes = divided_votes(entries, key, nearest, settings.normalization)
     rows = {key: nearest.withColumnRenamed("row", key), other: lists(votes, other, key, "strength")}
     return Model(
         users=sparse(dataset.users, "user", rows["user"]),
@@ -74,22 +82,8 @@ def _fit(key: str, other: str, settings: KnnSettings, dataset: Dataset, observed
     )
 
 
-def item_votes(model: Model, settings: ItemKnnSettings, events: DataFrame, observed: DataFrame) -> DataFrame:
-    """Rows of itemknn of the users in `events` (user, item, value, confidence): their histories."""
-    nearest = model.items.select("index", "value")
-    return lists(_votes(strengths(events), "item", nearest, settings.normalization), "user", "item", "strength")
-
-
-def nearest_users(model: Model, settings: UserKnnSettings, events: DataFrame, observed: DataFrame) -> DataFrame:
-    """Rows of userknn of the users in `events` (user, item, value, confidence): the users most similar to them among
-    those in `observed`, which the model was fitted to."""
-    columns = F.col("user").alias("row"), F.col("item").alias("column"), "strength"
-    matrix, queries = (strengths(each).select(*columns) for each in (observed, events))
-    return neighbors(matrix, settings, None, queries).withColumnRenamed("row", "user")
-
-
 def neighbors(
-    entries: DataFrame, settings: KnnSettings, scratch: str | None, queries: DataFrame | None = None
+    entries: DataFrame, settings: NeighborSettings, scratch: str | None, queries: DataFrame | None = None
 ) -> DataFrame:
     """Neighbours of each row of a matrix with `entries` (row long, column long, strength double).
 
@@ -125,7 +119,7 @@ def neighbors(
     return best
 
 
-def _votes(entries: DataFrame, key: str, neighbors: DataFrame, normalization: float) -> DataFrame:
+def divided_votes(entries: DataFrame, key: str, neighbors: DataFrame, normalization: float) -> DataFrame:
     """`entries` with the strength of each `key` divided by its t; one that is nobody's neighbour stays as it is."""
     if normalization == 0:
         return entries
@@ -173,7 +167,7 @@ def _blocks(rows: DataFrame, name: str, n: int) -> DataFrame:
     return pack(laid_out, name, _ARRAYS, max_rows=2**31 - 1, max_bytes=2 * BLOCK_BYTES)
 
 
-def _searcher(settings: KnnSettings) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _searcher(settings: NeighborSettings) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for at in range(batch.num_rows):
@@ -186,7 +180,7 @@ def _searcher(settings: KnnSettings) -> Callable[[Iterable[pa.RecordBatch]], Ite
     return search
 
 
-def _nearest(queries: Block, candidates: Block, settings: KnnSettings) -> tuple[Ragged, Ragged]:
+def _nearest(queries: Block, candidates: Block, settings: NeighborSettings) -> tuple[Ragged, Ragged]:
     """Ids of the nearest candidates of each query, and their similarities."""
     own, others = queries.arrays, candidates.arrays
     n_others = len(candidates)

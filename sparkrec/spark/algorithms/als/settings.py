@@ -1,4 +1,4 @@
-"""Models that Spark fits."""
+"""Settings of ALS."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sparkrec.config.base import Fraction, Settings
-from sparkrec.config.data import LEFT, DataFacts, FromData, ModelKind, significant
-from sparkrec.config.ingest import SourceSettings
+from sparkrec.config.data import LEFT, DataFacts, FromData, significant
+from sparkrec.config.model import ModelSettings
+from sparkrec.spark.algorithms.bias import BiasSettings
 
 UNOBSERVED = 20.0
 """What all cells without a row weigh together, over what those with one do."""
@@ -18,94 +18,8 @@ RATING_PENALTY = 1.2
 """Of ratings: deviations of a rating, times the root of the number of ratings."""
 
 
-class PopularitySettings(ModelKind):
-    """Every user gets the most popular items."""
-
-    kind: Literal["popularity"] = "popularity"
-
-
-class BiasSettings(ModelKind):
-    """Mean + user + item, by ridge regression: the residual of a rating after it is what other models explain."""
-
-    kind: Literal["bias"] = "bias"
-    user_regularization: float = Field(5.0, ge=0)
-    """Shrinks a user's bias as that many ratings at the mean would."""
-    item_regularization: float = Field(5.0, ge=0)
-    """Shrinks an item's bias as that many ratings at the mean would."""
-    iterations: int = Field(10, ge=1)
-    """Alternating sweeps over items and users."""
-
-
-class AttributeSettings(Settings):
-    """Attributes of users or items: numbers are standardised, strings one-hot, arrays of strings multi-hot."""
-
-    source: SourceSettings
-    """The table of attributes."""
-    id: str
-    """Column of ids, as the interaction log has them."""
-    columns: list[str] = Field(min_length=1)
-    """Columns that are attributes."""
-    min_count: int = Field(1, ge=1)
-    """Categories that fewer users or items have share one column."""
-
-
-class LinearSettings(ModelKind):
-    """Ridge regression on user and item attributes: the baseline that knows nothing of the person."""
-
-    kind: Literal["linear"] = "linear"
-    users: AttributeSettings | None = None
-    """Attributes of users. None: none."""
-    items: AttributeSettings | None = None
-    """Attributes of items. None: none."""
-    regularization: float = Field(1.0, ge=0)
-    """L2 on the coefficients."""
-
-    @model_validator(mode="after")
-    def _has_attributes(self) -> LinearSettings:
-        if self.users is None and self.items is None:
-            raise ValueError("linear has no attributes to work with: set model.users, model.items or both")
-        return self
-
-
-class _KnnSettings(ModelKind):
-    neighbors: int = Field(100, ge=1)
-    """The most similar that are kept of each."""
-    shrinkage: float = Field(10.0, ge=0)
-    """Added to the cosine's denominator: pulls similarities that rest on few interactions toward 0."""
-    asymmetry: float = Field(0.5, ge=0, le=1)
-    """alpha in the denominator |a|^(2 alpha) |b|^(2 - 2 alpha) of a and its neighbour b (Aiolli 2013). 0.5: the cosine;
-    less favours popular items, or neighbours of short histories."""
-    normalization: float = Field(0.0, ge=0, le=1)
-    """Power of the sum of its similarities by which the vote of a neighbour is divided: 0 leaves it, 1 gives each
-    neighbour the same say (Deshpande and Karypis 2004, section 4.1). Between them a neighbour of many loses weight."""
-    weighting: Literal["none", "bm25", "tfidf"] = "none"
-    """Of the interactions before the cosine."""
-
-
-class ItemKnnSettings(_KnnSettings):
-    """Items similar to what the user has."""
-
-    kind: Literal["itemknn"] = "itemknn"
-
-
-class UserKnnSettings(_KnnSettings):
-    """What users with similar taste have."""
-
-    kind: Literal["userknn"] = "userknn"
-
-
-class EaseSettings(ModelKind):
-    """Linear autoencoder with zero diagonal in closed form (Steck 2019). Holds an items x items matrix."""
-
-    kind: Literal["ease"] = "ease"
-    regularization: float = Field(200.0, gt=0)
-    """L2 on the item-item weights."""
-    max_memory_gb: float = Field(12.0, gt=0)
-    """Refuse a catalogue whose matrices would take more on the driver."""
-
-
-class AlsSettings(ModelKind):
-    """Weighted alternating least squares, blockwise and in closed form (Hu et al. 2008; Rendle et al. 2022)."""
+class AlsSettings(ModelSettings):
+    """Weighted alternating least squares, blockwise: exact, by conjugate gradient or iALS++ (Hu et al. 2008)."""
 
     kind: Literal["als"] = "als"
     rank: int = Field(64, ge=1, le=1024)
@@ -194,11 +108,3 @@ class AlsSettings(ModelKind):
             propensity_exponent=0.25 if left["unobserved_weight"] and not data.explicit else 0.0,
             biases=ratings and not self.nonnegative,
         )
-
-
-class MarkovSettings(ModelKind):
-    """First-order Markov chain: the items that most often came next after a user's last event."""
-
-    kind: Literal["markov"] = "markov"
-    popularity: Fraction = 0.01
-    """How much the popularity of an item counts beside that: it ranks what never came next."""

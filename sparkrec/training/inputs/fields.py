@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sparkrec.errors import TrainError
 from sparkrec.fields import Entries, Layout
@@ -14,12 +15,13 @@ from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.csr import distinct
 from sparkrec.kernels.gradients.field_pairs import FieldPairs, Vectors
 from sparkrec.models.base.inputs import feature_batch
-from sparkrec.models.base.recommender import Features, Known
-from sparkrec.shards import ItemFeatures, Shards
-from sparkrec.training.batches.pairs import Batch
+from sparkrec.models.base.recommender import FeatureBatch, Features, Recommender
+from sparkrec.shards import ItemFeatures, Shard, Shards
+from sparkrec.training.batches.batch import Batch
+from sparkrec.training.inputs.ids import InputReader, KernelRead
 
 
-def field_pairs(reader: FeatureReader, batch: Batch, users: I64) -> tuple[FieldPairs, I64]:
+def field_pairs(reader: FieldReader, batch: Batch, users: I64) -> tuple[FieldPairs, I64]:
     """A batch as `kernels.field_pairs` reads it, and the different rows of items and features in it.
 
     users  (b,) ids of its examples
@@ -51,19 +53,45 @@ def field_pairs(reader: FeatureReader, batch: Batch, users: I64) -> tuple[FieldP
     return made, rows
 
 
-class FeatureReader:
-    """Looks up what the examples of this process refer to."""
+class FieldReader(InputReader):
+    """Looks up the features of queries and items."""
 
-    def __init__(self, layout: Layout, items: ItemFeatures, until: int, device: torch.device) -> None:
-        self.layout, self.items, self.until, self.device = layout, items, until, device
-        self._changes = len(items.since) > len(items.start) - 1
+    def __init__(self, shards: Shards, users: I64, device: torch.device) -> None:
+        super().__init__(shards, users, device)
+        self.layout = shards.layout or Layout()
+        self.items = ItemFeatures.none(shards.n_items) if shards.layout is None else shards.item_features
+        self.until = 0 if shards.layout is None else int(shards.manifest["until"])
+        self._changes = len(self.items.since) > len(self.items.start) - 1
 
-    @classmethod
-    def of(cls, shards: Shards, device: torch.device) -> FeatureReader:
-        """Of the examples in a folder."""
-        if shards.layout is None:
-            return cls(Layout(), ItemFeatures.none(shards.n_items), 0, device)
-        return cls(shards.layout, shards.item_features, shards.manifest["until"], device)
+    def of_batch(self, batch: Batch, items: Tensor) -> Features:
+        """Raises TrainError for items (1, k) that all examples share, if what is known of items changes in time."""
+        return self.read(self.users[batch.users], batch.entries, batch.timestamps, items.numpy())
+
+    def of_users(self, model: Recommender, held_out: Shards, shard: Shard, part: I64) -> Features:
+        entries = shard.entries and shard.entries.take(_earliest(shard, part))
+        every = np.arange(self.shards.n_items)
+        return Features(self._query(shard.users[part], entries), self._items(every, self.item_entries()))
+
+    def of_examples(self, shard: Shard, at: I64, items: I64) -> Features:
+        entries = shard.entries and shard.entries.take(at)
+        timestamps = None if shard.timestamps is None else shard.timestamps[at]
+        return self.read(shard.users[shard.rows[at]], entries, timestamps, items)
+
+    def for_kernel(self, batch: Batch) -> KernelRead:
+        assert batch.pairs is not None
+        pairs, rows = field_pairs(self, batch, self.users[batch.users])
+        return KernelRead(pairs, batch.pairs.users, rows)
+
+    def rows_of_positive(self, negatives: int) -> int:
+        items = 1 + negatives
+        return items + len(self.layout.query) + items * len(self.layout.item)
+
+    def pair_size(self, model: Recommender) -> int:
+        return int(model.items.weight.shape[1])
+
+    def item_entries(self) -> Entries:
+        n = self.shards.n_items
+        return self.items.at(np.arange(n), np.full(n, self.until)) if self.layout.item else Entries.none(n)
 
     def read(self, users: I64, entries: Entries | None, timestamps: I64 | None, items: I64) -> Features:
         """Of (b,) examples and their items, (b, k); those of a row see what is known at the time of its example.
@@ -91,15 +119,16 @@ class FeatureReader:
             times = np.repeat(timestamps, items.shape[1])
         return self.items.at(flat, times)
 
-    def read_all(self, users: I64, entries: Entries | None) -> Features:
-        """Of queries, and all items (1, n) as they were known when the last example of training took place."""
-        every = np.arange(len(self.items.start) - 1)
-        known = self.items.at(every, np.full(len(every), self.until)) if self.layout.item else Entries.none(len(every))
-        return Features(self._query(users, entries), self._items(every, known))
-
-    def _query(self, users: I64, entries: Entries | None) -> Known:
+    def _query(self, users: I64, entries: Entries | None) -> FeatureBatch:
         entries = Entries.none(len(users)) if entries is None else entries
         return feature_batch(self.layout, len(self.layout.query), users, entries, self.device)
 
-    def _items(self, items: I64, entries: Entries) -> Known:
+    def _items(self, items: I64, entries: Entries) -> FeatureBatch:
         return feature_batch(self.layout, len(self.layout.item), items, entries, self.device)
+
+
+def _earliest(shard: Shard, part: I64) -> I64:
+    """The first in time of the examples of each of some users."""
+    assert shard.timestamps is not None
+    in_time = np.lexsort((shard.timestamps, shard.rows))
+    return in_time[shard.indptr[part]]

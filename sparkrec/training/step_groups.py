@@ -1,24 +1,31 @@
-"""Several steps of matrix factorization in one call, for one process: nothing between them is left to Python."""
+"""The steps of a group in one call, for models with such a kernel: nothing between them is left to Python."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from sparkrec.kernels.arrays import Scratch
-from sparkrec.kernels.gradients import factors
-from sparkrec.training.batches.pairs import Run
+from sparkrec.models.base.recommender import Recommender
+from sparkrec.training.batches.batch import StepGroup
 from sparkrec.training.dense import Dense
 from sparkrec.training.gradients import goal_of
 from sparkrec.training.optimizers import Optimizer
 
 
-def train_run(
-    dense: Dense, users: Optimizer, items: Optimizer, run: Run, rates: list[float], scratch: Scratch
+def train_group(
+    model: Recommender,
+    dense: Dense,
+    users: Optimizer,
+    items: Optimizer,
+    group: StepGroup,
+    rates: list[float],
+    scratch: Scratch,
 ) -> list[float]:
-    """Take the steps of a run as `Trainer._step` would, at these learning rates; the mean loss of each."""
-    steps, settings = run.steps, users.settings
+    """Take the steps of a group as `Stepper.step` would, at these learning rates; the mean loss of each."""
+    steps, settings = group.steps, users.settings
     assert steps is not None
-    losses = factors.train(
+    assert model.group_kernel is not None
+    losses = model.group_kernel(
         users.weight.numpy(),
         items.weight.numpy(),
         dense.weights[None].numpy(),
@@ -27,7 +34,7 @@ def train_run(
         dense.optimizer.states,
         steps,
         goal_of(settings),
-        1.0 / np.array(run.totals, np.float64),
+        1.0 / np.array(group.totals, np.float64),
         np.array(rates),
         users.rule,
         users.steps + 1,
@@ -40,5 +47,5 @@ def train_run(
     )
     for each in (users, items, dense.optimizer):
         each.steps += len(rates)
-    found: list[float] = losses.tolist()
-    return found
+    means: list[float] = losses.tolist()
+    return means

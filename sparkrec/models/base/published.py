@@ -1,0 +1,37 @@
+"""What a published model hands on to one that starts from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from sparkrec.config import ModelSettings
+from sparkrec.fields import Layout
+from sparkrec.kernels.arrays import F32
+
+SCORER_FILE = "head.safetensors"
+"""Name of the scorer's file beside the tables of a model."""
+
+
+class Published(NamedTuple):
+    """A trained model as its run has published it."""
+
+    settings: ModelSettings
+    users: F32
+    """(n, p) rows, of the users of the model that starts from it, in their order."""
+    items: F32
+    """(m, q) rows of all items."""
+    weights: Mapping[str, F32]
+    """Of its scorer, by name; none where it was published as plain vectors."""
+    layout: Layout | None
+    """Of its fields, where it has such."""
+
+
+class FieldRows(NamedTuple):
+    """Weights and vectors (n, 1 + d) that a model of fields can take over."""
+
+    users: F32
+    items: F32
+    features: F32 | None
+    """Of all features of `layout`; None where the model that published them sees none."""
+    layout: Layout | None

@@ -1,0 +1,42 @@
+"""What users with similar taste have; `_neighbors` says how these are found."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from sparkrec.config.model import Declaration, Likeness, UserRows
+from sparkrec.spark.algorithms._neighbors import NeighborSettings, fit_neighbors, neighbors
+from sparkrec.spark.data.fit_inputs import FitInputs
+from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.model.rows import strengths
+
+
+class UserKnnSettings(NeighborSettings):
+    """What users with similar taste have, by cosine with shrinkage, blockwise on Spark."""
+
+    kind: Literal["userknn"] = "userknn"
+
+
+def fit_userknn(settings: UserKnnSettings, inputs: FitInputs) -> Model:
+    """score(u, i) = sum of strength(v, i) similarity(u, v) / t_v over the neighbours v of u that have i."""
+    return fit_neighbors("user", "item", settings, inputs)
+
+
+def nearest_users(model: Model, settings: UserKnnSettings, events: DataFrame, observed: DataFrame) -> DataFrame:
+    """Rows of userknn of the users in `events` (user, item, value, confidence): the users most similar to them among
+    those in `observed`, which the model was fitted to."""
+    columns = F.col("user").alias("row"), F.col("item").alias("column"), "strength"
+    matrix, queries = (strengths(each).select(*columns) for each in (observed, events))
+    return neighbors(matrix, settings, None, queries).withColumnRenamed("row", "user")
+
+
+MODEL = Declaration(
+    settings=UserKnnSettings,
+    feedback=("implicit", "explicit"),
+    fit=fit_userknn,
+    user_rows=UserRows(nearest_users, "history"),
+    likeness=Likeness(fitted_side="user"),
+)

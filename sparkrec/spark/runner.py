@@ -14,7 +14,7 @@ keep the same promises, over Arrow tables instead of DataFrames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import pyarrow as pa
@@ -56,9 +56,9 @@ def map_rows(rows: DataFrame, task: RowTask) -> DataFrame:
     return rows.mapInArrow(task, spark_schema(task.schema))
 
 
-def map_sorted(rows: DataFrame, key: str, task: RowTask) -> DataFrame:
-    """Hand rows over in order of the column `key`, all rows of a key to one call of the task."""
-    return map_rows(rows.repartition(key).sortWithinPartitions(key), task)
+def map_sorted(rows: DataFrame, key: Sequence[str], task: RowTask) -> DataFrame:
+    """Hand rows over in order of the columns `key`, all rows of a key to one call of the task."""
+    return map_rows(rows.repartition(*key).sortWithinPartitions(*key), task)
 
 
 def map_pairs(left: DataFrame, right: DataFrame, task: RowTask, broadcast: Broadcast) -> DataFrame:

@@ -16,7 +16,7 @@ from sparkrec import storage, tables
 from sparkrec.config import EvaluateSettings, ItemTitles, model_settings
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.evaluation.model_metrics import metrics_of, overall
-from sparkrec.spark.evaluation.protocols import Rankings, Unrankable, check_metrics
+from sparkrec.spark.evaluation.protocols import RankingRequest, Unrankable, check_metrics
 from sparkrec.spark.model.explain import importance
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.platform.digests import content_digest
@@ -82,7 +82,7 @@ def evaluate(settings: EvaluateSettings, lake: Lake, run: Run) -> Run:
     seen = dataset.observed(include_validation=settings.split == "test")
     rankings = None
     if settings.protocol is not None:
-        rankings = Rankings(
+        rankings = RankingRequest(
             settings.protocol,
             settings.cutoffs,
             settings.metrics,

@@ -11,7 +11,7 @@ from sparkrec.errors import EvaluateError, InputError
 from sparkrec.kernels.metrics import clicks, counts
 from sparkrec.kernels.metrics import lists as of_lists
 from sparkrec.kernels.metrics.hits import find_hits
-from sparkrec.spark.evaluation.totals import Found, Totals
+from sparkrec.spark.evaluation.totals import MetricTotals, PartialTotals
 from tests.kernels.metrics.test_accuracy import lists, reference
 
 pytestmark = pytest.mark.spark
@@ -407,11 +407,11 @@ def test_a_chance_has_two_sides_by_hand():
     """A mean 1.96 of its errors from 0, and samples of which one of four is on the other side."""
 
     def chance(differences, drawn=None):
-        totals, there = Totals(), np.ones((len(differences), 1))
+        totals, there = PartialTotals(), np.ones((len(differences), 1))
         samples = np.zeros((len(there), 0)) if drawn is None else np.array(drawn, float)
         totals.add("difference", "run", "all", np.array(differences)[:, None], there, samples)
         rows = [row for batch in totals.batches() for row in batch.to_pylist()]
-        return Found(rows, samples.shape[1], [False]).p_value("run", "all", 0)
+        return MetricTotals(rows, samples.shape[1], [False]).p_value("run", "all", 0)
 
     spread = np.tile([1.0, -1.0], 50) * math.sqrt(0.99)
     for shift in (0.196, -0.196):

@@ -12,7 +12,7 @@ from sparkrec.errors import ConfigError, EvaluateError
 from sparkrec.kernels.random import uniform
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.evaluation.model_metrics import measure, metrics_of, overall
-from sparkrec.spark.evaluation.protocols import Rankings
+from sparkrec.spark.evaluation.protocols import RankingRequest
 from sparkrec.spark.evaluation.protocols import _candidates as ranking_candidates
 from sparkrec.spark.evaluation.segments import bounds_of
 from sparkrec.spark.model.fitted import Model
@@ -134,7 +134,7 @@ def full(world):
         world.dataset,
         world.dataset.test,
         world.dataset.observed(include_validation=True),
-        Rankings(FullRanking(), CUTOFFS),
+        RankingRequest(FullRanking(), CUTOFFS),
         segments=3,
         ratings=True,
         clip=(0.0, 3.0),
@@ -224,7 +224,7 @@ def test_given_candidates_are_ranked_with_the_held_out_items_and_nothing_is_excl
     dataset = replace(world.dataset, candidates=world.cells(candidates).select("user", "item"))
     seen = world.dataset.observed(include_validation=True)
     found = metrics_of(
-        world.model, dataset, dataset.test, seen, Rankings(GivenCandidates(), CUTOFFS), segments=2
+        world.model, dataset, dataset.test, seen, RankingRequest(GivenCandidates(), CUTOFFS), segments=2
     ).metrics
     metrics, _ = world.reference(candidates | world.test, world.test, CUTOFFS, drawn=True)
     expected = mean(list(metrics.values()))
@@ -236,7 +236,7 @@ def test_given_candidates_are_ranked_with_the_held_out_items_and_nothing_is_excl
 
 def test_sampled_negatives_are_all_others_when_more_are_asked_for_than_there_are(world):
     protocol = SampledNegatives(negatives=1000)
-    found = metrics_of(world.model, world.dataset, world.dataset.test, None, Rankings(protocol, CUTOFFS)).metrics
+    found = metrics_of(world.model, world.dataset, world.dataset.test, None, RankingRequest(protocol, CUTOFFS)).metrics
     metrics, _ = world.reference(~world.seen(), world.test, CUTOFFS, drawn=True)
     assert overall(found) == pytest.approx(mean(list(metrics.values())))
 
@@ -245,7 +245,7 @@ def test_sampled_negatives_follow_their_seed(world):
     def run(seed):
         protocol = SampledNegatives(negatives=4, seed=seed)
         return overall(
-            metrics_of(world.model, world.dataset, world.dataset.test, None, Rankings(protocol, [3])).metrics
+            metrics_of(world.model, world.dataset, world.dataset.test, None, RankingRequest(protocol, [3])).metrics
         )
 
     first = run(1)
@@ -274,21 +274,23 @@ def test_a_metric_that_does_not_exist_is_refused(world):
 def test_what_cannot_be_measured_is_an_error(world):
     dataset = world.dataset
     with pytest.raises(EvaluateError, match="came without candidates"):
-        metrics_of(world.model, dataset, dataset.test, None, Rankings(GivenCandidates(), [1]))
+        metrics_of(world.model, dataset, dataset.test, None, RankingRequest(GivenCandidates(), [1]))
     with pytest.raises(EvaluateError, match="has no row in that split"):
-        metrics_of(world.model, dataset, dataset.test.limit(0), None, Rankings(FullRanking(), [1]), segments=3)
+        metrics_of(world.model, dataset, dataset.test.limit(0), None, RankingRequest(FullRanking(), [1]), segments=3)
 
 
 def test_samples_of_one_held_out_item_tell_of_full_ranking_and_large_cutoffs_warn(world, caplog):
     one = world.dataset.test.groupBy("user").agg(F.min("item").alias("item"), F.first("value").alias("value"))
-    found = metrics_of(world.model, world.dataset, one, None, Rankings(SampledNegatives(negatives=4), [1, 3])).metrics
+    found = metrics_of(
+        world.model, world.dataset, one, None, RankingRequest(SampledNegatives(negatives=4), [1, 3])
+    ).metrics
     names = {each.name for each in found}
     assert {"corrected_hit_rate@1", "corrected_ndcg@3", "corrected_mrr@3"} < names
     assert "cutoff 3 of 4 negatives: chance has a hit rate of 0.60; sample more" in caplog.text
     figures = overall(found)
     assert figures["corrected_hit_rate@1"] < figures["hit_rate@1"]
     several = metrics_of(
-        world.model, world.dataset, world.dataset.test, None, Rankings(SampledNegatives(negatives=4), [1])
+        world.model, world.dataset, world.dataset.test, None, RankingRequest(SampledNegatives(negatives=4), [1])
     )
     assert not any(each.name.startswith("corrected") for each in several.metrics)
 
@@ -308,7 +310,7 @@ def test_what_the_user_had_may_be_ranked(world):
         world.dataset,
         world.cells(repeated),
         world.dataset.train,
-        Rankings(FullRanking(exclude_seen=False), CUTOFFS),
+        RankingRequest(FullRanking(exclude_seen=False), CUTOFFS),
     )
     everything = np.ones_like(world.test)
     metrics, _ = world.reference(everything, repeated, CUTOFFS, drawn=False)
@@ -336,7 +338,7 @@ def test_held_out_items_that_cannot_be_ranked_are_counted(world):
     assert min(expected.values()) > 0
 
     def counted(protocol, held_out=held_out):
-        asked = Rankings(protocol, [3])
+        asked = RankingRequest(protocol, [3])
         truth, seen = world.cells(held_out), world.dataset.train
         return metrics_of(world.model, world.dataset, truth, seen, asked).unrankable._asdict()
 

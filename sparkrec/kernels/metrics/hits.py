@@ -49,7 +49,7 @@ def find_hits(ranked: Lists, relevant: Lists, gains: F64 | None = None) -> Hits:
     gains = np.ones(len(ids)) if gains is None else gains
     if len(gains) != len(ids) or not (np.isfinite(gains).all() and (gains > 0).all()):
         raise ValueError("gains: expected a finite number above 0 for each relevant item")
-    place, at, repeated = stand(start, items, indptr, ids)
+    place, at, repeated = locate_hits(start, items, indptr, ids)
     if repeated >= 0:
         raise ValueError(f"ranked: row {repeated} has item {items[_repeated(start, items, repeated)]} more than once")
     there = np.flatnonzero(place)
@@ -67,7 +67,7 @@ def _repeated(start: I64, items: I64, row: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def stand(start: I64, items: I64, indptr: I64, ids: I64) -> tuple[I64, I64, int]:
+def locate_hits(start: I64, items: I64, indptr: I64, ids: I64) -> tuple[I64, I64, int]:
     """Of each place in the lists, its number from 1 if a relevant item stands there, else 0, and which one; and the
     first row that has one twice."""
     place, at = np.zeros(len(items), np.int64), np.zeros(len(items), np.int64)

@@ -23,7 +23,7 @@ CORRECTED = "corrected_"
 """Prefix of a metric with a cutoff, estimated for the whole catalogue from lists of sampled candidates."""
 
 
-class Catalogue(NamedTuple):
+class ItemFacts(NamedTuple):
     """What is known of items, by ascending id; what no metric asks for may be empty."""
 
     ids: I64
@@ -43,7 +43,7 @@ class Relevant(NamedTuple):
     items: Lists
     gains: F64
     """Above 0."""
-    beaten: F64 | None
+    auc_share: F64 | None
     """The share of irrelevant candidates that each item beats, if that is known of more than the list."""
     rated: Lists
     """Items with a relevance of any size."""
@@ -69,7 +69,7 @@ class Batch(NamedTuple):
 Sums = tuple[F64, F64]
 """(u,) sums and (u,) weights."""
 
-OF_LISTS: dict[str, Callable[[Batch, Hits, Catalogue, int], F64]] = {
+OF_LISTS: dict[str, Callable[[Batch, Hits, ItemFacts, int], F64]] = {
     "novelty": lambda batch, _, items, k: lists.novelty(batch.listed, items.share, k),
     "popularity": lambda batch, _, items, k: lists.popularity(batch.listed, items.share, k),
     "serendipity": lambda batch, hits, items, k: lists.serendipity(batch.listed, hits, items.place, k),
@@ -84,7 +84,7 @@ OF_SCORES = ("auc", "grouped_auc", "log_loss", "rmse", "mae")
 """Without a cutoff."""
 
 
-def sums(batch: Batch, wanted: Sequence[tuple[str, int | None]], items: Catalogue, size: int) -> Sums:
+def sums(batch: Batch, wanted: Sequence[tuple[str, int | None]], items: ItemFacts, size: int) -> Sums:
     """(u, m) sums and weights of metrics by name and cutoff.
 
     size  of the catalogue that sampled candidates are from, for corrected metrics
@@ -97,7 +97,7 @@ def sums(batch: Batch, wanted: Sequence[tuple[str, int | None]], items: Catalogu
     return total, weight
 
 
-def _sums(batch: Batch, hits: Hits, name: str, k: int, items: Catalogue, size: int) -> Sums:
+def _sums(batch: Batch, hits: Hits, name: str, k: int, items: ItemFacts, size: int) -> Sums:
     if name in OF_SCORES:
         return _of_scores(batch, name)
     counted = hits.n_relevant > 0
@@ -122,7 +122,7 @@ def _of_scores(batch: Batch, name: str) -> Sums:
     if name in ("rmse", "mae"):
         return scored.errors(batch.ranked, batch.scores, rated, ratings, 2 if name == "rmse" else 1)
     if name == "auc":
-        share = scored.beaten(batch.ranked, batch.scores, items, batch.clicked) if share is None else share
+        share = scored.auc_shares(batch.ranked, batch.scores, items, batch.clicked) if share is None else share
         return scored.auc(share, items)
     return {"grouped_auc": scored.grouped_auc, "log_loss": scored.log_loss}[name](start, batch.scores, batch.clicked)
 

@@ -17,25 +17,25 @@ from numba import njit
 from numpy.typing import NDArray
 
 from sparkrec.kernels.arrays import F64, I64, Lists
-from sparkrec.kernels.metrics.hits import stand
+from sparkrec.kernels.metrics.hits import locate_hits
 
 Sums = tuple[F64, F64]
 """(u,) sums and (u,) weights."""
 
 
-def beaten(ranked: Lists, scores: F64, relevant: Lists, clicked: NDArray[np.bool_]) -> F64:
+def auc_shares(ranked: Lists, scores: F64, relevant: Lists, clicked: NDArray[np.bool_]) -> F64:
     """Of each relevant item, what share of the irrelevant ones of the list scores lower, ties half."""
     start = ranked[0]
     irrelevant = np.diff(start) - _over_rows(start, clicked.astype(np.float64))
     share = np.where(np.repeat(irrelevant > 0, np.diff(relevant[0])), 0.0, 0.5)
-    place, at, _ = stand(*ranked, *relevant)
+    place, at, _ = locate_hits(*ranked, *relevant)
     there = place > 0
     share[at[there]] = _shares(start, scores, clicked)[there]
     return share
 
 
 def auc(share: F64, relevant: Lists) -> Sums:
-    """share: of each relevant item, as `beaten` gives it."""
+    """share: of each relevant item, as `auc_shares` gives it."""
     n = np.diff(relevant[0])
     return _over_rows(relevant[0], share) / np.maximum(n, 1), (n > 0).astype(np.float64)
 
@@ -56,7 +56,7 @@ def log_loss(start: I64, scores: F64, clicked: NDArray[np.bool_]) -> Sums:
 
 def errors(ranked: Lists, scores: F64, rated: Lists, ratings: F64, power: int) -> Sums:
     """Sums of |s - y|^power over rows that are rated."""
-    place, at, _ = stand(*ranked, *rated)
+    place, at, _ = locate_hits(*ranked, *rated)
     there = place > 0
     error = np.zeros(len(scores))
     error[there] = np.abs(scores[there] - ratings[at[there]]) ** power

@@ -1,78 +1,70 @@
 """Rows of many users in buckets: all rows of a user are in one, in any order, and no bucket is much larger than others.
 
-Spark moves a few thousand arrays instead of millions of rows, and sorts nothing: who reads a bucket puts its rows in
-order, which is a matter of counting (`kernels.rankings`).
+A few thousand arrays are moved instead of millions of rows, and nothing is sorted on the way: the reader of a bucket
+puts its rows in order, which is a matter of counting (`kernels.rankings`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, IntegralType
 
 from sparkrec.kernels.arrays import F64, I64
 from sparkrec.kernels.csr import by_key
 from sparkrec.kernels.random import uniform
 from sparkrec.spark.arrow.blocks import read_lists
-from sparkrec.spark.arrow.packed_rows import WIDTHS, joined, narrowest
+from sparkrec.spark.arrow.packed_rows import WIDTHS, joined, narrowest, schema_of
 
 BUCKETS = 1024
 ROWS = 1 << 20
-"""That are put into buckets together."""
+"""Rows that are put into buckets together."""
 _READ = 2 * ROWS
 """Users and items that are read together, of the narrowest."""
 NOBODY = -1
-"""The side of rows without a user or an item."""
-_DATA = ("data", "beaten")
+"""The side of rows without a user or an item: they are only counted."""
+_DATA = ("data", "auc_share")
 _ARRAYS = ("users", "lengths", "items", *_DATA)
 """Of a bucket: n users, the number of items of each, and the items, with data of each. Without lengths, each user has
 one. Integers are as narrow as they can be, data float64."""
-_SCHEMA = f"bucket int, side int, label string, n int, {', '.join(f'{name} binary' for name in _ARRAYS)}"
+_SCHEMA = schema_of(
+    bucket=pa.int32(),
+    side=pa.int32(),
+    label=pa.string(),
+    n=pa.int32(),
+    **dict.fromkeys(_ARRAYS, pa.binary()),
+)
 
 
-def buckets(
-    frame: DataFrame, side: int, label: Column | None = None, data: Column | None = None, beaten: Column | None = None
-) -> DataFrame:
-    """Rows (user, item) in buckets, each of one `side` and `label`; ids as `number` has them.
-    Where items are arrays, so are data."""
-    lists = isinstance(frame.schema["item"].dataType, ArrayType)
-    kind = "array<double>" if lists else "double"
-    columns = [number(frame, "user"), number(frame, "item")]
-    columns += [] if label is None else [label.alias("label")]
-    columns += [
-        each.cast(kind).alias(name) for name, each in zip(_DATA, (data, beaten), strict=True) if each is not None
-    ]
+@dataclass(frozen=True)
+class FillBuckets:
+    """The task that puts rows (user, item), of int64 ids, into buckets.
 
-    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for table in joined(batches, 1 if lists else ROWS):
-            yield _scattered(table, side, lists)
+    Further columns are `label`, which tells rows apart that are measured apart, and the float64 numbers `data` and
+    `auc_share` of each item. Raises ValueError where the arrays of a row differ in length.
+    """
 
-    return frame.select(*columns).mapInArrow(work, _SCHEMA)
+    side: int
+    """What the rows are."""
+    lists: bool
+    """Whether items, and numbers of them, are arrays."""
 
+    @property
+    def schema(self) -> pa.Schema:
+        return _SCHEMA
 
-def number(frame: DataFrame, name: str) -> Column:
-    """Ids, or arrays of ids, as 64-bit integers: those that are none are hashed."""
-    column, kind = F.col(name), frame.schema[name].dataType
-    element = kind.elementType if isinstance(kind, ArrayType) else kind
-    if isinstance(element, IntegralType):
-        return column.cast("array<long>" if isinstance(kind, ArrayType) else "long")
-    hashed = F.transform(name, _hashed) if isinstance(kind, ArrayType) else _hashed(column)
-    return hashed.alias(name)
-
-
-def _hashed(column: Column) -> Column:
-    return F.when(column.isNotNull(), F.xxhash64(column))
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for table in joined(batches, 1 if self.lists else ROWS):
+            yield _scattered(table, self.side, self.lists)
 
 
 def _scattered(table: pa.Table, side: int, lists: bool) -> pa.RecordBatch:
-    """A row a bucket and label."""
+    """One row for each bucket and label."""
     whole = {name: table[name].combine_chunks() for name in table.column_names}
     nobody = whole["user"].null_count + (whole["item"].values if lists else whole["item"]).null_count
     if nobody:
@@ -102,13 +94,17 @@ def _scattered(table: pa.Table, side: int, lists: bool) -> pa.RecordBatch:
             arrays[name] = values.take(order).values, items.start[bounds]
         elif name in whole:
             arrays[name] = whole[name].to_numpy(zero_copy_only=False)[order], bounds
-    return _batch(full % BUCKETS, side, [names[each] for each in full // BUCKETS], bounds, arrays)
+    return _batch(full % BUCKETS, side, [names[label] for label in full // BUCKETS], bounds, arrays)
 
 
 def _batch(
     bucket: I64, side: int, labels: list[str | None], bounds: I64, arrays: dict[str, tuple[NDArray[Any], I64]]
 ) -> pa.RecordBatch:
-    """Of each array, all buckets one after the other, and where each begins."""
+    """One row for each bucket.
+
+    bounds  (b + 1,) where the rows of each bucket begin
+    arrays  by name: the values of all buckets, one after the other, and where those of each bucket begin
+    """
     n = len(bucket)
     columns = {
         "bucket": pa.array(bucket.astype(np.int32)),
@@ -127,35 +123,36 @@ def _cells(values: NDArray[Any], bounds: I64) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(), len(bounds) - 1, [None, offsets, pa.py_buffer(values)])
 
 
-class Rows(NamedTuple):
-    """Those of a side and label."""
+class BucketRows(NamedTuple):
+    """The rows of a side and label."""
 
     user: I64
     """(n,)"""
     lengths: I64 | None
     """(n,) of lists; None: a row is one item."""
     item: I64
+    """(m,), m = n where a row is one item."""
     data: F64 | None
-    """Of each item, where there is any."""
-    beaten: F64 | None
-    """The same, another."""
+    """(m,) a place, a score or a gain, as the side has it."""
+    auc_share: F64 | None
+    """(m,) the share of irrelevant candidates that the item scores above."""
 
 
-Table: TypeAlias = dict[tuple[int, str | None], Rows]
-"""By side and label."""
+BucketTable: TypeAlias = dict[tuple[int, str | None], BucketRows]
+"""Rows by side and label."""
 
 
-def whole_users(batches: Iterable[pa.RecordBatch]) -> Iterator[Table]:
-    """Of buckets that come one after the other: all rows of some users, about ROWS at a time."""
+def whole_users(batches: Iterable[pa.RecordBatch]) -> Iterator[BucketTable]:
+    """All rows of some users, about ROWS at a time, from buckets that come one after the other."""
     for table in _whole_buckets(batches):
         cells = {name: table[name].combine_chunks() for name in _ARRAYS}
-        at: dict[tuple[int, str | None], list[int]] = {}
-        for row, each in enumerate(zip(table["side"].to_pylist(), table["label"].to_pylist(), strict=True)):
-            at.setdefault(each, []).append(row)
-        yield {each: _rows(cells, rows, table["n"].to_numpy()) for each, rows in at.items()}
+        rows_of: dict[tuple[int, str | None], list[int]] = {}
+        for row, key in enumerate(zip(table["side"].to_pylist(), table["label"].to_pylist(), strict=True)):
+            rows_of.setdefault(key, []).append(row)
+        yield {key: _rows(cells, rows, table["n"].to_numpy()) for key, rows in rows_of.items()}
 
 
-def _rows(cells: dict[str, pa.BinaryArray], rows: list[int], n: I64) -> Rows:
+def _rows(cells: dict[str, pa.BinaryArray], rows: list[int], n: I64) -> BucketRows:
     def array(name: str, sizes: list[int]) -> NDArray[Any]:
         parts = []
         for row, size in zip(rows, sizes, strict=True):
@@ -170,8 +167,8 @@ def _rows(cells: dict[str, pa.BinaryArray], rows: list[int], n: I64) -> Rows:
     if cells["lengths"][rows[0]].is_valid:
         lengths = array("lengths", sizes)
         sizes = np.add.reduceat(lengths, np.cumsum([0, *sizes[:-1]])).tolist()
-    data, beaten = (array(name, sizes) if cells[name][rows[0]].is_valid else None for name in _DATA)
-    return Rows(user, lengths, array("items", sizes), data, beaten)
+    data, auc_share = (array(name, sizes) if cells[name][rows[0]].is_valid else None for name in _DATA)
+    return BucketRows(user, lengths, array("items", sizes), data, auc_share)
 
 
 def _whole_buckets(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

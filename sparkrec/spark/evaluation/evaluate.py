@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from sparkrec.errors import EvaluateError
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.metrics import counts
 from sparkrec.kernels.metrics.statistics import holm, sign_test
-from sparkrec.spark.evaluation.buckets import number, whole_users
-from sparkrec.spark.evaluation.partial_metrics import ALL, Wanted
-from sparkrec.spark.evaluation.request import OF_ITEMS, PROBLEMS, Question
-from sparkrec.spark.evaluation.totals import Found, tidy
+from sparkrec.spark.evaluation.bucketing import encoded_ids
+from sparkrec.spark.evaluation.collect import result_frame
+from sparkrec.spark.evaluation.partial_metrics import ALL, MetricSpec
+from sparkrec.spark.evaluation.request import OF_ITEMS, EvaluationRequest
+from sparkrec.spark.evaluation.totals import MetricTotals
 from sparkrec.spark.platform.failures import mendable
-from sparkrec.spark.platform.sources import column, quoted, resolved
+from sparkrec.spark.platform.sources import quoted, resolved
 
 METRICS = ("ndcg", "recall", "hit_rate", "map", "mrr", "precision")
 
@@ -65,29 +66,31 @@ def evaluate(
     over users, unless the metric says otherwise. Ids may be of any type, the same on both sides. Raises EvaluateError
     for what is none of this.
     """
-    recommendations, relevant = (_renamed(each, user, item) for each in (recommendations, relevant))
-    segments, before, items = (each and _renamed(each, user, item) for each in (segments, before, items))
-    asked = Question(recommendations, relevant, tuple(metrics), tuple(k), by, before, items, sampled_from, seed)
-    rows = measured(asked, asked.answer(segments, bootstrap))
+    recommendations, relevant = (_renamed(frame, user, item) for frame in (recommendations, relevant))
+    segments, before, items = (frame and _renamed(frame, user, item) for frame in (segments, before, items))
+    request = EvaluationRequest(
+        recommendations, relevant, tuple(metrics), tuple(k), by, before, items, sampled_from, seed
+    )
+    rows = metric_rows(request, request.totals(segments, bootstrap))
     columns = "metric string, k int, segment string, value double, standard_error double, low double, high double"
-    table = tidy(recommendations.sparkSession, rows, f"{quoted(by or 'by')} string, {columns}, users long")
+    table = result_frame(recommendations.sparkSession, rows, f"{quoted(by or 'by')} string, {columns}, users long")
     return table if by else table.drop("by")
 
 
-def measured(asked: Question, found: Found) -> list[tuple[Any, ...]]:
-    """Rows (run, metric, k, segment, value, standard error, low, high, users) in the order of the metrics asked for."""
+def metric_rows(request: EvaluationRequest, totals: MetricTotals) -> list[tuple[Any, ...]]:
+    """Rows (run, metric, k, segment, value, standard error, low, high, users) in order of the request's metrics."""
     rows: list[tuple[Any, ...]] = []
-    for run in asked.runs:
-        for segment in found.segments(ALL):
-            for at, metric in enumerate(asked.wanted):
-                if users := found.users("values", run, segment, at):
-                    rows.append((run, *metric, segment, *found.estimate("values", run, segment, at), users))
-            for metric in asked.of_items:
-                n, lists = found.item_counts(run, segment, metric.k or 0)
+    for run in request.runs:
+        for segment in totals.segments(ALL):
+            for number, metric in enumerate(request.user_metrics):
+                if users := totals.users("values", run, segment, number):
+                    rows.append((run, *metric, segment, *totals.estimate("values", run, segment, number), users))
+            for metric in request.list_metrics:
+                n, lists = totals.item_counts(run, segment, metric.k or 0)
                 if lists:
-                    value = _of_items(metric, n, lists, len(asked.catalogue.ids))
+                    value = _list_metric(metric, n, lists, len(request.item_facts.ids))
                     rows.append((run, *metric, segment, value, None, None, None, lists))
-    place = {metric: at for at, metric in enumerate(asked.metrics)}
+    place = {metric: at for at, metric in enumerate(request.metrics)}
     rows.sort(key=lambda row: (row[0] or "", row[3] != ALL, row[3], place[row[1]], row[2] or 0))
     return rows
 
@@ -123,30 +126,32 @@ def compare(
         raise EvaluateError(
             f"metrics: found {', '.join(of_all)}, which no user has a value of, expected others (mae for rmse)"
         )
-    recommendations, relevant = (_renamed(each, user, item) for each in (recommendations, relevant))
-    segments, before, items = (each and _renamed(each, user, item) for each in (segments, before, items))
-    asked = Question(recommendations, relevant, tuple(metrics), tuple(k), by, before, items, sampled_from, seed)
-    names = [run for run in asked.runs if run is not None]
+    recommendations, relevant = (_renamed(frame, user, item) for frame in (recommendations, relevant))
+    segments, before, items = (frame and _renamed(frame, user, item) for frame in (segments, before, items))
+    request = EvaluationRequest(
+        recommendations, relevant, tuple(metrics), tuple(k), by, before, items, sampled_from, seed
+    )
+    names = [run for run in request.runs if run is not None]
     if baseline not in names or len(names) < 2:
         raise EvaluateError(
             f"baseline: found {baseline!r}, expected one of several runs in column {by}, which has {', '.join(names)}"
         )
-    found = asked.answer(segments, bootstrap, baseline)
+    totals = request.totals(segments, bootstrap, baseline)
     rows = []
-    for segment in found.segments(ALL):
+    for segment in totals.segments(ALL):
         of_segment = []
-        for run in (each for each in names if each != baseline):
-            for at, metric in enumerate(asked.wanted):
-                if users := found.users("difference", run, segment, at):
-                    mean = found.estimate("difference", run, segment, at)
-                    better, worse = found.signs(run, segment, at)
-                    p = found.p_value(run, segment, at)
+        for run in (name for name in names if name != baseline):
+            for number, metric in enumerate(request.user_metrics):
+                if users := totals.users("difference", run, segment, number):
+                    mean = totals.estimate("difference", run, segment, number)
+                    better, worse = totals.signs(run, segment, number)
+                    p = totals.p_value(run, segment, number)
                     sign_p = sign_test(better, worse)
                     of_segment.append([run, *metric, segment, *mean, p, None, better, worse, sign_p, users])
         for row, adjusted in zip(of_segment, holm(np.array([row[8] for row in of_segment])), strict=True):
             row[9] = float(adjusted)
             rows.append(tuple(row))
-    return tidy(
+    return result_frame(
         recommendations.sparkSession,
         rows,
         f"{quoted(by)} string, metric string, k int, segment string, difference double, "
@@ -174,13 +179,15 @@ def user_metrics(
     """
     if of_all := [name for name in metrics if name in OF_ITEMS]:
         raise EvaluateError(f"metrics: found {', '.join(of_all)}, which no user has a value of, expected others")
-    recommendations, relevant = (_renamed(each, user, item) for each in (recommendations, relevant))
-    before, items = (each and _renamed(each, user, item) for each in (before, items))
-    asked = Question(recommendations, relevant, tuple(metrics), tuple(k), by, before, items, sampled_from, seed)
-    whose = relevant.select("user", number(relevant, "user").alias("n")).distinct()
-    names = [f"`{metric.title}`" for metric in asked.wanted]
-    values = whose.join(user_values(asked), "n").select("user", *([column(by)] if by else []), *names)
-    return values.withColumnRenamed("user", user)
+    recommendations, relevant = (_renamed(frame, user, item) for frame in (recommendations, relevant))
+    before, items = (frame and _renamed(frame, user, item) for frame in (before, items))
+    request = EvaluationRequest(
+        recommendations, relevant, tuple(metrics), tuple(k), by, before, items, sampled_from, seed
+    )
+    ids = relevant.select(F.col("user").alias("id"), encoded_ids(relevant, "user").alias("user")).distinct()
+    run = [F.col("run").alias(by)] if by else []
+    names = [f"`{metric.title}`" for metric in request.user_metrics]
+    return ids.join(request.values(), "user").select(F.col("id").alias(user), *run, *names)
 
 
 def _renamed(frame: DataFrame, user: str, item: str) -> DataFrame:
@@ -192,34 +199,8 @@ def _renamed(frame: DataFrame, user: str, item: str) -> DataFrame:
     return frame
 
 
-def user_values(asked: Question) -> DataFrame:
-    """(n, `by`, a column for each metric): n is the number of a user, as `buckets.number` has it."""
-    judge, label = asked.judge(0, None), asked.by or "by"
-    roots = [metric.name == "rmse" for metric in asked.wanted]
-    names = [metric.title for metric in asked.wanted]
-
-    def problem(kind: str, n: int) -> None:
-        raise EvaluateError(PROBLEMS[kind].format(n=n))
-
-    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for table in whole_users(batches):
-            judged = judge.judge(table, problem)
-            for (_, run, view), (total, weight) in judged.values.items():
-                if view == ALL and len(own := judged.counted):
-                    value = np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight != 0)[own]
-                    value[:, roots] **= 0.5
-                    columns = [pa.array(each, from_pandas=True) for each in value.T]
-                    runs = pa.array([run] * len(own), pa.string())
-                    yield pa.RecordBatch.from_arrays(
-                        [pa.array(judged.users[own]), runs, *columns], ["n", label, *names]
-                    )
-
-    schema = f"n long, {quoted(label)} string, {', '.join(f'`{name}` double' for name in names)}"
-    return asked.rows(None).mapInArrow(work, schema)
-
-
-def _of_items(metric: Wanted, n: I64, lists: int, size: int) -> float:
-    """n: of the items that are in any list."""
+def _list_metric(metric: MetricSpec, n: I64, lists: int, size: int) -> float:
+    """n: how often each item is in a list, of those that are in any."""
     if metric.name == "personalisation":
         return counts.personalisation(n, lists, metric.k or 0)
     return counts.entropy(n) if metric.name == "entropy" else _OF_CATALOGUE[metric.name](n, size)

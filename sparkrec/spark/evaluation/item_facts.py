@@ -10,15 +10,15 @@ from pyspark.sql import functions as F
 
 from sparkrec.errors import EvaluateError
 from sparkrec.kernels.arrays import F32, F64
-from sparkrec.kernels.metrics.measures import Catalogue
+from sparkrec.kernels.metrics.measures import ItemFacts
 from sparkrec.spark.arrow.blocks import Ragged, read_lists
-from sparkrec.spark.evaluation.buckets import number
+from sparkrec.spark.evaluation.bucketing import encoded_ids
 
 _NONE = np.zeros(0, np.int64)
-NO_ITEMS = Catalogue(_NONE, np.zeros(0), _NONE, np.zeros((0, 0), np.float32), (np.zeros(1, np.int64), _NONE))
+NO_ITEMS = ItemFacts(_NONE, np.zeros(0), _NONE, np.zeros((0, 0), np.float32), (np.zeros(1, np.int64), _NONE))
 
 
-def catalogue_of(items: DataFrame | None, before: DataFrame | None) -> Catalogue:
+def item_facts(items: DataFrame | None, before: DataFrame | None) -> ItemFacts:
     """Of (item, popularity, vector, categories), the last three where they are there, and of (user, item) that came
     before; either may be None. Popularity is the share of users before who had an item, at least one of them, so that
     its surprise is finite."""
@@ -26,7 +26,7 @@ def catalogue_of(items: DataFrame | None, before: DataFrame | None) -> Catalogue
         return NO_ITEMS
     users, counted = 1, None
     if before is not None:
-        pairs = before.select(number(before, "user"), number(before, "item")).distinct()
+        pairs = before.select(encoded_ids(before, "user"), encoded_ids(before, "item")).distinct()
         users = max(pairs.select("user").distinct().count(), 1)
         counted = pairs.groupBy("item").agg(F.count("*").alias("n"))
     if items is None:
@@ -36,7 +36,7 @@ def catalogue_of(items: DataFrame | None, before: DataFrame | None) -> Catalogue
         own = [F.col(name) for name in ("popularity", "vector") if name in items.columns]
         if "categories" in items.columns:
             own.append(F.array_compact(F.array_distinct("categories")).alias("categories"))
-        rows = items.select(number(items, "item"), *own)
+        rows = items.select(encoded_ids(items, "item"), *own)
         rows = rows.withColumn("n", F.lit(1)) if counted is None else rows.join(counted, "item", "left")
     table = rows.toArrow().sort_by("item").combine_chunks()
     ids = table["item"].to_numpy()
@@ -52,7 +52,7 @@ def catalogue_of(items: DataFrame | None, before: DataFrame | None) -> Catalogue
     share = table["popularity"].to_numpy() if "popularity" in table.column_names else np.maximum(n, 1.0) / users
     place = np.empty(len(ids), np.int64)
     place[np.argsort(-share, kind="stable")] = np.arange(1, len(ids) + 1)
-    return Catalogue(ids, share, place, vectors, categories)
+    return ItemFacts(ids, share, place, vectors, categories)
 
 
 def _vectors(table: pa.Table) -> F32:

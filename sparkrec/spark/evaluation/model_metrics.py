@@ -36,7 +36,7 @@ from sparkrec.kernels.metrics.accuracy import AT_CUTOFF
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.evaluation.clicks import METRICS as CLICK_METRICS
 from sparkrec.spark.evaluation.clicks import Clicks
-from sparkrec.spark.evaluation.protocols import Rankings, Unrankable, judged_rankings
+from sparkrec.spark.evaluation.protocols import RankingRequest, Unrankable, measure_rankings
 from sparkrec.spark.evaluation.segments import grouped, labels
 from sparkrec.spark.model.field_queries import asked, score_events
 from sparkrec.spark.model.fitted import Model
@@ -65,8 +65,8 @@ class Metric:
         return self.metric if self.k is None else f"{self.metric}@{self.k}"
 
 
-class Measured(NamedTuple):
-    """What an evaluation has found."""
+class ModelMetrics(NamedTuple):
+    """What a model is worth."""
 
     metrics: list[Metric]
     calibration: pa.Table | None
@@ -112,9 +112,9 @@ def measure(
     elif metric in CLICK_METRICS or metric == "grouped_click_auc":
         found = metrics_of(model, dataset, truth, seen, None, clicks=True)
     elif metric == "auc":
-        found = metrics_of(model, dataset, truth, seen, Rankings(full, [1], []))
+        found = metrics_of(model, dataset, truth, seen, RankingRequest(full, [1], []))
     else:
-        found = metrics_of(model, dataset, truth, seen, Rankings(full, [int(cutoff)], [name], auc=False))
+        found = metrics_of(model, dataset, truth, seen, RankingRequest(full, [int(cutoff)], [name], auc=False))
     return overall(found.metrics)[metric]
 
 
@@ -123,14 +123,14 @@ def metrics_of(
     dataset: Dataset,
     truth: DataFrame,
     seen: DataFrame | None,
-    rankings: Rankings | None,
+    rankings: RankingRequest | None,
     *,
     include_validation: bool = False,
     segments: int = 1,
     ratings: bool = False,
     clip: tuple[float, float] | None = None,
     clicks: bool = False,
-) -> Measured:
+) -> ModelMetrics:
     """Measure rankings (None: none), and predicted ratings and clicks if asked. A model that sees
     the context ranks for each user in that of the first held-out row.
 
@@ -180,7 +180,7 @@ def metrics_of(
         calibration: pa.Table | None = None
         if rankings is not None:
             targets = scored if with_auc else None
-            rows, lists, unrankable = judged_rankings(model, dataset, truth, targets, seen, segments, rankings)
+            rows, lists, unrankable = measure_rankings(model, dataset, truth, targets, seen, segments, rankings)
             found = [Metric(*row[1:]) for row in rows]
         if ratings:
             assert predicted is not None
@@ -195,7 +195,7 @@ def metrics_of(
         truth.unpersist()
         if scored is not None:
             scored.unpersist()
-    return Measured(found, calibration, lists, unrankable)
+    return ModelMetrics(found, calibration, lists, unrankable)
 
 
 def _ratings(rows: DataFrame, dataset: Dataset, clip: tuple[float, float] | None, segments: int) -> list[Metric]:

@@ -1,36 +1,59 @@
-"""What a task makes of the rows of its users: sums and weights of every metric."""
+"""Tasks that measure users: sums and weights of every metric, from all rows of these users in buckets.
+
+PartialMetrics  sums over the users of a task
+UserMetrics     the value of each user
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
+from sparkrec.errors import EvaluateError
 from sparkrec.kernels.arrays import F64, I32, I64, Lists
 from sparkrec.kernels.csr import located
-from sparkrec.kernels.metrics.hits import stand
-from sparkrec.kernels.metrics.measures import Batch, Catalogue, NotOneRelevant, Relevant, Sums, is_of_items, sums
+from sparkrec.kernels.metrics.hits import locate_hits
+from sparkrec.kernels.metrics.measures import Batch, ItemFacts, NotOneRelevant, Relevant, Sums, is_of_items, sums
 from sparkrec.kernels.metrics.statistics import poisson_weights
 from sparkrec.kernels.random import uniform
 from sparkrec.kernels.rankings import by_item, by_place, by_score, first_repeat, numbered, places
-from sparkrec.spark.evaluation.buckets import NOBODY, Rows, Table, whole_users
-from sparkrec.spark.evaluation.totals import Totals
+from sparkrec.spark.arrow.packed_rows import schema_of
+from sparkrec.spark.evaluation.buckets import NOBODY, BucketRows, BucketTable, whole_users
+from sparkrec.spark.evaluation.totals import SCHEMA, PartialTotals
 
 ALL = "all"
 """The segment of everyone."""
 RECOMMENDED, RELEVANT, SEGMENT, BEFORE = 0, 1, 2, 3
 """Sides of buckets."""
 _WEIGHTS = 1 << 21
-"""Of the bootstrap, at a time."""
-Problem = Callable[[str, int], None]
-"""Is told what kind of thing is wrong, and with how many."""
+"""Weights of the bootstrap that are drawn at a time."""
+Problem: TypeAlias = Callable[[str, int], None]
+"""Is told the kind of faulty rows, a key of PROBLEMS, and how many there are."""
+PROBLEMS = {
+    "nobody": "found {n:,} rows whose user or item is null, expected none. Drop those rows.",
+    "everyone": "segments: found {n:,} users in a segment named all, which is that of everyone. Name it otherwise.",
+    "segments": "segments: found a segment of items with the name of one of users, expected different names.",
+    "nan": "recommendations: found {n:,} scores that are null or NaN, expected numbers. Drop those rows, or mend the "
+    "model.",
+    "ranks": "recommendations: found {n:,} ranks that are not 1, 2, 3, ... of their user, expected one of each. Number "
+    "them anew, or pass scores instead.",
+    "repeats": "recommendations: found an item more than once in the list of a user, expected each once: it would "
+    "count twice. Drop duplicates.",
+    "relevance": "relevant: found {n:,} rows whose relevance is null, NaN or infinite, expected a finite number.",
+    "unknown": "items: found {n:,} rows of recommendations or before whose item is not in the catalogue, expected all. "
+    "Pass items that has them.",
+    "candidates": "relevant: found {n:,} users with more than one relevant item, expected one, as corrected metrics "
+    "take it: one item among sampled ones.",
+}
+"""What can be wrong with rows: the message of each kind, about n of them."""
 
 
-class Wanted(NamedTuple):
-    """A metric."""
+class MetricSpec(NamedTuple):
+    """A metric, with its cutoff where it has one."""
 
     name: str
     k: int | None
@@ -40,49 +63,42 @@ class Wanted(NamedTuple):
         return self.name if self.k is None else f"{self.name}@{self.k}"
 
 
-class Judged(NamedTuple):
-    """What is found of some users."""
+class UserValues(NamedTuple):
+    """What some users contribute."""
 
     users: I64
+    """(u,) ascending."""
     values: dict[tuple[str, str | None, str], Sums]
-    """By kind, run, and ALL or a segment of items."""
+    """By kind ("values" or "difference"), run, and ALL or a segment of items: sums and weights (u, metrics)."""
     listed: dict[str | None, Lists]
-    """By run, rows of the catalogue."""
+    """By run: the lists of the users, as rows of the catalogue."""
     counted: I64
-    """Users with relevant items: places in `users`."""
+    """Positions in `users` of those with relevant items."""
     members: dict[str, I64]
-    """Of each segment of users, their places in `users`."""
+    """Of each segment of users, their positions in `users`."""
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Buckets to totals."""
+class MetricAggregator:
+    """Measures users from all their rows, and adds the values up."""
 
-    wanted: tuple[Wanted, ...]
+    metrics: tuple[MetricSpec, ...]
     cutoffs: tuple[int, ...]
-    """At which the items of all lists are counted."""
+    """Cutoffs at which the items of all lists are counted."""
     order: str
-    """What `data` of what is recommended says: list and rank, the place; score."""
+    """What `data` of recommended items is: their place, for list and rank; or their score."""
     seed: int
     replicates: int
-    """Of the bootstrap."""
+    """Samples of the bootstrap."""
     runs: tuple[str | None, ...]
     baseline: str | None
     """The run that all others are compared with."""
-    items: Catalogue
-    size: int
-    """Of the catalogue that sampled candidates are from."""
+    items: ItemFacts
+    sampled_from: int
+    """Size of the catalogue that candidates were sampled from."""
 
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        totals = Totals()
-        for table in whole_users(batches):
-            judged = self.judge(table, totals.problem)
-            self._add(judged, totals)
-            self._count(judged, totals)
-        yield from totals.batches()
-
-    def judge(self, table: Table, problem: Problem) -> Judged:
-        """Of all rows of some users. Runs whose lists are none have no values."""
+    def user_values(self, table: BucketTable, problem: Problem) -> UserValues:
+        """Measure the users whose rows these are. Runs with faulty lists have no values."""
         for (side, label), rows in table.items():
             if side == NOBODY:
                 problem("nobody", len(rows.user))
@@ -90,33 +106,46 @@ class Judge:
                 problem("everyone", len(rows.user))
         users, code = _users(table)
         n = len(users)
-        of = {key: (rows, code[key]) for key, rows in table.items()}
-        parts = {label: each for (side, label), each in of.items() if side == RELEVANT}
+        coded = {key: (rows, code[key]) for key, rows in table.items()}
+        parts = {label: part for (side, label), part in coded.items() if side == RELEVANT}
         relevant = {ALL: _relevant([*parts.values()], n, problem)}
-        relevant |= {label: _relevant([each], n, problem) for label, each in parts.items() if label}
-        groups = {label: own for (side, label), (_, own) in of.items() if side == SEGMENT and label is not None}
+        relevant |= {label: _relevant([part], n, problem) for label, part in parts.items() if label}
+        groups = {label: own for (side, label), (_, own) in coded.items() if side == SEGMENT and label is not None}
         members = {label: np.unique(own).astype(np.int64) for label, own in groups.items()}
         if both := relevant.keys() & members.keys():
             problem("segments", len(both))
-        had = [each for (side, _), each in of.items() if side == BEFORE]
+        had = [part for (side, _), part in coded.items() if side == BEFORE]
         before = self._in_catalogue(_by_item(had, n), problem)
-        found = Judged(users, {}, {}, np.flatnonzero(np.diff(relevant[ALL].items[0])), members)
+        result = UserValues(users, {}, {}, np.flatnonzero(np.diff(relevant[ALL].items[0])), members)
         for run in self.runs:
-            lists = self._lists(*of.get((RECOMMENDED, run), (_NO_ROWS, np.zeros(0, np.int32))), n, problem)
+            lists = self._lists(*coded.get((RECOMMENDED, run), (_NO_ROWS, np.zeros(0, np.int32))), n, problem)
             if lists is None:
                 continue
-            found.listed[run] = self._in_catalogue(lists[0], problem)
-            clicked = stand(*lists[0], *relevant[ALL].items)[0] > 0
-            for view, each in relevant.items():
-                batch = Batch(*lists, clicked, each, found.listed[run], before)
-                found.values["values", run, view] = self._values(batch, view, problem)
-        for _, run, view in [*found.values] if self.baseline is not None else ():
-            ours, theirs = (found.values.get(("values", each, view)) for each in (run, self.baseline))
+            result.listed[run] = self._in_catalogue(lists[0], problem)
+            clicked = locate_hits(*lists[0], *relevant[ALL].items)[0] > 0
+            for view, part in relevant.items():
+                batch = Batch(*lists, clicked, part, result.listed[run], before)
+                result.values["values", run, view] = self._values(batch, view, problem)
+        for _, run, view in [*result.values] if self.baseline is not None else ():
+            ours, theirs = (result.values.get(("values", either, view)) for either in (run, self.baseline))
             if run != self.baseline and ours and theirs:
-                found.values["difference", run, view] = _difference(ours, theirs)
-        return found
+                result.values["difference", run, view] = _difference(ours, theirs)
+        return result
 
-    def _lists(self, rows: Rows, code: I32, users: int, problem: Problem) -> tuple[Lists, F64] | None:
+    def add(self, values: UserValues, totals: PartialTotals) -> None:
+        """Add the values of users, in all their segments and samples of the bootstrap, and count the items of lists."""
+        step = max(1, _WEIGHTS // max(self.replicates, 1))
+        for first in range(0, len(values.users), step):
+            drawn = poisson_weights(self.seed, values.users[first : first + step], self.replicates)
+            for (kind, run, view), (total, weight) in values.values.items():
+                chunk = slice(first, first + step)
+                totals.add(kind, run, view, total[chunk], weight[chunk], drawn)
+                for segment, members in values.members.items() if view == ALL else ():
+                    own = members[slice(*np.searchsorted(members, (first, first + step)))]
+                    totals.add(kind, run, segment, total[own], weight[own], drawn[own - first])
+        self._count_items(values, totals)
+
+    def _lists(self, rows: BucketRows, code: I32, users: int, problem: Problem) -> tuple[Lists, F64] | None:
         """The list of each of the users, best first, and scores; None where something is wrong."""
         if self.order == "score":
             data = rows.data if rows.data is not None else np.zeros(0)
@@ -149,76 +178,114 @@ class Judge:
         """As rows of the catalogue, where there is one."""
         if not len(self.items.ids):
             return np.zeros(len(lists[0]), np.int64), np.zeros(0, np.int64)
-        at, there = located(lists[1], self.items.ids)
-        if not there.all():
-            problem("unknown", int((~there).sum()))
-        return lists[0], np.where(there, at, 0)
+        at, known = located(lists[1], self.items.ids)
+        if not known.all():
+            problem("unknown", int((~known).sum()))
+        return lists[0], np.where(known, at, 0)
 
     def _values(self, batch: Batch, view: str, problem: Problem) -> Sums:
         try:
-            total, weight = sums(batch, self.wanted, self.items, self.size)
+            total, weight = sums(batch, self.metrics, self.items, self.sampled_from)
         except NotOneRelevant as error:
             problem("candidates", error.users)
-            total, weight = np.zeros((2, len(batch.ranked[0]) - 1, len(self.wanted)))
+            total, weight = np.zeros((2, len(batch.ranked[0]) - 1, len(self.metrics)))
         if view != ALL:
-            weight[:, [at for at, (name, _) in enumerate(self.wanted) if not is_of_items(name)]] = 0.0
+            weight[:, [at for at, (name, _) in enumerate(self.metrics) if not is_of_items(name)]] = 0.0
         return total, weight
 
-    def _add(self, judged: Judged, totals: Totals) -> None:
-        step = max(1, _WEIGHTS // max(self.replicates, 1))
-        for first in range(0, len(judged.users), step):
-            drawn = poisson_weights(self.seed, judged.users[first : first + step], self.replicates)
-            for (kind, run, view), (total, weight) in judged.values.items():
-                chunk = slice(first, first + step)
-                totals.add(kind, run, view, total[chunk], weight[chunk], drawn)
-                for segment, who in judged.members.items() if view == ALL else ():
-                    own = who[slice(*np.searchsorted(who, (first, first + step)))]
-                    totals.add(kind, run, segment, total[own], weight[own], drawn[own - first])
-
-    def _count(self, judged: Judged, totals: Totals) -> None:
-        for run, (start, rows) in judged.listed.items() if self.cutoffs else ():
-            whose, place = np.repeat(np.arange(len(start) - 1), np.diff(start)), places(start)
-            there = judged.counted[np.diff(start)[judged.counted] > 0]
-            for segment, who in {ALL: there, **judged.members}.items():
-                own = np.intersect1d(who, there)
-                of_segment = np.isin(whose, own)
+    def _count_items(self, values: UserValues, totals: PartialTotals) -> None:
+        for run, (start, rows) in values.listed.items() if self.cutoffs else ():
+            user, place = np.repeat(np.arange(len(start) - 1), np.diff(start)), places(start)
+            with_list = values.counted[np.diff(start)[values.counted] > 0]
+            for segment, members in {ALL: with_list, **values.members}.items():
+                own = np.intersect1d(members, with_list)
+                of_segment = np.isin(user, own)
                 for k in self.cutoffs:
                     counts = np.bincount(rows[of_segment & (place <= k)], minlength=len(self.items.ids))
                     totals.count(run, segment, k, counts, len(own))
 
 
-_NO_ROWS = Rows(np.zeros(0, np.int64), None, np.zeros(0, np.int64), None, None)
+@dataclass(frozen=True)
+class PartialMetrics:
+    """The task that sums up all users of a task, from their rows in buckets: rows of `totals.SCHEMA`."""
+
+    aggregator: MetricAggregator
+
+    @property
+    def schema(self) -> pa.Schema:
+        return SCHEMA
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        totals = PartialTotals()
+        for table in whole_users(batches):
+            self.aggregator.add(self.aggregator.user_values(table, totals.problem), totals)
+        yield from totals.batches()
 
 
-def _users(table: Table) -> tuple[I64, dict[tuple[int, str | None], I32]]:
+@dataclass(frozen=True)
+class UserMetrics:
+    """The task that yields the value of every metric of each user, from their rows in buckets.
+
+    Raises EvaluateError for faulty rows. A value is null where the metric is not defined of the user.
+    """
+
+    aggregator: MetricAggregator
+
+    @property
+    def schema(self) -> pa.Schema:
+        values = {metric.title: pa.float64() for metric in self.aggregator.metrics}
+        return schema_of(user=pa.int64(), run=pa.string(), **values)
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        roots = [metric.name == "rmse" for metric in self.aggregator.metrics]
+        for table in whole_users(batches):
+            users = self.aggregator.user_values(table, _refuse)
+            own = users.counted
+            for (_, run, view), (total, weight) in users.values.items():
+                if view == ALL and len(own):
+                    value = np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight != 0)[own]
+                    value[:, roots] **= 0.5
+                    columns = [pa.array(column, from_pandas=True) for column in value.T]
+                    runs = pa.array([run] * len(own), pa.string())
+                    yield pa.RecordBatch.from_arrays([pa.array(users.users[own]), runs, *columns], schema=self.schema)
+
+
+def _refuse(kind: str, n: int) -> None:
+    raise EvaluateError(PROBLEMS[kind].format(n=n))
+
+
+_NO_ROWS = BucketRows(np.zeros(0, np.int64), None, np.zeros(0, np.int64), None, None)
+
+
+def _users(table: BucketTable) -> tuple[I64, dict[tuple[int, str | None], I32]]:
     """The users of all rows, and which of them each row is of."""
     users, code = numbered(np.concatenate([rows.user for rows in table.values()]))
     ends = np.cumsum([len(rows.user) for rows in table.values()])
     return users, dict(zip(table, np.split(code, ends[:-1]), strict=True))
 
 
-def _relevant(parts: list[tuple[Rows, I32]], users: int, problem: Problem) -> Relevant:
+def _relevant(parts: list[tuple[BucketRows, I32]], users: int, problem: Problem) -> Relevant:
     code, item = _joined(parts)
     gain = _data([rows.data for rows, _ in parts], len(item), 1.0)
     if (wrong := ~np.isfinite(gain)).any():
         problem("relevance", int(wrong.sum()))
-    there = np.isfinite(gain) & (gain > 0)
-    start, items, gains = by_item(code[there], users, item[there], gain[there])
-    beaten = None
-    if any(rows.beaten is not None for rows, _ in parts):
-        share = _data([rows.beaten for rows, _ in parts], len(item), 0.0)
-        _, _, beaten = by_item(code[there], users, item[there], share[there])
-    rated = (start, items, gains) if there.all() else by_item(code, users, item, gain)
-    return Relevant((start, items), gains, beaten, rated[:2], rated[2])
+    liked = np.isfinite(gain) & (gain > 0)
+    start, items, gains = by_item(code[liked], users, item[liked], gain[liked])
+    auc_share = None
+    if any(rows.auc_share is not None for rows, _ in parts):
+        share = _data([rows.auc_share for rows, _ in parts], len(item), 0.0)
+        _, _, auc_share = by_item(code[liked], users, item[liked], share[liked])
+    rated = (start, items, gains) if liked.all() else by_item(code, users, item, gain)
+    return Relevant((start, items), gains, auc_share, rated[:2], rated[2])
 
 
-def _by_item(parts: list[tuple[Rows, I32]], users: int) -> Lists:
+def _by_item(parts: list[tuple[BucketRows, I32]], users: int) -> Lists:
     code, item = _joined(parts)
     start, items, _ = by_item(code, users, item, np.zeros(len(item)))
     return start, items
 
 
-def _joined(parts: list[tuple[Rows, I32]]) -> tuple[I32, I64]:
+def _joined(parts: list[tuple[BucketRows, I32]]) -> tuple[I32, I64]:
     code = np.concatenate([np.zeros(0, np.int32), *(own for _, own in parts)])
     return code, np.concatenate([np.zeros(0, np.int64), *(rows.item for rows, _ in parts)])
 
@@ -226,7 +293,7 @@ def _joined(parts: list[tuple[Rows, I32]]) -> tuple[I32, I64]:
 def _data(parts: list[F64 | None], n: int, default: float) -> F64:
     if not parts or parts[0] is None:
         return np.full(n, default)
-    return np.concatenate([each for each in parts if each is not None])
+    return np.concatenate([part for part in parts if part is not None])
 
 
 def _difference(ours: Sums, theirs: Sums) -> Sums:

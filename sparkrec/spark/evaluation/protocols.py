@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
-import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.config import FullRanking, GivenCandidates, Protocol, SampledNegatives
 from sparkrec.kernels.metrics.measures import CORRECTED
-from sparkrec.kernels.sampling import sample_negatives
-from sparkrec.spark.arrow.blocks import unpack
 from sparkrec.spark.data.dataset import Dataset
-from sparkrec.spark.evaluation.evaluate import METRICS, measured, user_values
-from sparkrec.spark.evaluation.request import Question, check_names, check_needs
+from sparkrec.spark.evaluation.candidates import KNOWN, SampleCandidates
+from sparkrec.spark.evaluation.evaluate import METRICS, metric_rows
+from sparkrec.spark.evaluation.request import EvaluationRequest, check_names, check_needs
 from sparkrec.spark.evaluation.segments import label
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.retrieval.topk import rank, score_lists
-from sparkrec.spark.runner import pack
+from sparkrec.spark.runner import map_pairs, pack
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +30,8 @@ _EXAMPLE = 10
 """Items of a list that serves as an example."""
 _CELLS = 4 << 20
 """Scores of candidates in one matrix."""
-Found: TypeAlias = tuple[Any, ...]
+MetricRow: TypeAlias = tuple[Any, ...]
+"""As of `evaluate.metric_rows`."""
 
 
 class Unrankable(NamedTuple):
@@ -49,11 +47,10 @@ class Unrankable(NamedTuple):
     """Of items that the user had before, which full ranking leaves out."""
 
 
-class Judged(NamedTuple):
+class RankingMetrics(NamedTuple):
     """What a model's rankings are worth."""
 
-    rows: list[Found]
-    """As of `evaluation.measured`."""
+    rows: list[MetricRow]
     lists: dict[int, list[int]]
     """Of a few users."""
     unrankable: Unrankable | None
@@ -61,8 +58,8 @@ class Judged(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rankings:
-    """What is asked of a model's rankings."""
+class RankingRequest:
+    """What to measure of a model's rankings."""
 
     protocol: Protocol
     cutoffs: Sequence[int]
@@ -81,7 +78,7 @@ class Rankings:
 
 
 def check_metrics(protocol: Protocol, metrics: Sequence[str]) -> None:
-    """Raise EvaluateError for a metric that does not exist, or that `judged_rankings` cannot have by this protocol."""
+    """Raise EvaluateError for a metric that does not exist, or that `measure_rankings` cannot have by this protocol."""
     check_names(metrics)
     known = {"popularity", "catalogue"}
     if not isinstance(protocol, FullRanking):
@@ -91,22 +88,22 @@ def check_metrics(protocol: Protocol, metrics: Sequence[str]) -> None:
     check_needs(metrics, known)
 
 
-def judged_rankings(
+def measure_rankings(
     model: Model,
     dataset: Dataset,
     truth: DataFrame,
     targets: DataFrame | None,
     seen: DataFrame | None,
     segments: int,
-    asked: Rankings,
-) -> Judged:
+    request: RankingRequest,
+) -> RankingMetrics:
     """Lists of the users with held-out rows, measured.
 
     truth    (user, item, user_group, item_group) held-out rows
     targets  (user, item, score) of them, where the AUC of full ranking is asked for
     seen     (user, item) what users had before; None: nothing
     """
-    metrics, protocol, sampled_from = [*asked.metrics, *(["auc"] if asked.auc else [])], asked.protocol, None
+    metrics, protocol, sampled_from = [*request.metrics, *(["auc"] if request.auc else [])], request.protocol, None
     relevant = truth.select("user", "item", label(segments, "item").alias("segment"))
     users = truth.select("user", label(segments, "user").alias("segment")).distinct().where("segment IS NOT NULL")
     if isinstance(protocol, FullRanking):
@@ -115,10 +112,10 @@ def judged_rankings(
             targets = targets.select("user", "item", F.coalesce("score", below).alias("score"))
         exclude = seen if protocol.exclude_seen else None
         lists = rank(
-            model, max(asked.cutoffs), truth.select("user").distinct(), exclude=exclude, targets=targets
+            model, max(request.cutoffs), truth.select("user").distinct(), exclude=exclude, targets=targets
         ).persist()
         if targets is not None:
-            relevant = relevant.join(_beaten(lists, targets), ["user", "item"], "left").fillna(0.5, ["beaten"])
+            relevant = relevant.join(_auc_shares(lists, targets), ["user", "item"], "left").fillna(0.5, ["beaten"])
         recommendations = lists.select("user", F.col("items").alias("item"))
         metrics += ["coverage", "novelty"]
     else:
@@ -130,26 +127,25 @@ def judged_rankings(
         if isinstance(protocol, SampledNegatives) and _alone(truth):
             metrics += [CORRECTED + name for name in _CORRECTED]
             sampled_from = dataset.items.count()
-            if near := [k for k in asked.cutoffs if 2 * k > protocol.negatives]:
+            if near := [k for k in request.cutoffs if 2 * k > protocol.negatives]:
                 n, chance = protocol.negatives, min(max(near) / (protocol.negatives + 1), 1.0)
                 log.warning(
                     "cutoff %d of %d negatives: chance has a hit rate of %.2f; sample more", max(near), n, chance
                 )
     try:
-        names, items = tuple(dict.fromkeys(metrics)), _catalogue(dataset)
-        question = Question(
-            recommendations, relevant, names, tuple(asked.cutoffs), items=items, sampled_from=sampled_from
+        names, items = tuple(dict.fromkeys(metrics)), _item_popularity(dataset)
+        measured = EvaluationRequest(
+            recommendations, relevant, names, tuple(request.cutoffs), items=items, sampled_from=sampled_from
         )
-        found = measured(question, question.answer(users, asked.bootstrap))
-        if asked.users_to is not None:
-            each = user_values(question).withColumnRenamed("n", "user").drop("by")
-            each.write.mode("overwrite").parquet(asked.users_to)
-        unrankable = _unrankable(model, truth, lists) if asked.auc or not asked.full else None
-        shown: dict[int, list[int]] = {}
-        if asked.full and asked.examples:  # which users: by their ids alone
-            few = lists.orderBy(F.xxhash64("user")).limit(asked.examples)
-            shown = dict(few.select("user", F.slice("items", 1, _EXAMPLE)).collect())
-        return Judged(found, shown, unrankable)
+        rows = metric_rows(measured, measured.totals(users, request.bootstrap))
+        if request.users_to is not None:
+            measured.values().drop("run").write.mode("overwrite").parquet(request.users_to)
+        unrankable = _unrankable(model, truth, lists) if request.auc or not request.full else None
+        examples: dict[int, list[int]] = {}
+        if request.full and request.examples:  # which users: by their ids alone
+            few = lists.orderBy(F.xxhash64("user")).limit(request.examples)
+            examples = dict(few.select("user", F.slice("items", 1, _EXAMPLE)).collect())
+        return RankingMetrics(rows, examples, unrankable)
     finally:
         lists.unpersist()
 
@@ -157,7 +153,7 @@ def judged_rankings(
 def _unrankable(model: Model, truth: DataFrame, lists: DataFrame) -> Unrankable:
     pairs = truth.select("user", "item").distinct()
     if "known" in lists.columns:
-        sums = [F.coalesce(F.sum(each), F.lit(0)) for each in (F.size("greater"), F.col("known"), F.col("rankable"))]
+        sums = [F.coalesce(F.sum(count), F.lit(0)) for count in (F.size("greater"), F.col("known"), F.col("rankable"))]
         (n, (listed, known, rankable)) = pairs.count(), lists.agg(*sums).collect()[0]
         return Unrankable(n, n - listed, listed - known, known - rankable)
     for side, rows in (("user", lists), ("item", model.items)):
@@ -172,8 +168,8 @@ def _or_unranked(score: Column) -> Column:
     return F.coalesce(score, F.lit(float("-inf")).cast("float"))
 
 
-def _beaten(lists: DataFrame, targets: DataFrame) -> DataFrame:
-    """(user, item, beaten): the share of the candidates of a user that each target beats, ties half."""
+def _auc_shares(lists: DataFrame, targets: DataFrame) -> DataFrame:
+    """(user, item, beaten): the share of the candidates of a user that each target scores above, ties half."""
     own = targets.groupBy("user").agg(F.array_sort(F.collect_list("item")).alias("item")).join(lists, "user")
     cells = own.where("candidates > 0").select(
         "user", "candidates", F.explode(F.arrays_zip("item", "greater", "equal")).alias("cell")
@@ -182,7 +178,7 @@ def _beaten(lists: DataFrame, targets: DataFrame) -> DataFrame:
     return cells.select("user", "cell.item", (1 - above / F.col("candidates")).alias("beaten"))
 
 
-def _catalogue(dataset: Dataset) -> DataFrame:
+def _item_popularity(dataset: Dataset) -> DataFrame:
     """(item, popularity), of train users."""
     fitted = dataset.users.agg(F.greatest(F.count_if(F.col("train_count") > 0), F.lit(1)).alias("users"))
     share = F.least(F.greatest("train_count", F.lit(1)) / F.col("users"), F.lit(1.0))
@@ -202,22 +198,10 @@ def _candidates(dataset: Dataset, truth: DataFrame, protocol: GivenCandidates | 
         assert dataset.candidates is not None
         return held_out.unionByName(dataset.candidates.select("user", "item").join(users, "user", "left_semi"))
     others = (dataset.train, dataset.validation, dataset.test) if protocol.exclude_seen else ()
-    splits = [each.select("user", "item") for each in others]
+    splits = [rows.select("user", "item") for rows in others]
     known = reduce(DataFrame.unionByName, splits, held_out).join(users, "user", "left_semi")
     known = known.groupBy("user").agg(F.array_sort(F.collect_set("item")).alias("known"))
     catalogue = pack(dataset.items.coalesce(1), "item", {}, max_rows=1 << 31, max_bytes=1 << 31)
-    n, seed = protocol.negatives, protocol.seed
-
-    def sample(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for row in range(batch.num_rows):
-                block = unpack(batch, row, "user", {"known": np.int64})
-                items = unpack(batch, row, "item", {}).ids
-                drawn = sample_negatives(seed, block.ids, block.arrays["known"], items, n)
-                there = drawn >= 0
-                user = np.repeat(block.ids, there.sum(axis=1))
-                yield pa.RecordBatch.from_pydict({"user": user, "item": drawn[there]})
-
-    blocks = pack(known, "user", {"known": np.int64}, max_rows=max(1, _CELLS // n), max_bytes=32 << 20)
-    negatives = blocks.crossJoin(F.broadcast(catalogue)).mapInArrow(sample, "user long, item long")
-    return held_out.unionByName(negatives)
+    blocks = pack(known, "user", KNOWN, max_rows=max(1, _CELLS // protocol.negatives), max_bytes=32 << 20)
+    task = SampleCandidates(protocol.seed, protocol.negatives)
+    return held_out.unionByName(map_pairs(blocks, catalogue, task, broadcast="right"))

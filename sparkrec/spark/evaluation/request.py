@@ -1,11 +1,11 @@
-"""What is asked of which tables of recommendations: checked, and put into buckets that a judge can read."""
+"""What to measure of which tables of recommendations: checked, and put into buckets that tasks can read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -13,13 +13,26 @@ from pyspark.sql.types import ArrayType, IntegralType
 
 from sparkrec.errors import EvaluateError
 from sparkrec.kernels.metrics.accuracy import AT_CUTOFF, WHOLE
-from sparkrec.kernels.metrics.measures import CORRECTED, LIFT, OF_LISTS, OF_SCORES, Catalogue
-from sparkrec.spark.evaluation.buckets import buckets
-from sparkrec.spark.evaluation.item_facts import catalogue_of
-from sparkrec.spark.evaluation.partial_metrics import ALL, BEFORE, RECOMMENDED, RELEVANT, SEGMENT, Judge, Wanted
-from sparkrec.spark.evaluation.totals import SCHEMA, Found, together
+from sparkrec.kernels.metrics.measures import CORRECTED, LIFT, OF_LISTS, OF_SCORES, ItemFacts
+from sparkrec.spark.evaluation.bucketing import buckets
+from sparkrec.spark.evaluation.collect import collect_totals
+from sparkrec.spark.evaluation.item_facts import item_facts
+from sparkrec.spark.evaluation.partial_metrics import (
+    ALL,
+    BEFORE,
+    PROBLEMS,
+    RECOMMENDED,
+    RELEVANT,
+    SEGMENT,
+    MetricAggregator,
+    MetricSpec,
+    PartialMetrics,
+    UserMetrics,
+)
+from sparkrec.spark.evaluation.totals import MetricTotals
 from sparkrec.spark.platform.session import small_rows
 from sparkrec.spark.platform.sources import column, resolved
+from sparkrec.spark.runner import map_sorted
 
 OF_ITEMS = ("coverage", "entropy", "gini", "personalisation")
 """At a cutoff: what all lists together are like."""
@@ -52,8 +65,8 @@ _OURS = frozenset(
 
 
 @dataclass(frozen=True)
-class Question:
-    """Arguments as in `evaluation.evaluate`. Raises EvaluateError for what cannot be answered."""
+class EvaluationRequest:
+    """Arguments as of `evaluation.evaluate`. Raises EvaluateError for what cannot be measured."""
 
     recommendations: DataFrame
     relevant: DataFrame
@@ -67,24 +80,24 @@ class Question:
 
     def __post_init__(self) -> None:
         check_names(self.metrics)
-        if wrong := [each for each in self.k if isinstance(each, bool) or not isinstance(each, int) or each < 1]:
+        if wrong := [k for k in self.k if isinstance(k, bool) or not isinstance(k, int) or k < 1]:
             raise EvaluateError(f"k: found {wrong[0]!r}, expected whole numbers from 1")
-        if not self.wanted and not self.of_items:
+        if not self.user_metrics and not self.list_metrics:
             raise EvaluateError("nothing to measure: found no metric with a cutoff in `metrics` and `k`")
         by = [self.by] if self.by else []
-        if self.by is not None and self.by.lower() in {*_OURS, *(metric.title for metric in self.wanted)}:
+        if self.by is not None and self.by.lower() in {*_OURS, *(metric.title for metric in self.user_metrics)}:
             raise EvaluateError(
                 f"by: found the column {self.by!r}, a name that rows of the input or of the result have for something "
                 "else. Rename the column."
             )
-        for name, wanted, optional in (
+        for name, needed, optional in (
             ("recommendations", ["user", "item", *by], ("rank", "score")),
             ("relevant", ["user", "item"], ("relevance", "beaten", "segment")),
             ("before", ["user", "item"], ()),
             ("items", ["item"], ("vector", "categories", "popularity")),
         ):
             if (frame := getattr(self, name)) is not None:
-                object.__setattr__(self, name, resolved(frame, wanted, name, optional))
+                object.__setattr__(self, name, resolved(frame, needed, name, optional))
         if self.order not in ("list", *self.recommendations.columns):
             raise EvaluateError(
                 "recommendations: found neither rank nor score, and no array of items: expected an order of each list"
@@ -93,16 +106,19 @@ class Question:
         self._check_needs()
 
     @cached_property
-    def wanted(self) -> tuple[Wanted, ...]:
-        """Metrics that users have values of."""
+    def user_metrics(self) -> tuple[MetricSpec, ...]:
+        """Metrics that each user has a value of."""
         at_cutoff = [name for name in self.metrics if name in _AT_CUTOFF and name not in OF_ITEMS]
-        found = [Wanted(name, each) for name in at_cutoff for each in sorted(set(self.k))]
-        return (*found, *(Wanted(name, None) for name in self.metrics if name in _WHOLE))
+        whole = [name for name in self.metrics if name in _WHOLE]
+        return (
+            *(MetricSpec(name, k) for name in at_cutoff for k in sorted(set(self.k))),
+            *(MetricSpec(name, None) for name in whole),
+        )
 
     @cached_property
-    def of_items(self) -> tuple[Wanted, ...]:
+    def list_metrics(self) -> tuple[MetricSpec, ...]:
         """Metrics of all lists together."""
-        return tuple(Wanted(name, each) for name in self.metrics if name in OF_ITEMS for each in sorted(set(self.k)))
+        return tuple(MetricSpec(name, k) for name in self.metrics if name in OF_ITEMS for k in sorted(set(self.k)))
 
     @cached_property
     def order(self) -> str:
@@ -120,60 +136,73 @@ class Question:
         return tuple(sorted((row[0] for row in rows), key=lambda run: run or ""))
 
     @cached_property
-    def catalogue(self) -> Catalogue:
-        return catalogue_of(self.items, self.before)
+    def item_facts(self) -> ItemFacts:
+        return item_facts(self.items, self.before)
 
-    def judge(self, replicates: int, baseline: str | None) -> Judge:
-        if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 0:
-            raise EvaluateError(f"bootstrap: found {replicates!r}, expected a number of samples, or 0")
-        cutoffs = tuple(sorted({metric.k or 0 for metric in self.of_items}))
-        size = self.sampled_from or 0
-        return Judge(self.wanted, cutoffs, self.order, self.seed, replicates, self.runs, baseline, self.catalogue, size)
+    def values(self) -> DataFrame:
+        """(user, run, a column for each of `user_metrics`), user as `bucketing.encoded_ids` has it.
 
-    def rows(self, segments: DataFrame | None) -> DataFrame:
-        """All tables in buckets, those of a user in one task, bucket after bucket."""
+        It is made when it is read; for faulty rows Spark raises EvaluateError's message then.
+        """
+        return map_sorted(self._rows(None), ["bucket"], UserMetrics(self._aggregator(0, None)))
+
+    def totals(self, segments: DataFrame | None, bootstrap: int = 0, baseline: str | None = None) -> MetricTotals:
+        """The sums over users, in one pass. Raises EvaluateError for faulty rows."""
+        if isinstance(bootstrap, bool) or not isinstance(bootstrap, int) or bootstrap < 0:
+            raise EvaluateError(f"bootstrap: found {bootstrap!r}, expected a number of samples, or 0")
+        task = PartialMetrics(self._aggregator(bootstrap, baseline))
+        partial = map_sorted(self._rows(segments), ["bucket"], task)
+        lists = isinstance(self.recommendations.schema["item"].dataType, ArrayType)
+        with nullcontext() if lists else small_rows(partial.sparkSession):
+            rows = collect_totals(partial) if self.list_metrics else partial.collect()
+        totals = MetricTotals(rows, bootstrap, [metric.name == "rmse" for metric in self.user_metrics])
+        for kind, message in PROBLEMS.items():
+            if n := totals.problem(kind):
+                raise EvaluateError(message.format(n=n))
+        if not totals.segments(ALL):
+            raise EvaluateError("relevant: found no user with a relevant item, expected some to measure on")
+        return totals
+
+    def _aggregator(self, replicates: int, baseline: str | None) -> MetricAggregator:
+        return MetricAggregator(
+            metrics=self.user_metrics,
+            cutoffs=tuple(sorted({metric.k or 0 for metric in self.list_metrics})),
+            order=self.order,
+            seed=self.seed,
+            replicates=replicates,
+            runs=self.runs,
+            baseline=baseline,
+            items=self.item_facts,
+            sampled_from=self.sampled_from or 0,
+        )
+
+    def _rows(self, segments: DataFrame | None) -> DataFrame:
+        """All tables in buckets."""
         label = column(self.by).cast("string") if self.by else None
         order = None if self.order == "list" else F.col(self.order)
-        gain, beaten, segment = (
+        gain, auc_share, segment = (
             F.col(name) if name in self.relevant.columns else None for name in ("relevance", "beaten", "segment")
         )
         parts = [
             buckets(self.recommendations, RECOMMENDED, label, order),
-            buckets(self.relevant, RELEVANT, segment, gain, beaten),
+            buckets(self.relevant, RELEVANT, segment, gain, auc_share),
         ]
         if segments is not None:
             segments = resolved(segments, ["user", "segment"], "segments")
             self._same_type("segments", segments, "user")
-            about = segments.select("user", F.lit(0).alias("item"), F.col("segment").cast("string"))
-            parts.append(buckets(about, SEGMENT, F.col("segment")))
+            members = segments.select("user", F.lit(0).alias("item"), F.col("segment").cast("string"))
+            parts.append(buckets(members, SEGMENT, F.col("segment")))
         if self.before is not None and set(_OF_BEFORE).intersection(self.metrics):
             parts.append(buckets(self.before, BEFORE))
-        rows = parts[0]
-        for each in parts[1:]:
-            rows = rows.unionAll(each)
-        return rows.repartition("bucket").sortWithinPartitions("bucket")
-
-    def answer(self, segments: DataFrame | None, replicates: int = 0, baseline: str | None = None) -> Found:
-        """The one pass. Raises EvaluateError for what was wrong in it."""
-        judged = self.rows(segments).mapInArrow(self.judge(replicates, baseline), SCHEMA)
-        lists = isinstance(self.recommendations.schema["item"].dataType, ArrayType)
-        with nullcontext() if lists else small_rows(judged.sparkSession):
-            rows = together(judged) if self.of_items else judged.collect()
-        found = Found(rows, replicates, [metric.name == "rmse" for metric in self.wanted])
-        for kind, message in PROBLEMS.items():
-            if n := found.problem(kind):
-                raise EvaluateError(message.format(n=n))
-        if not found.segments(ALL):
-            raise EvaluateError("relevant: found no user with a relevant item, expected some to measure on")
-        return found
+        return reduce(DataFrame.unionAll, parts)
 
     def _same_type(self, title: str, frame: DataFrame, *names: str) -> None:
         for name in names:
-            here, there = self.recommendations.schema[name].dataType, frame.schema[name].dataType
-            here = here.elementType if isinstance(here, ArrayType) else here
-            if here != there and not (isinstance(here, IntegralType) and isinstance(there, IntegralType)):
+            ours, theirs = self.recommendations.schema[name].dataType, frame.schema[name].dataType
+            ours = ours.elementType if isinstance(ours, ArrayType) else ours
+            if ours != theirs and not (isinstance(ours, IntegralType) and isinstance(theirs, IntegralType)):
                 raise EvaluateError(
-                    f"{name}: found {here.simpleString()} in recommendations and {there.simpleString()} in {title}; "
+                    f"{name}: found {ours.simpleString()} in recommendations and {theirs.simpleString()} in {title}; "
                     "expected one type. Cast one of them."
                 )
 
@@ -194,7 +223,7 @@ class Question:
             "score": self.order == "score",
             "relevance": "relevance" in self.relevant.columns,
         }
-        check_needs(self.metrics, {name for name, there in known.items() if there})
+        check_needs(self.metrics, {name for name, is_known in known.items() if is_known})
 
 
 def check_names(metrics: Sequence[str]) -> None:
@@ -223,21 +252,3 @@ _NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "relevance": ("relevant with a relevance", ("rmse", "mae")),
 }
 """What metrics are made from, beside lists and what is relevant."""
-
-PROBLEMS = {
-    "nobody": "found {n:,} rows whose user or item is null, expected none. Drop those rows.",
-    "everyone": "segments: found {n:,} users in a segment named all, which is that of everyone. Name it otherwise.",
-    "segments": "segments: found a segment of items with the name of one of users, expected different names.",
-    "nan": "recommendations: found {n:,} scores that are null or NaN, expected numbers. Drop those rows, or mend the "
-    "model.",
-    "ranks": "recommendations: found {n:,} ranks that are not 1, 2, 3, ... of their user, expected one of each. Number "
-    "them anew, or pass scores instead.",
-    "repeats": "recommendations: found an item more than once in the list of a user, expected each once: it would "
-    "count twice. Drop duplicates.",
-    "relevance": "relevant: found {n:,} rows whose relevance is null, NaN or infinite, expected a finite number.",
-    "unknown": "items: found {n:,} rows of recommendations or before whose item is not in the catalogue, expected all. "
-    "Pass items that has them.",
-    "candidates": "relevant: found {n:,} users with more than one relevant item, expected one, as corrected metrics "
-    "take it: one item among sampled ones.",
-}
-"""What can be wrong with rows."""

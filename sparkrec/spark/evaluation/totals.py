@@ -1,19 +1,18 @@
-"""Sums over users that tasks find, and what follows from the sums of all."""
+"""Sums over users: those of one task, and the values of metrics that follow from those of all tasks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.pandas.types import to_arrow_schema
-from pyspark.sql.types import StructType
 from scipy.stats import norm
 
 from sparkrec.kernels.arrays import F64, I64
+from sparkrec.spark.arrow.packed_rows import schema_of
 
 _ARRAYS = (
     "sums",
@@ -27,17 +26,26 @@ _ARRAYS = (
     "resampled",
     "reweighed",
 )
-SCHEMA = "kind string, run string, segment string, k int, part int, n long, counts binary, " + ", ".join(
-    f"{name} array<double>" for name in _ARRAYS
+KEY = ("kind", "run", "segment", "k", "part")
+"""Columns of SCHEMA that tell what a row is about."""
+SCHEMA = schema_of(
+    kind=pa.string(),
+    run=pa.string(),
+    segment=pa.string(),
+    k=pa.int32(),
+    part=pa.int32(),
+    n=pa.int64(),
+    counts=pa.binary(),
+    **dict.fromkeys(_ARRAYS, pa.list_(pa.float64())),
 )
-"""`kind`: values of a run; difference of one and the baseline; counts of items; or something that is wrong."""
+"""`kind` is "values" of a run; "difference" of a run and the baseline; "counts" of items; or a kind of faulty rows."""
 _PART = 1 << 16
-"""Counts of items in a row."""
+"""Most counts of items in a row."""
 _CONFIDENCE = 0.95
 
 
-class Totals:
-    """Of the users of a task, by kind, run and segment; and what was wrong with them."""
+class PartialTotals:
+    """Sums over the users of one task, by kind, run and segment; and how many faulty rows it met."""
 
     def __init__(self) -> None:
         self.sums: dict[tuple[str, str | None, str], list[F64]] = {}
@@ -45,20 +53,22 @@ class Totals:
         self.problems: dict[str, int] = {}
 
     def add(self, kind: str, run: str | None, segment: str, sums: F64, weights: F64, resampled: F64) -> None:
-        """(u, m) sums and weights of users, and (u, b) how often each is in a sample of the bootstrap."""
-        there = weights > 0
-        terms = [sums, weights, sums**2, sums * weights, weights**2, there, there & (sums > 0), there & (sums < 0)]
-        parts = [each.sum(axis=0).astype(np.float64) for each in terms]
-        parts += [(resampled.T @ each).ravel() for each in (sums, weights)]
+        """Add users: their (u, m) sums and weights, and (u, b) how often each is in a sample of the bootstrap."""
+        defined = weights > 0
+        above, below = defined & (sums > 0), defined & (sums < 0)
+        terms = [sums, weights, sums**2, sums * weights, weights**2, defined, above, below]
+        parts = [term.sum(axis=0).astype(np.float64) for term in terms]
+        parts += [(resampled.T @ term).ravel() for term in (sums, weights)]
         before = self.sums.get((kind, run, segment))
         self.sums[kind, run, segment] = parts if before is None else [a + b for a, b in zip(before, parts, strict=True)]
 
     def count(self, run: str | None, segment: str, k: int, counts: I64, lists: int) -> None:
-        """(m,) how often each item of the catalogue is in the first k of so many lists."""
+        """Add (m,) how often each item of the catalogue is in the first k of `lists` lists."""
         before, n = self.counts.get((run, segment, k), (0, 0))
         self.counts[run, segment, k] = before + counts, n + lists
 
     def problem(self, kind: str, n: int) -> None:
+        """Count n faulty rows of a kind."""
         self.problems[kind] = self.problems.get(kind, 0) + n
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -70,48 +80,42 @@ class Totals:
         rows += [{"kind": kind, "n": n} for kind, n in self.problems.items()]
         yield _batch(rows)
         for (run, segment, k), (counts, n) in self.counts.items():
-            about = {"kind": "counts", "run": run, "segment": segment, "k": k}
-            yield _batch([{**about, "part": -1, "n": n}])
+            key = {"kind": "counts", "run": run, "segment": segment, "k": k}
+            yield _batch([{**key, "part": -1, "n": n}])
             for part in range(0, len(counts), _PART):
                 own = counts[part : part + _PART]
                 if own.any():
-                    yield _batch([{**about, "part": part // _PART, "counts": own.tobytes()}])
+                    yield _batch([{**key, "part": part // _PART, "counts": own.tobytes()}])
 
 
 def _batch(rows: list[dict[str, Any]]) -> pa.RecordBatch:
-    texts = [(name, pa.string()) for name in ("kind", "run", "segment")]
-    numbers = [("k", pa.int32()), ("part", pa.int32()), ("n", pa.int64()), ("counts", pa.binary())]
-    arrays = [(name, pa.list_(pa.float64())) for name in _ARRAYS]
-    return pa.RecordBatch.from_pylist(rows, pa.schema([*texts, *numbers, *arrays]))
+    return pa.RecordBatch.from_pylist(rows, SCHEMA)
 
 
-def together(rows: DataFrame) -> list[Any]:
-    """Rows of all tasks, in which counts of items are added up where they are, and come as how many items have a count:
-    `sums` the counts, `weights` how many."""
+@dataclass(frozen=True)
+class AddItemCounts:
+    """The task that adds up the counts of items of all tasks, as rows of SCHEMA.
 
-    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        found: dict[tuple[Any, ...], I64] = {}
+    It takes all rows of a kind, run, segment, cutoff and part together. Of counts it returns how many items have each
+    count: the counts as `sums`, numbers of items as `weights`. Other rows it returns as they are.
+    """
+
+    @property
+    def schema(self) -> pa.Schema:
+        return SCHEMA
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        totals: dict[tuple[Any, ...], I64] = {}
         for batch in batches:
             for row in batch.to_pylist():
                 if row["counts"] is None:
                     yield _batch([row])
                     continue
-                key = tuple(row[name] for name in ("kind", "run", "segment", "k", "part"))
-                found[key] = found.get(key, 0) + np.frombuffer(row["counts"], np.int64)
-        for key, counts in found.items():
+                key = tuple(row[name] for name in KEY)
+                totals[key] = totals.get(key, 0) + np.frombuffer(row["counts"], np.int64)
+        for key, counts in totals.items():
             values, items = np.unique(counts[counts > 0], return_counts=True)
-            about = dict(zip(("kind", "run", "segment", "k", "part"), key, strict=True))
-            yield _batch([{**about, "sums": values, "weights": items}])
-
-    return rows.repartition("kind", "run", "segment", "k", "part").mapInArrow(work, SCHEMA).collect()
-
-
-def tidy(spark: SparkSession, rows: list[tuple[Any, ...]], columns: str) -> DataFrame:
-    """Through Arrow: rows of Python objects take a job of their own."""
-    schema = to_arrow_schema(cast(StructType, StructType.fromDDL(columns)))
-    return spark.createDataFrame(
-        pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
-    )
+            yield _batch([{**dict(zip(KEY, key, strict=True)), "sums": values, "weights": items}])
 
 
 class Estimate(NamedTuple):
@@ -123,10 +127,15 @@ class Estimate(NamedTuple):
     high: float
 
 
-class Found:
-    """The totals of all tasks. `squared`: which metrics are roots of a mean."""
+class MetricTotals:
+    """The values of metrics that follow from the sums of all tasks. A metric is named by its number, `metric`."""
 
     def __init__(self, rows: list[Any], replicates: int, squared: list[bool]) -> None:
+        """Read rows of SCHEMA.
+
+        replicates  samples of the bootstrap
+        squared     of each metric, whether it is the root of a mean
+        """
         self.replicates, self.squared = replicates, squared
         self.parts: dict[tuple[str, str | None, str | None], list[Any]] = {}
         for row in rows:
@@ -134,58 +143,59 @@ class Found:
         self._sums: dict[tuple[str, str, str | None, str], F64] = {}
 
     def problem(self, kind: str) -> int:
+        """How many faulty rows of a kind all tasks met."""
         return sum(row["n"] for row in self.parts.get((kind, None, None), []))
 
     def runs(self) -> list[str | None]:
         return sorted({run for kind, run, _ in self.parts if kind == "values"}, key=lambda run: run or "")
 
     def segments(self, first: str) -> list[str]:
-        """Those that have users, in order of their names but for the first."""
-        there = {
+        """The segments that have users, by name, but for one that comes first."""
+        names = {
             segment for kind, run, segment in self.parts if segment and self._sum("users", kind, run, segment).any()
         }
-        there |= {segment for kind, _, segment in self.parts if segment and kind == "counts"}
-        return sorted(there, key=lambda segment: (segment != first, segment))
+        names |= {segment for kind, _, segment in self.parts if segment and kind == "counts"}
+        return sorted(names, key=lambda segment: (segment != first, segment))
 
-    def users(self, kind: str, run: str | None, segment: str, at: int) -> int:
-        """Of which a metric is defined."""
+    def users(self, kind: str, run: str | None, segment: str, metric: int) -> int:
+        """How many users a metric is defined for."""
         users = self._sum("users", kind, run, segment)
-        return int(users[at]) if len(users) else 0
+        return int(users[metric]) if len(users) else 0
 
-    def effective(self, run: str | None, segment: str, at: int) -> float:
-        """As many users of equal weight would have the same variance (Kish 1965)."""
-        weight, squared = (self._sum(name, "values", run, segment)[at] for name in ("weights", "squared_weights"))
+    def effective(self, run: str | None, segment: str, metric: int) -> float:
+        """How many users of equal weight would have the same variance (Kish 1965)."""
+        weight, squared = (self._sum(name, "values", run, segment)[metric] for name in ("weights", "squared_weights"))
         return float(weight**2 / squared) if squared else 0.0
 
-    def signs(self, run: str | None, segment: str, at: int) -> tuple[int, int]:
-        """Users whose difference is above and below 0."""
-        of = "difference", run, segment
-        return int(self._sum("above", *of)[at]), int(self._sum("below", *of)[at])
+    def signs(self, run: str | None, segment: str, metric: int) -> tuple[int, int]:
+        """How many users have a difference above 0, and how many below."""
+        key = "difference", run, segment
+        return int(self._sum("above", *key)[metric]), int(self._sum("below", *key)[metric])
 
-    def estimate(self, kind: str, run: str | None, segment: str, at: int) -> Estimate:
-        """Of users who are drawn independently; of a ratio to first order (Cochran 1977, section 6.4)."""
-        of = kind, run, segment
-        total, weight, squares, cross, squared = (self._sum(name, *of)[at] for name in _ARRAYS[:5])
-        n = self.users(*of, at)
+    def estimate(self, kind: str, run: str | None, segment: str, metric: int) -> Estimate:
+        """Value and error, users being drawn independently; of a ratio to first order (Cochran 1977, section 6.4)."""
+        key = kind, run, segment
+        total, weight, squares, cross, squared = (self._sum(name, *key)[metric] for name in _ARRAYS[:5])
+        n = self.users(*key, metric)
         value = total / weight
         spread = max(squares - 2.0 * value * cross + value**2 * squared, 0.0)
         error = math.sqrt(spread * n / (n - 1)) / abs(weight) if n > 1 else math.nan
         if self.replicates:
-            drawn = self._resampled(*of)[:, at]
+            drawn = self._resampled(*key)[:, metric]
             low, high = np.nanquantile(drawn, [0.5 - _CONFIDENCE / 2, 0.5 + _CONFIDENCE / 2])
         else:
             reach = float(norm.ppf(0.5 + _CONFIDENCE / 2)) * error
             low, high = value - reach, value + reach
-        if self.squared[at]:
-            value, low, high = (math.sqrt(max(each, 0.0)) for each in (value, low, high))
+        if self.squared[metric]:
+            value, low, high = (math.sqrt(max(mean, 0.0)) for mean in (value, low, high))
             error = error / (2.0 * value) if value else math.nan
         return Estimate(float(value), float(error), float(low), float(high))
 
-    def p_value(self, run: str | None, segment: str, at: int) -> float:
-        """Of a difference of 0, two-sided."""
-        mean, error, _, _ = self.estimate("difference", run, segment, at)
+    def p_value(self, run: str | None, segment: str, metric: int) -> float:
+        """The two-sided chance of such a difference, or a larger one, if it were 0."""
+        mean, error, _, _ = self.estimate("difference", run, segment, metric)
         if self.replicates:
-            means = self._resampled("difference", run, segment)[:, at]
+            means = self._resampled("difference", run, segment)[:, metric]
             other = min((means <= 0).mean(), (means >= 0).mean())
             return float(min(max(2.0 * other, 1.0 / self.replicates), 1.0))
         return float(2.0 * norm.sf(abs(mean) / error)) if error else 1.0 if mean == 0 else math.nan
@@ -198,14 +208,14 @@ class Found:
         return np.concatenate([*own, np.zeros(0)]).astype(np.int64), lists
 
     def _resampled(self, kind: str, run: str | None, segment: str) -> F64:
-        """(b, m) values in each sample; NaN where none of a sample's users has one."""
+        """(b, m) values in each sample of the bootstrap; NaN where none of its users has one."""
         sums, weights = (
             self._sum(name, kind, run, segment).reshape(self.replicates, -1) for name in ("resampled", "reweighed")
         )
         return np.asarray(np.divide(sums, weights, out=np.full(sums.shape, np.nan), where=weights != 0), np.float64)
 
     def _sum(self, name: str, kind: str, run: str | None, segment: str) -> F64:
-        """Exact, so that the order of the tasks is nothing."""
+        """Exact, so that the order of the tasks does not matter."""
         key = name, kind, run, segment
         if key not in self._sums:
             own = [row[name] for row in self.parts.get((kind, run, segment), []) if row[name] is not None]

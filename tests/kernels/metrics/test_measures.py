@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from sparkrec.kernels.metrics.measures import LIFT, Batch, Catalogue, NotOneRelevant, Relevant, is_of_items, sums
+from sparkrec.kernels.metrics.measures import LIFT, Batch, ItemFacts, NotOneRelevant, Relevant, is_of_items, sums
 from sparkrec.kernels.metrics.sampled import corrected
 from tests.kernels.metrics.test_accuracy import lists
 
-NO_ITEMS = Catalogue(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), np.zeros((0, 1), np.float32), lists())
+NO_ITEMS = ItemFacts(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), np.zeros((0, 1), np.float32), lists())
 
 
 def batch_of(ranked, relevant, scores=(), clicked=(), rated=None, ratings=(), listed=None, before=None):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparkrec.kernels.metrics.scored import auc, beaten, errors, grouped_auc, log_loss
+from sparkrec.kernels.metrics.scored import auc, auc_shares, errors, grouped_auc, log_loss
 from tests.kernels.metrics.test_accuracy import lists
 
 
@@ -23,7 +23,7 @@ def drawn(users=30, seed=0):
 def test_auc_is_the_share_of_pairs_in_order():
     ranked, scores, relevant, clicked = drawn()
     of = lists(*relevant)
-    share = beaten(lists(*ranked), np.concatenate(scores), of, np.concatenate(clicked))
+    share = auc_shares(lists(*ranked), np.concatenate(scores), of, np.concatenate(clicked))
     total, weight = auc(share, of)
     for user in range(len(ranked)):
         bad = scores[user][~clicked[user]]
@@ -37,7 +37,7 @@ def test_auc_is_the_share_of_pairs_in_order():
 
 def test_where_nothing_irrelevant_is_listed_nobody_knows_what_is_better():
     ranked, relevant = lists([4, 2], [5, 1], []), lists([2, 4, 9], [5, 9], [3])
-    share = beaten(ranked, np.array([2.0, 1.0, 3.0, 0.0]), relevant, np.array([True, True, True, False]))
+    share = auc_shares(ranked, np.array([2.0, 1.0, 3.0, 0.0]), relevant, np.array([True, True, True, False]))
     np.testing.assert_array_equal(share, [0.5, 0.5, 0.5, 1.0, 0.0, 0.5])  # an item that is not listed is below all
 
 

@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 F32: TypeAlias = NDArray[np.float32]
+F64: TypeAlias = NDArray[np.float64]
 I32: TypeAlias = NDArray[np.int32]
 I64: TypeAlias = NDArray[np.int64]
 
@@ -182,12 +183,12 @@ class FieldCode:
         """Whether its entries have weights other than 1."""
         return self.kind == "multi" or (self.kind == "numeric" and self.settings["scale"] != "buckets")
 
-    def encode(self, values: pa.Array) -> tuple[I64, I64, F32]:
+    def encode(self, values: pa.Array) -> tuple[I64, I64, F64]:
         """Entries (lengths, row, weight) of plain values: strings, or what `plain` made of them."""
         if self.kind == "multi":
             return self._encode_lists(values)
         n = len(values)
-        weight = np.ones(n, np.float32)
+        weight = np.ones(n)
         if self.kind == "numeric":
             number = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
             there = ~np.isnan(number)
@@ -199,7 +200,7 @@ class FieldCode:
                 if self.settings["scale"] == "log":
                     number = np.sign(number) * np.log1p(np.abs(number))
                 scaled = (number - self.mean) / self.deviation
-                weight = np.where(there, scaled, 1.0).astype(np.float32)
+                weight = np.where(there, scaled, 1.0)
         else:
             place = self._place(values)
         return np.ones(n, np.int64), self.first + place, weight
@@ -212,16 +213,16 @@ class FieldCode:
         known = pc.fill_null(pc.index_in(values, value_set=self.categories), -1).to_numpy(zero_copy_only=False)
         return np.where(values.is_null().to_numpy(zero_copy_only=False), 0, 2 + known.astype(np.int64))
 
-    def _encode_lists(self, values: pa.Array) -> tuple[I64, I64, F32]:
+    def _encode_lists(self, values: pa.Array) -> tuple[I64, I64, F64]:
         lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False).astype(np.int64)
         place = self._place(values.flatten())
         empty = lengths == 0  # one entry, null
         where = np.concatenate(([0], np.cumsum(lengths)))[:-1][empty]
         place = np.insert(place, where, 0)
         lengths = np.where(empty, 1, lengths)
-        weight = np.ones(len(place), np.float32)
+        weight = np.ones(len(place))
         if self.settings["pooling"] == "mean":
-            weight /= np.repeat(lengths, lengths).astype(np.float32)
+            weight /= np.repeat(lengths, lengths)
         return lengths, self.first + place, weight
 
 

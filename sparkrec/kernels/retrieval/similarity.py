@@ -5,6 +5,7 @@ from numba import njit
 
 from sparkrec.kernels.arrays import F32, F64, I32, I64, frozen
 from sparkrec.kernels.csr import Csr
+from sparkrec.kernels.ragged import starts_of
 from sparkrec.kernels.retrieval.heap import empty_places, offer, offer_row, sort_best_first
 
 
@@ -63,7 +64,7 @@ def cosine_topn(rows: Csr, columns: Csr, norms: F64, start: int, stop: int, n: i
     ids, similarity = empty_places(block.n_rows, width, np.int32)
     counts = _cosine_topn(*block, *columns, norms, start, float(shrinkage), ids, similarity)
     kept = np.arange(width) < counts[:, None]
-    return Csr(np.concatenate([[0], np.cumsum(counts)]), ids[kept], similarity[kept])
+    return Csr(starts_of(counts), ids[kept], similarity[kept])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # 0 / 0, where an empty row was not met, is no error

@@ -18,7 +18,7 @@ from sparkrec.errors import TrainError
 from sparkrec.spark.data.attributes import encode
 from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.rows import dense
+from sparkrec.spark.model.rows import sum_of_parts
 
 Matrix = NDArray[np.float64]
 
@@ -67,15 +67,8 @@ def fit_linear(settings: LinearSettings, inputs: FitInputs) -> Model:
     mean = float(observed.agg(F.avg("value")).collect()[0][0])
     by_user = _parts(users, weights[: users.size])
     by_item = _parts(items, weights[users.size :])
-    part = F.coalesce("part", F.lit(0.0))
-    return Model(
-        users=dense(dataset.users.join(by_user, "user", "left"), "user", 1.0, part),
-        items=dense(dataset.items.join(by_item, "item", "left"), "item", mean + part, 1.0),
-        size=2,
-        user_layout="dense",
-        item_layout="dense",
-        facts={"mean": mean, "user_features": users.size, "item_features": items.size},
-    )
+    facts = {"user_features": users.size, "item_features": items.size}
+    return sum_of_parts(dataset, mean, by_user, by_item, facts)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from sparkrec.fields import Entries, Layout
 from sparkrec.kernels.arrays import F32, I32, I64
 from sparkrec.kernels.csr import latest
 from sparkrec.kernels.gradients.negatives import Positives
-from sparkrec.kernels.ragged import starts_of, taken
+from sparkrec.kernels.ragged import rows_of, starts_of, taken
 
 SCHEMA = pa.schema([("user", pa.int64()), ("item", pa.int32()), ("value", pa.float32()), ("confidence", pa.float32())])
 WITH_FEATURES = pa.schema([*SCHEMA, ("timestamp", pa.int64()), ("rows", pa.binary()), ("weights", pa.binary())])
@@ -87,7 +87,7 @@ class Shard:
     @cached_property
     def rows(self) -> I64:
         """Position in `users` of each example."""
-        return np.repeat(np.arange(len(self.users)), np.diff(self.indptr))
+        return rows_of(self.indptr)
 
     def without(self, users: NDArray[np.bool_]) -> Shard:
         """It without the examples and sequences of some of its users, (u,) True; they stay in `users`, and what they

@@ -38,7 +38,7 @@ class Ragged(NamedTuple):
     @property
     def rows(self) -> I64:
         """(nnz,) the row of each value."""
-        return np.repeat(np.arange(len(self.start) - 1), self.lengths)
+        return rows_of(self.start)
 
     def between(self, first: int, stop: int) -> Ragged:
         """Rows [first, stop)."""
@@ -68,6 +68,11 @@ def starts_of(lengths: NDArray[Any]) -> I64:
     start = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=start[1:])
     return start
+
+
+def rows_of(start: I64) -> I64:
+    """(nnz,) the row of each value."""
+    return np.repeat(np.arange(len(start) - 1), np.diff(start))
 
 
 def joined_starts(starts: Sequence[I64]) -> I64:

@@ -20,16 +20,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-F32: TypeAlias = NDArray[np.float32]
-I32: TypeAlias = NDArray[np.int32]
-I64: TypeAlias = NDArray[np.int64]
+from sparkrec.kernels.arrays import F32, F64, I32, I64
+from sparkrec.kernels.ragged import joined_starts, spans, starts_of, taken
 
 SIDES = ("user", "context", "item")
 """Order of the fields, and so of their rows."""
@@ -62,13 +61,17 @@ class Entries(NamedTuple):
 
     def take(self, at: I64) -> Entries:
         """Those of some vectors, in that order."""
-        lengths = (self.start[1:] - self.start[:-1])[at]
-        start = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
-        if len(lengths) and (lengths == lengths[0]).all():  # as of categories alone: no counting
-            where = (self.start[at][:, None] + np.arange(lengths[0])).ravel()
-        else:
-            where = np.arange(start[-1]) + np.repeat(self.start[at] - start[:-1], lengths)
+        start, where = taken(self.start, at)
         return Entries(start, self.row[where], self.weight[where])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Entries]) -> Entries:
+        """Those of all parts, one part after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        rows = np.concatenate([np.zeros(0, np.int32), *(part.row for part in parts)])
+        weights = np.concatenate([np.zeros(0, np.float32), *(part.weight for part in parts)])
+        return cls(joined_starts([part.start for part in parts]), rows, weights)
 
     @classmethod
     def none(cls, n: int) -> Entries:
@@ -104,7 +107,7 @@ def _numbers(column: pa.Array | pa.ChunkedArray, kind: type) -> tuple[NDArray[An
         if bounds[-1] > bounds[0]:
             values.append(np.frombuffer(data, kind, (bounds[-1] - bounds[0]) // 4, bounds[0]))
     whole = values[1] if len(values) == 2 else np.concatenate(values)
-    return whole, np.concatenate((np.zeros(1, np.int64), np.cumsum(np.concatenate(lengths))))
+    return whole, starts_of(np.concatenate(lengths))
 
 
 @dataclass(frozen=True)
@@ -182,12 +185,12 @@ class FieldCode:
         """Whether its entries have weights other than 1."""
         return self.kind == "multi" or (self.kind == "numeric" and self.settings["scale"] != "buckets")
 
-    def encode(self, values: pa.Array) -> tuple[I64, I64, F32]:
+    def encode(self, values: pa.Array) -> tuple[I64, I64, F64]:
         """Entries (lengths, row, weight) of plain values: strings, or what `plain` made of them."""
         if self.kind == "multi":
             return self._encode_lists(values)
         n = len(values)
-        weight = np.ones(n, np.float32)
+        weight = np.ones(n)
         if self.kind == "numeric":
             number = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
             there = ~np.isnan(number)
@@ -199,7 +202,7 @@ class FieldCode:
                 if self.settings["scale"] == "log":
                     number = np.sign(number) * np.log1p(np.abs(number))
                 scaled = (number - self.mean) / self.deviation
-                weight = np.where(there, scaled, 1.0).astype(np.float32)
+                weight = np.where(there, scaled, 1.0)
         else:
             place = self._place(values)
         return np.ones(n, np.int64), self.first + place, weight
@@ -212,16 +215,16 @@ class FieldCode:
         known = pc.fill_null(pc.index_in(values, value_set=self.categories), -1).to_numpy(zero_copy_only=False)
         return np.where(values.is_null().to_numpy(zero_copy_only=False), 0, 2 + known.astype(np.int64))
 
-    def _encode_lists(self, values: pa.Array) -> tuple[I64, I64, F32]:
+    def _encode_lists(self, values: pa.Array) -> tuple[I64, I64, F64]:
         lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False).astype(np.int64)
         place = self._place(values.flatten())
         empty = lengths == 0  # one entry, null
-        where = np.concatenate(([0], np.cumsum(lengths)))[:-1][empty]
+        where = starts_of(lengths)[:-1][empty]
         place = np.insert(place, where, 0)
         lengths = np.where(empty, 1, lengths)
-        weight = np.ones(len(place), np.float32)
+        weight = np.ones(len(place))
         if self.settings["pooling"] == "mean":
-            weight /= np.repeat(lengths, lengths).astype(np.float32)
+            weight /= np.repeat(lengths, lengths)
         return lengths, self.first + place, weight
 
 
@@ -281,12 +284,11 @@ def encode(fields: Sequence[FieldCode], columns: Sequence[pa.Array]) -> Entries:
     if not parts:
         return Entries.none(0)
     total = np.sum([lengths for lengths, _, _ in parts], axis=0)
-    start = np.concatenate((np.zeros(1, np.int64), np.cumsum(total)))
+    start = starts_of(total)
     row, weight = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
     at = start[:-1].copy()
     for lengths, rows, weights in parts:
-        first = np.cumsum(lengths) - lengths
-        where = np.arange(len(rows)) + np.repeat(at - first, lengths)
+        where = spans(at, lengths)[1]
         row[where], weight[where] = rows, weights
         at += lengths
     return Entries(start, row, weight)

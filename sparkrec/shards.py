@@ -22,8 +22,9 @@ from sparkrec import storage
 from sparkrec.errors import InputError
 from sparkrec.fields import Entries, Layout
 from sparkrec.kernels.arrays import F32, I32, I64
-from sparkrec.kernels.csr import latest, spans
+from sparkrec.kernels.csr import latest
 from sparkrec.kernels.gradients.negatives import Positives
+from sparkrec.kernels.ragged import rows_of, starts_of, taken
 
 SCHEMA = pa.schema([("user", pa.int64()), ("item", pa.int32()), ("value", pa.float32()), ("confidence", pa.float32())])
 WITH_FEATURES = pa.schema([*SCHEMA, ("timestamp", pa.int64()), ("rows", pa.binary()), ("weights", pa.binary())])
@@ -59,7 +60,7 @@ class Sequences:
 
     def take(self, at: I64) -> Sequences:
         """Some of them, in that order."""
-        start, places = spans(self.start[at], self.lengths[at])
+        start, places = taken(self.start, at)
         return Sequences(self.rows[at], start, self.items[places])
 
 
@@ -86,7 +87,7 @@ class Shard:
     @cached_property
     def rows(self) -> I64:
         """Position in `users` of each example."""
-        return np.repeat(np.arange(len(self.users)), np.diff(self.indptr))
+        return rows_of(self.indptr)
 
     def without(self, users: NDArray[np.bool_]) -> Shard:
         """It without the examples and sequences of some of its users, (u,) True; they stay in `users`, and what they
@@ -96,7 +97,7 @@ class Shard:
         sequences = self.sequences
         return replace(
             self,
-            indptr=np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths))),
+            indptr=starts_of(lengths),
             items=self.items[kept],
             values=self.values[kept],
             confidence=self.confidence[kept],
@@ -267,7 +268,7 @@ def _once(indptr: I64, items: I32) -> tuple[I64, I32]:
     again[indptr] = False  # the first of a list
     if not again.any():
         return indptr, items
-    before = np.concatenate(([0], np.cumsum(again[:-1])))
+    before = starts_of(again[:-1])
     return indptr - before[indptr], items[~again[:-1]]
 
 

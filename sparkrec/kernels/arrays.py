@@ -11,7 +11,8 @@ I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
 Lists = tuple[NDArray[Any], NDArray[Any]]
-"""Ragged rows `(indptr, ids)`, a Csr without values: row r is `ids[indptr[r]:indptr[r + 1]]`, ascending."""
+"""Rows `(indptr, ids)` as kernels take them, a `ragged.Ragged` or a pair like it: row r is
+`ids[indptr[r]:indptr[r + 1]]`, ascending unless it says otherwise."""
 
 Real = float | np.floating[Any]
 """What numba calls a float, and numpy float32 or float64."""

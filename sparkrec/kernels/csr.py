@@ -80,19 +80,12 @@ class Csr(NamedTuple):
         return Csr(indptr, indices, values)
 
 
-def spans(begin: I64, lengths: I64) -> tuple[I64, I64]:
-    """Where each of n lists starts once they lie one after the other, (n + 1,), and the places of all their entries:
-    `lengths` of them from `begin` on."""
-    start = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
-    return start, np.arange(start[-1]) + np.repeat(begin - start[:-1], lengths)
-
-
 def located(ids: I64, ascending: I64) -> tuple[I64, NDArray[np.bool_]]:
     """Where each of n ids is among different ascending ones, and whether it is there at all."""
     at = np.searchsorted(ascending, ids)
-    there = at < len(ascending)
-    there[there] = ascending[at[there]] == ids[there]
-    return at, there
+    if len(ascending) == 0:
+        return at, np.zeros(len(ids), bool)
+    return at, ascending[np.minimum(at, len(ascending) - 1)] == ids
 
 
 def by_key(keys: I32, n_keys: int) -> tuple[I64, I64]:

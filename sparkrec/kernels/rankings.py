@@ -7,6 +7,7 @@ from numba import njit
 
 from sparkrec.kernels.arrays import F64, I32, I64
 from sparkrec.kernels.csr import by_key
+from sparkrec.kernels.ragged import starts_of
 
 
 def numbered(ids: I64) -> tuple[I64, I32]:
@@ -23,7 +24,7 @@ def places(start: I64) -> I64:
 def by_place(user: I32, users: int, place: I64, item: I64) -> tuple[I64, I64, int]:
     """The items of each user by place (indptr, items), and how many rows are not at one of the places 1, 2, ... of
     their user, or at one that is taken."""
-    start = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.bincount(user, minlength=users))))
+    start = starts_of(np.bincount(user, minlength=users))
     items, wrong = _by_place(start, user, place, item)
     return start, items, wrong
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sparkrec.kernels.arrays import I64
-from sparkrec.kernels.csr import spans
+from sparkrec.kernels.ragged import Ragged, spans
 
 
 class Cut(NamedTuple):
@@ -18,9 +18,8 @@ class Cut(NamedTuple):
     """(s,)"""
     session: I64
     """(s,) number of the session among those of its user, from 0."""
-    start: I64
-    """(s + 1,) where each begins in `item`."""
-    item: I64
+    items: Ragged
+    """(s,) the items of each, int64."""
 
 
 @dataclass
@@ -66,7 +65,7 @@ class Cutter:
             np.concatenate(pair) for pair in ((self._user, user), (self._item, item), (self._time, time))
         )
         if not len(user):
-            return Cut(user, user, np.zeros(1, np.int64), item)
+            return Cut(user, user, Ragged(np.zeros(1, np.int64), item))
         other = user[1:] != user[:-1]
         ends = other if self.gap is None else other | (time[1:] - time[:-1] > self.gap)
         first = np.concatenate(([0], np.flatnonzero(ends) + 1))
@@ -79,7 +78,7 @@ class Cutter:
         cut = self._windows if self.targets else self._histories
         begin, length, of = cut(first, n, whole, again)
         start, places = spans(begin, length)
-        found = Cut(user[first[of]], sessions[of], start, item[places])
+        found = Cut(user[first[of]], sessions[of], Ragged(start, item[places]))
         kept = self._most - 1 if self.targets else self._most
         self._cut = bool(n[-1] >= self._most or again[-1]) if self.targets else False
         self._session = int(sessions[-1])

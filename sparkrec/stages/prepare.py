@@ -29,9 +29,9 @@ from sparkrec.spark.data.interactions import (
 )
 from sparkrec.spark.data.sequences import sequences
 from sparkrec.spark.data.splits import PARTS, check, needs_time, split
-from sparkrec.spark.platform.digests import content_digest
+from sparkrec.spark.platform.digests import source_digest
 from sparkrec.spark.platform.lake import Lake, Run
-from sparkrec.spark.platform.sources import column, read_columns, resolved
+from sparkrec.spark.platform.sources import column, resolved
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import once, stage
 
@@ -48,8 +48,8 @@ def inputs(settings: PrepareSettings, lake: Lake) -> dict[str, Any]:
         if settings.split.validation_table:
             pinned["validation"] = pin(lake, settings.split.validation_table)
     for side, features in settings.features.sides.items() if settings.features else ():
-        label, names = f"features.{side}.source {features.source.path}", columns_of(features)
-        pinned[f"features.{side}"] = content_digest(read_columns(lake.spark, features.source, names, label), names)
+        setting = f"features.{side}"
+        pinned[setting] = source_digest(lake.spark, setting, features.source, columns_of(features))
     return pinned
 
 

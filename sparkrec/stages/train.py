@@ -10,9 +10,8 @@ from sparkrec.config import ModelSettings, Parent, TrainSettings, model_settings
 from sparkrec.errors import InputError
 from sparkrec.fitting.registry import fit, suited
 from sparkrec.spark.data.dataset import Dataset
-from sparkrec.spark.platform.digests import content_digest
+from sparkrec.spark.platform.digests import source_digest
 from sparkrec.spark.platform.lake import Lake, Run
-from sparkrec.spark.platform.sources import read_columns
 from sparkrec.stages.checks import prepared_as
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import once, stage
@@ -39,8 +38,8 @@ def attribute_digests(model: ModelSettings, lake: Lake) -> dict[str, Any]:
     """Digests of the tables of attributes that a model reads beside its dataset, by setting."""
     digests = {}
     for side, attributes in model.attributes.items():
-        label, names = f"model.{side}.source {attributes.source.path}", [attributes.id, *attributes.columns]
-        digests[f"model.{side}"] = content_digest(read_columns(lake.spark, attributes.source, names, label), names)
+        setting, names = f"model.{side}", [attributes.id, *attributes.columns]
+        digests[setting] = source_digest(lake.spark, setting, attributes.source, names)
     return digests
 
 

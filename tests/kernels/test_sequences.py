@@ -35,7 +35,7 @@ def cut(events, cuts, **how):
     cutter, columns = Cutter(**how), np.array(events, np.int64).reshape(-1, 3).T
     found = [*(cutter.feed(*part) for part in np.split(columns, cuts, axis=1)), cutter.end()]
     return [
-        (int(user), int(session), each.item[each.start[at] : each.start[at + 1]].tolist())
+        (int(user), int(session), each.items.between(at, at + 1).values.tolist())
         for each in found
         for at, (user, session) in enumerate(zip(each.user, each.session, strict=True))
     ]

@@ -419,6 +419,7 @@ def test_a_chance_has_two_sides_by_hand():
     for sign in (1.0, -1.0):
         assert chance([2.0 * sign, -1.0 * sign], [[1, 2, 0, 1], [1, 0, 2, 0]]) == 2 * 1 / 4
     assert chance([2.0, 1.0], [[1, 2, 0, 1], [1, 0, 2, 0]]) == 1 / 4  # none is on the other side
+    assert chance(np.full(4, 0.5)) == 0.0  # nothing else is possible
 
 
 def test_a_run_differs_from_itself_by_nothing(spark):

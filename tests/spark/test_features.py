@@ -106,7 +106,7 @@ NUMBER = NumericField(column="x")
     [
         (NUMBER, "x double", (None,), "feature 'x': column 'x' of the context is null in all 1 train rows"),
         (NUMBER, "x string", ("1",), "column 'x' of the context is string, and numeric takes a number"),
-        (NUMBER, "x double", (float("inf"),), "feature 'x' is infinite in 1 train rows"),
+        (NUMBER, "x double", (float("inf"),), "feature 'x' is infinite in 1 rows"),
         (
             NUMBER,
             "x double",

@@ -125,6 +125,26 @@ def test_rare_categories_share_a_feature(dataset_of, scores_of, attributes):
     np.testing.assert_allclose(scores_of(model)[0], [1, 1, 3, 3], atol=1e-5)
 
 
+def test_an_array_has_a_category_once_an_empty_one_has_none_and_a_void_column_adds_nothing(
+    dataset_of, scores_of, attributes
+):
+    rows = [
+        (0, ["a", "a", None], None),
+        (1, ["a"], None),
+        (2, ["b", "c", "c", "d"], None),  # c, d and e are rare
+        (3, ["b"], None),
+        (4, [], None),
+        (5, None, None),
+        (6, ["e"], None),
+    ]
+    items = attributes(rows, "iid int, t array<string>, n double", ["t", "n"], min_count=2)
+    value = [2.0, 2.0, 4.5, 3.0, 1.0, 7.0, 2.5]
+    dataset = dataset_of([(u, i, value[i]) for u in range(3) for i in range(7)], 3, 7, explicit=True, id_type="long")
+    model = fit(LinearSettings(items=items, regularization=1e-9), dataset)
+    assert model.facts["item_features"] == 4
+    np.testing.assert_allclose(scores_of(model), np.tile(value, (3, 1)), atol=1e-5)
+
+
 def test_what_cannot_be_used_is_said(dataset_of, attributes, users, monkeypatch):
     dataset = dataset_of([(0, 0, 1.0), (1, 0, 2.0)], 2, 1, explicit=True)
     implicit = dataset_of([(0, 0, 1.0)], 2, 1)
@@ -142,7 +162,7 @@ def test_what_cannot_be_used_is_said(dataset_of, attributes, users, monkeypatch)
     with pytest.raises(TrainError, match=r"'m' is of type map<string,int>, expected numbers"):
         fit(LinearSettings(users=odd), dataset)
     endless = attributes([("u0", float("inf"))], "uid string, n double", ["n"])
-    with pytest.raises(TrainError, match=r"'n' of the users is infinite"):
+    with pytest.raises(TrainError, match=r"model.users.source .*: feature 'n' is infinite in 1 rows"):
         fit(LinearSettings(users=endless), dataset)
     wide = attributes([("u0", "a"), ("u1", "b")], "uid string, c string", ["c"])
     monkeypatch.setattr("sparkrec.spark.data.attributes.MAX_FEATURES", 2)

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from sparkrec.kernels.arrays import F64, I64, Lists, check_indptr, checked_lists, frozen
+from sparkrec.kernels.ragged import rows_of
 
 
 class Hits(NamedTuple):
@@ -55,7 +56,7 @@ def find_hits(ranked: Lists, relevant: Lists, gains: F64 | None = None) -> Hits:
     there = np.flatnonzero(place)
     user = np.searchsorted(start, there, side="right") - 1
     nth = np.arange(1, len(there) + 1) - np.searchsorted(user, user)
-    users = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    users = rows_of(indptr)
     largest_first = np.lexsort((-gains, users)) if (gains != gains[:1]).any() else slice(None)
     n_relevant, length = np.diff(indptr), np.diff(start)
     return Hits(user, place[there], nth, gains[at[there]], n_relevant, length, (indptr, gains[largest_first]))

@@ -27,6 +27,7 @@ from numba import njit
 
 from sparkrec.kernels.arrays import F32, F64, I64, Lists
 from sparkrec.kernels.metrics.hits import Hits
+from sparkrec.kernels.ragged import rows_of
 from sparkrec.kernels.rankings import places
 
 
@@ -47,7 +48,7 @@ def diversity(ranked: Lists, vectors: F32, k: int) -> F64:
     norm = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     unit = np.divide(vectors, norm, out=np.zeros(vectors.shape), where=norm > 0)
     within = places(start) <= k
-    rows = np.repeat(np.arange(len(start) - 1), np.diff(start))[within]
+    rows = rows_of(start)[within]
     sums = np.zeros((len(start) - 1, vectors.shape[1]))
     np.add.at(sums, rows, unit[items[within]])
     itself = np.bincount(rows, (norm[items[within], 0] > 0).astype(np.float64), minlength=len(sums))
@@ -156,7 +157,7 @@ def _mean(ranked: Lists, values: F64, k: int) -> F64:
     """Over the first k of each list."""
     start = ranked[0]
     within = places(start) <= k
-    rows = np.repeat(np.arange(len(start) - 1), np.diff(start))
+    rows = rows_of(start)
     with np.errstate(invalid="ignore"):
         sums = np.asarray(np.bincount(rows[within], values[within], minlength=len(start) - 1), np.float64)
         return sums / np.minimum(np.diff(start), k)

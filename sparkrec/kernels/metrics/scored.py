@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sparkrec.kernels.arrays import F64, I64, Lists
 from sparkrec.kernels.metrics.hits import locate_hits
+from sparkrec.kernels.ragged import rows_of
 
 Sums = tuple[F64, F64]
 """(u,) sums and (u,) weights."""
@@ -64,7 +65,7 @@ def errors(ranked: Lists, scores: F64, rated: Lists, ratings: F64, power: int) -
 
 
 def _over_rows(start: I64, values: F64) -> F64:
-    rows = np.repeat(np.arange(len(start) - 1), np.diff(start))
+    rows = rows_of(start)
     return np.asarray(np.bincount(rows, values, minlength=len(start) - 1), np.float64)
 
 

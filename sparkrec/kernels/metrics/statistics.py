@@ -23,10 +23,20 @@ def poisson_weights(seed: int, users: I64, n: int) -> F64:
 
 
 def mean_test(differences: F64) -> tuple[float, float]:
-    """Mean of (n,) differences, n > 1, and the two-sided chance of one at least as far from 0 if it were 0: of a normal
-    distribution, to which the mean of many users comes near."""
+    """Mean of (n,) differences, n > 1, and its `normal_p`."""
     mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
-    return mean, float(2.0 * norm.sf(abs(mean) / error)) if error else 1.0 if mean == 0 else 0.0
+    return mean, normal_p(mean, error)
+
+
+def normal_p(mean: float, error: float) -> float:
+    """Two-sided chance of a mean at least as far from 0 if that of all users were 0: of a normal distribution, to which
+    the mean of many users comes near. NaN where the standard error is.
+
+    An error of 0 means that all differences are the same: 1 where they are 0, else 0.
+    """
+    if error == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2.0 * norm.sf(abs(mean) / error))
 
 
 def sign_test(above: int, below: int) -> float:

@@ -5,12 +5,13 @@ from numba import njit
 
 from sparkrec.kernels.arrays import F32, F64, I32, I64, frozen
 from sparkrec.kernels.csr import Csr
+from sparkrec.kernels.ragged import rows_of, starts_of
 from sparkrec.kernels.retrieval.heap import empty_places, offer, offer_row, sort_best_first
 
 
 def row_norms(rows: Csr) -> F64:
     """The Euclidean length of every row, (n_rows,) float64."""
-    row_of_entry = np.repeat(np.arange(rows.n_rows), np.diff(rows.indptr))
+    row_of_entry = rows_of(rows.indptr)
     squares = rows.values.astype(np.float64) ** 2
     return np.sqrt(np.bincount(row_of_entry, weights=squares, minlength=rows.n_rows))
 
@@ -18,7 +19,7 @@ def row_norms(rows: Csr) -> F64:
 def cosine_topn_reference(rows: Csr, columns: Csr, norms: F64, start: int, stop: int, n: int, shrinkage: float) -> Csr:
     """`cosine_topn` on dense matrices; `columns` only tells how many there are."""
     dense = np.zeros((rows.n_rows, columns.n_rows))
-    np.add.at(dense, (np.repeat(np.arange(rows.n_rows), np.diff(rows.indptr)), rows.indices), rows.values)
+    np.add.at(dense, (rows_of(rows.indptr), rows.indices), rows.values)
     indptr, indices, values = [0], [], []
     for a in range(start, stop):
         dots = dense @ dense[a]
@@ -63,7 +64,7 @@ def cosine_topn(rows: Csr, columns: Csr, norms: F64, start: int, stop: int, n: i
     ids, similarity = empty_places(block.n_rows, width, np.int32)
     counts = _cosine_topn(*block, *columns, norms, start, float(shrinkage), ids, similarity)
     kept = np.arange(width) < counts[:, None]
-    return Csr(np.concatenate([[0], np.cumsum(counts)]), ids[kept], similarity[kept])
+    return Csr(starts_of(counts), ids[kept], similarity[kept])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # 0 / 0, where an empty row was not met, is no error

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from sparkrec.kernels.arrays import F32, I32, I64, Lists, check_indptr, check_range, checked_lists, frozen
 from sparkrec.kernels.csr import Csr
+from sparkrec.kernels.ragged import rows_of
 from sparkrec.kernels.retrieval.heap import empty_places, offer_row, sort_best_first
 
 
@@ -45,7 +46,7 @@ def prepare_items(items: F32 | Csr, n_sources: int) -> SourceMajor:
     """
     if isinstance(items, Csr):
         items = items.checked(n_sources, "items")
-        item_of_entry = np.repeat(np.arange(items.n_rows), np.diff(items.indptr))
+        item_of_entry = rows_of(items.indptr)
         turned = Csr.from_pairs(items.indices, item_of_entry, items.values, n_sources)
         return SourceMajor(turned, items.n_rows)
     if items.ndim != 2 or items.shape[1] != n_sources:

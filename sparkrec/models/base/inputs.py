@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparkrec.fields import Entries, Layout
 from sparkrec.kernels.arrays import I64
-from sparkrec.kernels.csr import spans
+from sparkrec.kernels.ragged import spans
 from sparkrec.models.base.recommender import FeatureBatch
 from sparkrec.models.base.sequence_model import History, SequenceModel
 

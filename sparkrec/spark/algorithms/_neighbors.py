@@ -29,8 +29,9 @@ from pyspark.sql import functions as F
 from sparkrec.config.model import ModelSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.csr import Csr
+from sparkrec.kernels.ragged import Ragged, rows_of
 from sparkrec.kernels.retrieval.similarity import cosine_topn, row_norms
-from sparkrec.spark.arrow.blocks import Block, Ragged, unpack
+from sparkrec.spark.arrow.blocks import Block, unpack
 from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import lists, sparse, strengths
@@ -193,7 +194,7 @@ def _nearest(queries: Block, candidates: Block, settings: NeighborSettings) -> t
     # product of 0 is no neighbour. A query may be a candidate too: one neighbour more, then itself out again.
     sought = values.copy()
     sought[others["value"].start[-1] :] = 0
-    places = np.repeat(np.arange(rows.n_rows), np.diff(indptr))
+    places = rows_of(indptr)
     transpose = Csr.from_pairs(indices, places, sought, len(columns))
     norms = row_norms(rows)
     norms[:n_others] **= 2 - 2 * settings.asymmetry

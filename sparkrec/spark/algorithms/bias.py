@@ -13,7 +13,7 @@ from sparkrec.config.model import Declaration, ModelSettings, UserRows
 from sparkrec.errors import TrainError
 from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.rows import dense
+from sparkrec.spark.model.rows import dense, sum_of_parts
 
 log = logging.getLogger(__name__)
 
@@ -37,15 +37,8 @@ def fit_bias(settings: BiasSettings, inputs: FitInputs) -> Model:
     """mean + b_u + b_i; users and items without ratings have bias 0. TrainError on implicit feedback."""
     dataset = inputs.dataset
     mean, user_bias, item_bias = biases(inputs.observed, settings)
-    bias = F.coalesce("bias", F.lit(0.0))
-    return Model(
-        users=dense(dataset.users.join(user_bias, "user", "left"), "user", 1.0, bias),
-        items=dense(dataset.items.join(item_bias, "item", "left"), "item", mean + bias, 1.0),
-        size=2,
-        user_layout="dense",
-        item_layout="dense",
-        facts={"mean": mean},
-    )
+    users, items = (each.withColumnRenamed("bias", "part") for each in (user_bias, item_bias))
+    return sum_of_parts(dataset, mean, users, items, {})
 
 
 def fold_users(model: Model, settings: BiasSettings, events: DataFrame, observed: DataFrame) -> DataFrame:

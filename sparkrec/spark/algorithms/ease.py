@@ -26,7 +26,7 @@ from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.model.explain import contributions_of_items
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.rows import dense_vectors, lists, sparse, strengths
+from sparkrec.spark.model.rows import dense_vectors, list_column, lists, sparse, strengths
 from sparkrec.spark.runner import pack
 
 log = logging.getLogger(__name__)
@@ -148,9 +148,8 @@ def _write_columns(weights: F32, ids: I64, folder: str) -> None:
     ) as writer:
         for first in range(0, m, step):
             rows = weights[:, first : first + step].T
-            starts = np.arange(len(rows) + 1, dtype=np.int32) * m
-            values = pa.ListArray.from_arrays(pa.array(starts), pa.array(rows.reshape(-1)))
-            writer.write_table(pa.table({"item": ids[first : first + step], "value": values}, schema=schema))
+            columns = {"item": ids[first : first + step], "value": list_column(rows)}
+            writer.write_table(pa.table(columns, schema=schema))
 
 
 def explain(model: Model, dataset: Dataset, user: int, item: int) -> DataFrame:

@@ -18,7 +18,7 @@ from sparkrec.errors import TrainError
 from sparkrec.spark.data.attributes import encode
 from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.rows import dense
+from sparkrec.spark.model.rows import sum_of_parts
 
 Matrix = NDArray[np.float64]
 
@@ -67,15 +67,8 @@ def fit_linear(settings: LinearSettings, inputs: FitInputs) -> Model:
     mean = float(observed.agg(F.avg("value")).collect()[0][0])
     by_user = _parts(users, weights[: users.size])
     by_item = _parts(items, weights[users.size :])
-    part = F.coalesce("part", F.lit(0.0))
-    return Model(
-        users=dense(dataset.users.join(by_user, "user", "left"), "user", 1.0, part),
-        items=dense(dataset.items.join(by_item, "item", "left"), "item", mean + part, 1.0),
-        size=2,
-        user_layout="dense",
-        item_layout="dense",
-        facts={"mean": mean, "user_features": users.size, "item_features": items.size},
-    )
+    facts = {"user_features": users.size, "item_features": items.size}
+    return sum_of_parts(dataset, mean, by_user, by_item, facts)
 
 
 @dataclass(frozen=True)
@@ -85,30 +78,35 @@ class _Side:
     key: str
     features: DataFrame
     """key, feature, x; feature 0 is 1 for all that have any."""
-    size: int
+    numbers: NDArray[np.int32]
+    """(1 + size,) the features, ascending."""
     centring: Matrix
     """(size, 1 + size): takes the mean of each feature off it, with the help of feature 0."""
     gram: Matrix
     target: Matrix
 
+    @property
+    def size(self) -> int:
+        return len(self.centring)
+
 
 def _side(ids: DataFrame, key: str, settings: AttributeSettings | None, observed: DataFrame) -> _Side:
     if settings is None:
         nobody = ids.sparkSession.createDataFrame([], f"{key} long, feature int, x double")
-        return _Side(key, nobody, 0, np.zeros((0, 1)), np.zeros((0, 0)), np.zeros(0))
+        return _Side(key, nobody, np.zeros(1, np.int32), np.zeros((0, 1)), np.zeros((0, 0)), np.zeros(0))
     encoded = encode(ids, key, settings)
-    size = len(encoded.names) - 1
+    numbers, size = encoded.numbers, len(encoded.numbers) - 1
     totals = observed.groupBy(key).agg(F.count("*").alias("n"), F.sum("value").alias("total"))
     rows = encoded.rows.join(totals, key).persist()
     counted = rows.select(key, "feature", (F.col("x") * F.col("n")).alias("x"))
-    gram = _products(counted, encoded.rows, key, 1 + size, 1 + size)
+    gram = _products(counted, encoded.rows, key, numbers, numbers)
     sums = rows.groupBy("feature").agg(F.sum(F.col("x") * F.col("total")).alias("sum")).toArrow()
     rows.unpersist()
     target = np.zeros(1 + size)
-    target[sums["feature"].to_numpy()] = sums["sum"].to_numpy()
+    target[np.searchsorted(numbers, sums["feature"].to_numpy())] = sums["sum"].to_numpy()
     means = gram[0, 1:] / max(gram[0, 0], 1.0)
     centring = np.hstack([-means[:, None], np.eye(size)])
-    return _Side(key, encoded.rows, size, centring, centring @ gram @ centring.T, centring @ target)
+    return _Side(key, encoded.rows, numbers, centring, centring @ gram @ centring.T, centring @ target)
 
 
 def _cross(observed: DataFrame, users: _Side, items: _Side) -> Matrix:
@@ -117,17 +115,23 @@ def _cross(observed: DataFrame, users: _Side, items: _Side) -> Matrix:
         return np.zeros((users.size, items.size))
     rated = observed.select("user", "item").join(items.features, "item")
     by_user = rated.groupBy("user", "feature").agg(F.sum("x").alias("x"))
-    products = _products(users.features, by_user, "user", 1 + users.size, 1 + items.size)
+    products = _products(users.features, by_user, "user", users.numbers, items.numbers)
     return users.centring @ products @ items.centring.T
 
 
-def _products(left: DataFrame, right: DataFrame, key: str, n_left: int, n_right: int) -> Matrix:
-    """(n_left, n_right): sum over `key` of x of a feature on the left times x of one on the right."""
+def _products(
+    left: DataFrame, right: DataFrame, key: str, rows: NDArray[np.int32], columns: NDArray[np.int32]
+) -> Matrix:
+    """(n, m): sum over `key` of x of a feature on the left times x of one on the right.
+
+    rows, columns  (n,) and (m,) the features, ascending
+    """
     other = right.select(key, F.col("feature").alias("other"), F.col("x").alias("y"))
     pairs = left.join(other, key).groupBy("feature", "other")
     sums = pairs.agg(F.sum(F.col("x") * F.col("y")).alias("sum")).toArrow()
-    products = np.zeros((n_left, n_right))
-    products[sums["feature"].to_numpy(), sums["other"].to_numpy()] = sums["sum"].to_numpy()
+    products = np.zeros((len(rows), len(columns)))
+    row, other = np.searchsorted(rows, sums["feature"].to_numpy()), np.searchsorted(columns, sums["other"].to_numpy())
+    products[row, other] = sums["sum"].to_numpy()
     return products
 
 
@@ -142,7 +146,7 @@ def _solve(gram: Matrix, target: Matrix, regularization: float) -> Matrix:
 def _parts(side: _Side, weights: Matrix) -> DataFrame:
     """What the attributes of a user or item add to the mean: (key, part) for those that have attributes."""
     weights = weights @ side.centring
-    table = pa.table({"feature": np.arange(len(weights), dtype=np.int32), "weight": weights})
+    table = pa.table({"feature": side.numbers, "weight": weights})
     placed = side.features.join(F.broadcast(side.features.sparkSession.createDataFrame(table)), "feature")
     return placed.groupBy(side.key).agg(F.sum(F.col("x") * F.col("weight")).alias("part"))
 

@@ -22,67 +22,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from sparkrec.kernels.arrays import I64
-from sparkrec.kernels.csr import spans
+from sparkrec.kernels.ragged import Ragged
 
 ArrayColumns: TypeAlias = Mapping[str, type[np.generic]]
 """Names of array columns and the dtype of their values."""
-
-
-class Ragged(NamedTuple):
-    """Arrays of any length, one after the other: row i is `values[start[i] : start[i + 1]]`.
-
-    A kernel that takes `Lists` takes it as it is.
-    """
-
-    start: I64
-    """(n + 1,) from 0 to the number of values."""
-    values: NDArray[Any]
-
-    @classmethod
-    def of_lengths(cls, lengths: I64, values: NDArray[Any]) -> Ragged:
-        start = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(lengths, out=start[1:])
-        return cls(start, values)
-
-    @property
-    def lengths(self) -> I64:
-        return np.diff(self.start)
-
-    @property
-    def rows(self) -> I64:
-        """(nnz,) the row of each value."""
-        return np.repeat(np.arange(len(self.start) - 1), self.lengths)
-
-    def between(self, first: int, stop: int) -> Ragged:
-        """Rows [first, stop)."""
-        start = self.start[first : stop + 1]
-        return Ragged(start - start[0], self.values[start[0] : start[-1]])
-
-    def keep(self, mask: NDArray[np.bool_], values: NDArray[Any]) -> Ragged:
-        """Drop the values that are not in a mask.
-
-        mask    (nnz,) which values stay
-        values  (nnz,) what to have in their place
-        """
-        count = np.zeros(len(mask) + 1, np.int64)
-        np.cumsum(mask, out=count[1:])
-        return Ragged(count[self.start], values[mask])
-
-    def take(self, order: I64) -> Ragged:
-        """Rows in another order."""
-        start, at = spans(self.start[:-1][order], self.lengths[order])
-        return Ragged(start, self.values[at])
-
-    def arrow(self) -> pa.ListArray:
-        """The same as a list column."""
-        return pa.ListArray.from_arrays(pa.array(self.start, pa.int32()), pa.array(self.values))
 
 
 @dataclass(frozen=True)
@@ -193,11 +143,7 @@ def _gather(batches: Iterable[pa.RecordBatch], arrays: ArrayColumns, max_rows: i
 def _join(held: list[Block]) -> Block:
     """One block of several, ids ascending."""
     ids = np.concatenate([each.ids for each in held])
-    arrays = {}
-    for name in held[0].arrays:
-        parts = [each.arrays[name] for each in held]
-        values = np.concatenate([part.values for part in parts])
-        arrays[name] = Ragged.of_lengths(np.concatenate([part.lengths for part in parts]), values)
+    arrays = {name: Ragged.joined([each.arrays[name] for each in held]) for name in held[0].arrays}
     if (ids[1:] > ids[:-1]).all():
         return Block(ids, arrays)
     order = np.argsort(ids, kind="stable")

@@ -1,27 +1,29 @@
-"""Attributes as features: numbers standardised, strings one-hot, arrays of strings multi-hot.
+"""Attributes as features, in long form: numbers standardised, strings one-hot, arrays of strings multi-hot.
 
-A feature is named after its column's position: `0` the number in the first column, `0=drama` its category
-drama, `0?` no value there, `0~` any of its rare categories. The feature without a name is 1 for whoever is in
-the source.
+Each column is a field (`sparkrec.fields`), whose kind follows from the column's type, fitted to the users or items of
+a dataset. Here a missing number counts as the mean, so that it has no feature; rare categories are the unknown ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType, StringType
 
-from sparkrec.config import AttributeSettings
-from sparkrec.errors import TrainError
+from sparkrec.config import AttributeSettings, CategoricalField, FieldSettings, MultiField, NumericField
+from sparkrec.errors import PrepareError, TrainError
+from sparkrec.fields import FieldCode
+from sparkrec.spark.data.field_codes import fit_code, plain
 from sparkrec.spark.platform.sources import column, read_columns
 
 MAX_FEATURES = 4000
 """Of users or items; the driver holds a matrix of all features by all features."""
-
-_FEATURES = "array<struct<feature: string, x: double>>"
 
 
 @dataclass(frozen=True)
@@ -30,45 +32,58 @@ class Features:
 
     rows: DataFrame
     """key long, feature int, x double; computed and kept."""
-    names: list[str]
-    """By position; the first one is 1 for all."""
+    numbers: NDArray[np.int32]
+    """The features that occur, ascending. The first one, 0, is 1 for all."""
 
 
 def encode(ids: DataFrame, key: str, settings: AttributeSettings) -> Features:
     """Features of the `key` (`user` or `item`) of `ids`, which has the raw ids in `<key>_id`.
 
-    A missing number (null or NaN) is the mean, a missing category a category of its own. Raises TrainError
-    when the source knows none of the ids, has one of them twice, or yields more than MAX_FEATURES features;
-    InputError when it cannot be read or lacks a column.
+    A missing number (null or NaN) is the mean, a missing category a category of its own, an empty array no category.
+    Raises TrainError when the source knows none of the ids, has one of them twice, has a column of another type or an
+    infinite number, or yields more than MAX_FEATURES features; InputError when it cannot be read or lacks a column.
     """
     label = f"model.{key}s.source {settings.source.path}"
     source = read_columns(ids.sparkSession, settings.source, [settings.id, *settings.columns], label)
     raw = ids.schema[f"{key}_id"].dataType
-    positions = [str(position) for position in range(len(settings.columns))]
-    known = source.select(
-        column(settings.id).try_cast(raw).alias("raw"),
-        *[column(name).alias(position) for name, position in zip(settings.columns, positions, strict=True)],
-    )
+    types = [source.schema[name].dataType for name in settings.columns]
+    fields = [_field(*each, settings.min_count) for each in zip(settings.columns, types, strict=True)]
+    values = [_value(field).alias(str(at)) for at, field in enumerate(fields)]
+    known = source.select(column(settings.id).try_cast(raw).alias("raw"), *values)
     rows = ids.select(key, F.col(f"{key}_id").alias("raw")).join(known, "raw").persist()
     try:
         _check_ids(rows, key, label, settings.id)
-        long = _long(rows, key, settings)
-        if settings.min_count > 1:
-            long = _merge_rare(long, key, settings.min_count)
-        names = [row.feature for row in long.select("feature").distinct().limit(MAX_FEATURES + 1).collect()]
-        if len(names) > MAX_FEATURES:
-            raise TrainError(
-                f"linear: {label} yields more than {MAX_FEATURES} features; the widest column is "
-                f"{_widest(long, settings)}. Raise min_count, so that rare categories share a feature, or "
-                "leave the column out."
-            )
-        names.sort()
-        places = ids.sparkSession.createDataFrame(pa.table({"feature": names, "place": range(len(names))}))
-        placed = long.join(F.broadcast(places), "feature")
-        features = placed.select(key, F.col("place").cast("int").alias("feature"), "x").localCheckpoint()
+        codes = _fit(rows, key, fields, types, label)
+        read = rows.select(key, *[str(at) for at in range(len(codes))])
+        long = read.mapInArrow(_encoder(codes), f"{key} long, feature int, x double").localCheckpoint()
     finally:
         rows.unpersist()
-    return Features(features, names)
+    numbers = np.sort(long.select("feature").distinct().limit(MAX_FEATURES + 1).toArrow()["feature"].to_numpy())
+    if len(numbers) > MAX_FEATURES:
+        widest = max(codes, key=lambda code: len(code.categories or ()))
+        raise _too_wide(label, widest.name, f"{len(widest.categories or ()):,}")
+    return Features(long, numbers)
+
+
+def _field(name: str, kind: DataType, min_count: int) -> FieldSettings:
+    """The field that a column of this type is."""
+    if isinstance(kind, NumericType | BooleanType):
+        return NumericField(column=name)
+    if isinstance(kind, StringType):
+        return CategoricalField(column=name, min_count=min_count)
+    if isinstance(kind, ArrayType) and isinstance(kind.elementType, StringType):
+        return MultiField(column=name, min_count=min_count, pooling="sum")
+    raise TrainError(
+        f"linear: attribute {name!r} is of type {kind.simpleString()}, expected numbers, booleans, strings or arrays "
+        "of strings. Convert it, or leave it out."
+    )
+
+
+def _value(field: FieldSettings) -> Column:
+    value = column(field.column)
+    if isinstance(field, MultiField):  # each category once; an empty one counts
+        return F.array_distinct(F.filter(value, lambda each: each.isNotNull()))
+    return plain(value, field.model_dump(mode="json"))
 
 
 def _check_ids(rows: DataFrame, key: str, label: str, column: str) -> None:
@@ -85,81 +100,51 @@ def _check_ids(rows: DataFrame, key: str, label: str, column: str) -> None:
         )
 
 
-def _long(rows: DataFrame, key: str, settings: AttributeSettings) -> DataFrame:
-    """One row (key, feature, x) for each feature that is not 0."""
-    types = [(name, str(i), rows.schema[str(i)].dataType) for i, name in enumerate(settings.columns)]
-    numbers = [position for _, position, kind in types if isinstance(kind, NumericType | BooleanType)]
-    scales = _scales(rows, numbers)
-    parts = [F.array(_feature(F.lit(""), F.lit(1.0)))]
-    for name, position, kind in types:
-        if position in scales:
-            mean, spread = scales[position]
-            if not (abs(mean) < float("inf") and spread < float("inf")):
-                raise TrainError(
-                    f"linear: attribute {name!r} of the {key}s is infinite somewhere. Correct it, or leave it out."
-                )
-            parts.append(_number(position, mean, spread))
-        else:
-            parts.append(_categories(name, position, kind))
-    return rows.select(key, F.explode(F.concat(*parts)).alias("of")).select(key, "of.feature", "of.x")
+def _fit(rows: DataFrame, key: str, fields: list[FieldSettings], types: list[DataType], label: str) -> list[FieldCode]:
+    """Codes of the columns `0`, `1`, ... of the rows."""
+    codes: list[FieldCode] = []
+    first = 1
+    for at, (field, kind) in enumerate(zip(fields, types, strict=True)):
+        try:
+            code = fit_code(rows, F.col(str(at)), field, key, kind.simpleString(), first, MAX_FEATURES)
+        except PrepareError as error:
+            raise TrainError(f"linear: {label}: {error}") from None
+        if code.kind != "numeric" and code.categories is None:
+            raise _too_wide(label, field.column, f"more than {MAX_FEATURES:,}")
+        codes.append(code)
+        first += code.rows
+    return codes
 
 
-def _scales(rows: DataFrame, numbers: list[str]) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of each number; (0, 0) where there is none."""
-    if not numbers:
-        return {}
-    sums = [each(_finite(position)) for position in numbers for each in (F.avg, F.stddev_pop)]
-    found = [value or 0.0 for value in rows.agg(*sums).collect()[0]]
-    return {position: (found[2 * i], found[2 * i + 1]) for i, position in enumerate(numbers)}
+def _too_wide(label: str, name: str, categories: str) -> TrainError:
+    return TrainError(
+        f"linear: {label} yields more than {MAX_FEATURES} features; the widest column is {name!r} with {categories} "
+        "categories. Raise min_count, so that rare categories share a feature, or leave the column out."
+    )
 
 
-def _finite(position: str) -> Column:
-    """The number as a double, null where it is NaN."""
-    value = F.col(position).cast("double")
-    return F.when(~F.isnan(value), value)
+def _encoder(codes: list[FieldCode]) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            n = len(batch)
+            parts = [(np.arange(n), np.zeros(n, np.int64), np.ones(n))]
+            parts += [_entries(*each) for each in zip(codes, batch.columns[1:], strict=True)]
+            of, feature, x = (np.concatenate(each) for each in zip(*parts, strict=True))
+            columns = [batch.column(0).take(pa.array(of)), pa.array(feature.astype(np.int32)), pa.array(x)]
+            yield pa.RecordBatch.from_arrays(columns, [batch.schema.names[0], "feature", "x"])
+
+    return work
 
 
-def _number(position: str, mean: float, spread: float) -> Column:
-    scaled = (_finite(position) - mean) / (spread or 1.0)
-    return F.when(scaled.isNull(), _none()).otherwise(F.array(_feature(F.lit(position), scaled)))
-
-
-def _categories(name: str, position: str, kind: DataType) -> Column:
-    value = F.col(position)
-    missing = F.array(_feature(F.lit(f"{position}?"), F.lit(1.0)))
-    if isinstance(kind, StringType):
-        named = F.array(value)
-    elif isinstance(kind, ArrayType) and isinstance(kind.elementType, StringType):
-        named = F.array_distinct(F.filter(value, lambda each: each.isNotNull()))
-    else:
-        raise TrainError(
-            f"linear: attribute {name!r} is of type {kind.simpleString()}, expected numbers, booleans, "
-            "strings or arrays of strings. Convert it, or leave it out."
-        )
-    found = F.transform(named, lambda each: _feature(F.concat(F.lit(f"{position}="), each), F.lit(1.0)))
-    return F.when(value.isNull(), missing).otherwise(found)
-
-
-def _feature(name: Column, x: Column) -> Column:
-    return F.struct(name.alias("feature"), x.alias("x"))
-
-
-def _none() -> Column:
-    return F.array().cast(_FEATURES)
-
-
-def _merge_rare(long: DataFrame, key: str, min_count: int) -> DataFrame:
-    """Categories of fewer than `min_count` users or items become one feature of their column."""
-    counts = long.where(F.col("feature").contains("=")).groupBy("feature").agg(F.count("*").alias("times"))
-    rare = counts.where(F.col("times") < min_count).select("feature", F.lit(True).alias("rare"))
-    shared = F.concat(F.substring_index("feature", "=", 1), F.lit("~"))
-    name = F.when(F.col("rare"), shared).otherwise(F.col("feature"))
-    merged = long.join(rare, "feature", "left").withColumn("feature", name)
-    return merged.groupBy(key, "feature").agg(F.max("x").alias("x"))
-
-
-def _widest(long: DataFrame, settings: AttributeSettings) -> str:
-    counts = long.where(F.col("feature").contains("=")).select("feature").distinct()
-    position = F.substring_index("feature", "=", 1).alias("position")
-    widest = counts.groupBy(position).agg(F.count("*").alias("n")).orderBy(F.desc("n")).limit(1).collect()[0]
-    return f"{settings.columns[int(widest.position)]!r} with {widest.n:,} categories"
+def _entries(code: FieldCode, values: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """(e,) of which row, which feature, and its value."""
+    lengths, feature, x = code.encode(values)
+    of = np.repeat(np.arange(len(values)), lengths)
+    kept = np.arange(len(of))
+    if code.kind == "numeric":
+        kept = np.flatnonzero(feature != code.first)
+    if code.kind == "multi":  # an empty array has no category, and rare ones share a feature
+        missing = values.is_null().to_numpy(zero_copy_only=False)[of]
+        once = np.unique(of * (code.first + code.rows) + feature, return_index=True)[1]
+        kept = once[(feature != code.first)[once] | missing[once]]
+    return of[kept], feature[kept], x[kept]

@@ -7,28 +7,25 @@ is scored later is encoded by them, in `encode`, which refuses columns that are 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from sparkrec import fields, storage
-from sparkrec.config import DateField, FeatureSettings, FieldSettings, MultiField, NumericField, SideFeatures
+from sparkrec.config import CategoricalField, FeatureSettings, FieldSettings, MultiField, SideFeatures
 from sparkrec.errors import InputError, PrepareError
 from sparkrec.fields import FieldCode, FieldCodes
+from sparkrec.spark.data.field_codes import fit_code, plain
 from sparkrec.spark.platform.sources import column, read_columns
 
 log = logging.getLogger(__name__)
 
 ENTRIES = "rows binary, weights binary"
 """Columns that `encode` adds."""
-
-_DATE_PARTS = {"hour": 24, "weekday": 7, "day": 32, "month": 13}
 
 
 def nothing() -> list[Column]:
@@ -67,58 +64,26 @@ def _sides(settings: FeatureSettings) -> list[tuple[str, list[FieldSettings]]]:
 def _fit(rows: DataFrame, side: str, settings: FieldSettings, first: int, most: int) -> FieldCode:
     kind = _type(rows, side, settings.column)
     _check_type(settings, side, kind)
-    said = settings.model_dump(mode="json")
-    about: dict[str, Any] = {"side": side, "type": kind, "first": first}
-    value = _plain(column(side)[settings.column], said)
+    value = plain(column(side)[settings.column], settings.model_dump(mode="json"))
     n, known = rows.agg(F.count("*"), F.count(value)).collect()[0]
     if not known:
         raise PrepareError(
             f"feature {settings.title!r}: column {settings.column!r} of the {side} is null in all {n:,} train rows. "
             "Mend the source, or leave the field out."
         )
-    if isinstance(settings, NumericField):
-        return _fit_numeric(rows, settings, value, said, about)
-    if isinstance(settings, DateField):
-        return FieldCode(settings.title, settings=said, rows=1 + _DATE_PARTS[settings.part], **about)
-    buckets = settings.hash_buckets
-    if buckets is None:
-        each = F.explode(value) if isinstance(settings, MultiField) else value
-        counted = rows.select(each.alias("category")).dropna().groupBy("category").count()
-        frequent = counted.where(F.col("count") >= settings.min_count).select("category")
-        found = frequent.limit(most + 1).toArrow()["category"].combine_chunks()
-        if len(found) <= most:
-            categories = found.take(pc.sort_indices(found))
-            return FieldCode(settings.title, settings=said, rows=2 + len(found), categories=categories, **about)
-        buckets = most
+    code = fit_code(rows, value, settings, side, kind, first, most)
+    if (
+        isinstance(settings, CategoricalField | MultiField)
+        and settings.hash_buckets is None
+        and code.categories is None
+    ):
         log.warning(
             "feature %r has more than %s categories: they are hashed into so many buckets. Say hash_buckets, or raise "
             "min_count or max_categories.",
             settings.title,
             f"{most:,}",
         )
-    return FieldCode(settings.title, settings=said | {"hash_buckets": buckets}, rows=1 + buckets, **about)
-
-
-def _fit_numeric(
-    rows: DataFrame, settings: NumericField, value: Column, said: dict[str, Any], about: dict[str, Any]
-) -> FieldCode:
-    seen = F.count_if(F.abs(value) == float("inf")), F.min(value), F.max(value)
-    infinite, about["low"], about["high"] = rows.agg(*seen).collect()[0]
-    if infinite:
-        raise PrepareError(f"feature {settings.title!r} is infinite in {infinite:,} train rows. Correct the source.")
-    if settings.scale == "buckets":
-        shares = [at / settings.buckets for at in range(1, settings.buckets)]
-        edges = rows.agg(F.percentile(value, F.lit(shares))).collect()[0][0]
-        edges = tuple(sorted(set(edges)))
-        return FieldCode(settings.title, settings=said, rows=2 + len(edges), edges=edges, **about)
-    scaled = F.signum(value) * F.log1p(F.abs(value)) if settings.scale == "log" else value
-    mean, deviation = rows.agg(F.avg(scaled), F.stddev_pop(scaled)).collect()[0]
-    if not (math.isfinite(mean) and math.isfinite(deviation)):
-        raise PrepareError(
-            f"feature {settings.title!r}: numbers from {about['low']:g} to {about['high']:g} have no finite mean and "
-            "deviation. Correct the source, or take scale log or buckets."
-        )
-    return FieldCode(settings.title, settings=said, rows=2, mean=mean, deviation=deviation or 1.0, **about)
+    return code
 
 
 def _check_type(settings: FieldSettings, side: str, kind: str) -> None:
@@ -148,35 +113,6 @@ def _type(frame: DataFrame, side: str, name: str) -> str:
     struct = frame.schema[side].dataType
     assert isinstance(struct, StructType)
     return struct[name].dataType.simpleString()
-
-
-def _plain(value: Column, settings: dict[str, Any]) -> Column:
-    """What `FieldCode.encode` reads: strings; doubles; the number of a bucket, hour or day."""
-    if settings["kind"] == "numeric":
-        number = value.cast("double")
-        return F.when(~F.isnan(number), number)
-    if settings["kind"] == "date":
-        at = value.cast("timestamp")
-        part = settings["part"]
-        return {"hour": F.hour(at), "weekday": F.weekday(at), "day": F.dayofmonth(at), "month": F.month(at)}[part]
-    buckets = settings.get("hash_buckets")
-
-    def bucket(each: Column) -> Column:
-        return F.pmod(F.xxhash64(each), F.lit(buckets)).cast("int")
-
-    if settings["kind"] == "multi":
-        listed = (
-            F.split(value, _quoted(settings["separator"])) if settings["separator"] else value.cast("array<string>")
-        )
-        listed = F.filter(listed, lambda each: each.isNotNull() & (each != ""))
-        return F.transform(listed, bucket) if buckets else listed
-    text = value.cast("string")
-    return F.when(text.isNotNull(), bucket(text)) if buckets else text
-
-
-def _quoted(separator: str) -> str:
-    """It as a regular expression."""
-    return "".join(f"\\{each}" if not each.isalnum() else each for each in separator)
 
 
 # --- joining ------------------------------------------------------------------------------------------------------
@@ -320,7 +256,7 @@ def encode(frame: DataFrame, codes: Sequence[FieldCode], label: str) -> DataFram
 
 def _values(code: FieldCode) -> Column:
     """What the code is made for, of a frame with the struct of its side."""
-    return _plain(column(code.side)[code.settings["column"]], code.settings)
+    return plain(column(code.side)[code.settings["column"]], code.settings)
 
 
 def warn_of_extremes(frame: DataFrame, codes: Sequence[FieldCode], label: str) -> None:

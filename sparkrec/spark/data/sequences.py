@@ -99,7 +99,6 @@ def numbered(rows: DataFrame, items: I64) -> DataFrame:
 
 
 def _rows(found: Cut, place: int) -> pa.RecordBatch:
-    items = pa.ListArray.from_arrays(pa.array(found.start.astype(np.int32)), pa.array(found.item))
     places = pa.array(np.arange(place, place + len(found.user)))
-    columns: list[Any] = [pa.array(found.user), pa.array(found.session.astype(np.int32)), places, items]
+    columns: list[Any] = [pa.array(found.user), pa.array(found.session.astype(np.int32)), places, found.items.arrow()]
     return pa.RecordBatch.from_arrays(columns, ["user", "session", "place", "items"])

@@ -11,7 +11,8 @@ from pyspark.sql import functions as F
 from sparkrec.errors import EvaluateError
 from sparkrec.kernels.arrays import F32, F64
 from sparkrec.kernels.metrics.measures import ItemFacts
-from sparkrec.spark.arrow.blocks import Ragged, read_lists
+from sparkrec.kernels.ragged import Ragged
+from sparkrec.spark.arrow.blocks import read_lists
 from sparkrec.spark.evaluation.bucketing import encoded_ids
 
 _NONE = np.zeros(0, np.int64)

@@ -19,6 +19,7 @@ from sparkrec.kernels.csr import located
 from sparkrec.kernels.metrics.hits import locate_hits
 from sparkrec.kernels.metrics.measures import Batch, ItemFacts, NotOneRelevant, Relevant, Sums, is_of_items, sums
 from sparkrec.kernels.metrics.statistics import poisson_weights
+from sparkrec.kernels.ragged import rows_of, starts_of
 from sparkrec.kernels.random import uniform
 from sparkrec.kernels.rankings import by_item, by_place, by_score, first_repeat, numbered, places
 from sparkrec.spark.arrow.packed_rows import schema_of
@@ -160,7 +161,7 @@ class MetricAggregator:
             start, items, scores = by_score(code, users, data, uniform(self.seed, item ^ (user << 20)), item)
         else:
             if rows.lengths is not None:
-                code, place = np.repeat(code, rows.lengths), places(np.append(0, np.cumsum(rows.lengths)))
+                code, place = np.repeat(code, rows.lengths), places(starts_of(rows.lengths))
             else:
                 data = rows.data if rows.data is not None else np.zeros(0)
                 place = np.where(data == np.floor(data), data, 0.0).astype(np.int64)
@@ -195,7 +196,7 @@ class MetricAggregator:
 
     def _count_items(self, values: UserValues, totals: PartialTotals) -> None:
         for run, (start, rows) in values.listed.items() if self.cutoffs else ():
-            user, place = np.repeat(np.arange(len(start) - 1), np.diff(start)), places(start)
+            user, place = rows_of(start), places(start)
             with_list = values.counted[np.diff(start)[values.counted] > 0]
             for segment, members in {ALL: with_list, **values.members}.items():
                 own = np.intersect1d(members, with_list)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from scipy.stats import norm
 
 from sparkrec.kernels.arrays import F64, I64
+from sparkrec.kernels.metrics.statistics import normal_p
 from sparkrec.spark.arrow.packed_rows import schema_of
 
 _ARRAYS = (
@@ -198,7 +199,7 @@ class MetricTotals:
             means = self._resampled("difference", run, segment)[:, metric]
             other = min((means <= 0).mean(), (means >= 0).mean())
             return float(min(max(2.0 * other, 1.0 / self.replicates), 1.0))
-        return float(2.0 * norm.sf(abs(mean) / error)) if error else 1.0 if mean == 0 else math.nan
+        return normal_p(mean, error)
 
     def item_counts(self, run: str | None, segment: str, k: int) -> tuple[I64, int]:
         """Counts of the items that are in the first k of any list, and the number of lists."""

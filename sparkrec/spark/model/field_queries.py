@@ -20,6 +20,7 @@ from sparkrec import storage
 from sparkrec.errors import InputError
 from sparkrec.fields import Entries
 from sparkrec.kernels.arrays import F32, I64
+from sparkrec.kernels.csr import located
 from sparkrec.shards import ALWAYS, ITEM_FEATURES, ItemFeatures
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.features import load, nothing
@@ -227,12 +228,12 @@ def tables_of(_token: str, model: str, item_features: str | None) -> Tables:
 
 
 def _found(ids: I64, rows: F32, wanted: I64) -> tuple[F32, I64]:
-    """Rows of the wanted ones, zeros where there are none; and where they are."""
-    at = np.searchsorted(ids, wanted).clip(max=max(len(ids) - 1, 0))
-    missing = ids[at] != wanted
+    """Rows of the wanted ones, zeros where there are none; and where they are, anywhere where there are none."""
+    at, is_known = located(wanted, ids)
+    missing = np.flatnonzero(~is_known)
+    at[missing] = 0  # any
     found = rows[at]
-    if missing.any():
-        found[missing] = 0.0
+    found[missing] = 0.0
     return found, at
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, Row
@@ -9,6 +11,8 @@ from pyspark.sql import functions as F
 
 from sparkrec import storage
 from sparkrec.kernels.arrays import F32, I64
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.model.fitted import Model
 
 
 def matrix(values: pa.ListArray) -> F32:
@@ -17,10 +21,15 @@ def matrix(values: pa.ListArray) -> F32:
     return flat.reshape(len(values), len(flat) // max(len(values), 1))
 
 
+def list_column(rows: F32) -> pa.ListArray:
+    """n lists of one length, of (n, d)."""
+    start = pa.array(np.arange(len(rows) + 1) * rows.shape[1], pa.int32())
+    return pa.ListArray.from_arrays(start, pa.array(rows.ravel()))
+
+
 def dense_batch(key: str, ids: pa.Array, rows: F32) -> pa.RecordBatch:
     """(key, value) of (n, d) rows."""
-    start = pa.array(np.arange(len(rows) + 1) * rows.shape[1], pa.int32())
-    return pa.RecordBatch.from_arrays([ids, pa.ListArray.from_arrays(start, pa.array(rows.ravel()))], [key, "value"])
+    return pa.RecordBatch.from_arrays([ids, list_column(rows)], [key, "value"])
 
 
 def read_dense(folder: str, key: str) -> tuple[I64, F32]:
@@ -43,6 +52,22 @@ def dense(rows: DataFrame, key: str, *values: Column | float) -> DataFrame:
     """Dense model rows: one value of each column or constant."""
     cells = [(each if isinstance(each, Column) else F.lit(each)).cast("float") for each in values]
     return dense_vectors(rows.select(key, F.array(*cells).alias("value")), key)
+
+
+def sum_of_parts(dataset: Dataset, mean: float, users: DataFrame, items: DataFrame, facts: dict[str, Any]) -> Model:
+    """The model that scores a pair by mean + part of the user + part of the item.
+
+    users, items  (user, part) and (item, part); who is not there has the part 0
+    """
+    part = F.coalesce("part", F.lit(0.0))
+    return Model(
+        users=dense(dataset.users.join(users, "user", "left"), "user", 1.0, part),
+        items=dense(dataset.items.join(items, "item", "left"), "item", mean + part, 1.0),
+        size=2,
+        user_layout="dense",
+        item_layout="dense",
+        facts={"mean": mean} | facts,
+    )
 
 
 def dense_vectors(rows: DataFrame, key: str) -> DataFrame:

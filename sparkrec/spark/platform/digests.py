@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from sparkrec.spark.platform.sources import column
+from sparkrec.config import SourceSettings
+from sparkrec.spark.platform.sources import column, read_columns
 
 
 def row_digest(frame: DataFrame, names: list[str] | None = None) -> Column:
@@ -34,3 +35,9 @@ def content_digest(frame: DataFrame, names: list[str] | None = None) -> dict[str
     sums = [F.sum(column.cast("decimal(38,0)")) for column in (F.col("digest"), F.hash("digest"))]
     rows, first, second = digest.agg(F.count("*"), *sums).collect()[0]
     return {"rows": rows, "digest": f"{first}/{second}"}
+
+
+def source_digest(spark: SparkSession, setting: str, source: SourceSettings, names: list[str]) -> dict[str, Any]:
+    """The `content_digest` of columns of a table that a setting names, such as `features.users`. Raises InputError when
+    it cannot be read or lacks one."""
+    return content_digest(read_columns(spark, source, names, f"{setting}.source {source.path}"), names)

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from sparkrec.kernels.arrays import F32, I32, I64
 from sparkrec.kernels.csr import Csr, Storage, located
+from sparkrec.kernels.ragged import Ragged
 from sparkrec.kernels.retrieval import topk as kernel
-from sparkrec.spark.arrow.blocks import ArrayColumns, Block, Ragged, binary, first_id, unpack, view
+from sparkrec.spark.arrow.blocks import ArrayColumns, Block, binary, first_id, unpack, view
 from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.model.scorers import PairScorer
 

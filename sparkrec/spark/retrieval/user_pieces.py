@@ -17,7 +17,8 @@ import pyarrow as pa
 from sparkrec.kernels.als.blocking import hashed, numbered
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.csr import by_key, grouped, located
-from sparkrec.spark.arrow.blocks import ArrayColumns, PackBlocks, Ragged, binary, read_lists
+from sparkrec.kernels.ragged import Ragged, starts_of
+from sparkrec.spark.arrow.blocks import ArrayColumns, PackBlocks, binary, read_lists
 from sparkrec.spark.arrow.packed_rows import ArrowRow, each_row, integers, joined, one_row, schema_of
 from sparkrec.spark.retrieval.block_tasks import MODEL_ARRAYS
 
@@ -167,7 +168,7 @@ def _assembled(pieces: list[ArrowRow], arrays: ArrayColumns) -> pa.RecordBatch:
         repeated = (np.diff(row[order]) == 0) & (np.diff(column[order]) == 0)
         if repeated.any():
             order = np.delete(order, np.flatnonzero(repeated) + 1)
-            indptr = np.concatenate(([0], np.cumsum(np.bincount(row[order], minlength=len(ids)))))
+            indptr = starts_of(np.bincount(row[order], minlength=len(ids)))
         columns[name] = Ragged(indptr, item[order])
         if parts[0].has("score"):
             score = np.concatenate([part.array("score", np.float32) for part in parts])

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from sparkrec.kernels.arrays import F64, I32, I64, frozen
 from sparkrec.kernels.csr import distinct_in_parts
 from sparkrec.kernels.gradients.contexts import Contexts
+from sparkrec.kernels.ragged import joined_starts
 from sparkrec.kernels.random import uniform
 from sparkrec.shards import Shard
 from sparkrec.training.batches.batch import Batch
 from sparkrec.training.batches.pairs import Batches
-from sparkrec.training.batches.sequences import COLUMNS, Ordered, SequenceBatches
+from sparkrec.training.batches.sequences import Ordered, SequenceBatches, joined_columns
 
 _SHUFFLES, _STAYS, _REACHES = 1, 2, 3
 """Streams of random numbers beside that of the negatives."""
@@ -57,15 +58,13 @@ class ContextBatches(SequenceBatches):
         return _Around(self, shard, epoch, steps)
 
     def _joined(self, parts: list[Batch], total: float, *more: Any) -> Batch:
-        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
+        columns = joined_columns(parts)
         given = [part.contexts for part in parts if part.contexts is not None]
-        ends = np.cumsum([0, *(each.start[-1] for each in given)])
-        start = [each.start[:-1] + before for each, before in zip(given, ends, strict=False)]
         item = frozen(columns["items"], np.int32, "item", 2)
         whole = np.array([0, item.size])
         items, _, place = distinct_in_parts(item.ravel(), whole, self.shards.n_items, "items")
         contexts = Contexts(
-            frozen(np.concatenate([*start, ends[-1:]]), np.int64, "start"),
+            frozen(joined_starts([each.start for each in given]), np.int64, "start"),
             item,
             frozen(np.concatenate([each.reach for each in given]), np.int32, "reach"),
             place.reshape(item.shape),

@@ -118,7 +118,8 @@ class Batches:
         orders = [order_of(len(shard.items), steps, (self.seed, epoch, shard.number)) for shard in held]
         keys = [self._key(epoch, shard) for shard in held]
         n_users = sum(int(self.shards.manifest["shards"][number]["users"]) for number in self.mine)
-        entries = None if self.shards.layout is None else _joined([shard.entries for shard in held])
+        known = [shard.entries for shard in held if shard.entries is not None]
+        entries = None if self.shards.layout is None else Entries.joined(known)
         firsts = np.cumsum([0, *(len(shard.items) for shard in held)]).tolist()
         counts = self._counts([shard.items for shard in held])
         for begin in range(first, steps, self.at_once):
@@ -253,14 +254,3 @@ def _by_step(parts: list[tuple[NDArray[Any], ...]], cuts: list[I64]) -> tuple[I6
     step = np.concatenate([np.repeat(np.arange(len(cut) - 1), np.diff(cut)) for cut in cuts])
     starts, order = by_key(step.astype(np.int32), len(cuts[0]) - 1)
     return starts, [np.concatenate(each).take(order, axis=0) for each in zip(*parts, strict=True)]
-
-
-def _joined(parts: list[Entries | None]) -> Entries:
-    """The entries of all shards, one after the other."""
-    there = [part for part in parts if part is not None]
-    if len(there) == 1:
-        return there[0]
-    lengths = [np.diff(part.start) for part in there]
-    start = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.concatenate([np.zeros(0, np.int64), *lengths]))))
-    rows = np.concatenate([np.zeros(0, np.int32), *(part.row for part in there)])
-    return Entries(start, rows, np.concatenate([np.zeros(0, np.float32), *(part.weight for part in there)]))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sparkrec.kernels.arrays import I32, I64
+from sparkrec.kernels.ragged import joined_starts, starts_of
 from sparkrec.kernels.random import uniform
 from sparkrec.models.base.inputs import HistoryArrays
 from sparkrec.models.base.sequence_model import SequenceModel
@@ -208,13 +209,15 @@ class _Asked(Ordered):
 def _joined(parts: list[SequenceBatch], total: float) -> SequenceBatch:
     """Of several shards, as one."""
     shown = [part.shown for part in parts if part.shown is not None]
-    events = np.cumsum([0, *(len(each.items) for each in shown)])
-    start = [each.start[:-1] + before for each, before in zip(shown, events, strict=False)]
-    at = [each.at + before for each, before in zip(shown, events, strict=False)]
+    events = starts_of(np.array([len(each.items) for each in shown]))
     whole = HistoryArrays(
         np.concatenate([each.items for each in shown]),
-        np.concatenate([*start, events[-1:]]),
-        np.concatenate(at),
+        joined_starts([each.start for each in shown]),
+        np.concatenate([each.at + before for each, before in zip(shown, events, strict=False)]),
     )
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
-    return SequenceBatch(**columns, total=total, shown=whole)  # type: ignore[arg-type]
+    return SequenceBatch(**joined_columns(parts), total=total, shown=whole)  # type: ignore[arg-type]
+
+
+def joined_columns(parts: Sequence[Batch]) -> dict[str, Any]:
+    """COLUMNS of batches, one batch after the other."""
+    return {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}

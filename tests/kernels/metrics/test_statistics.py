@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sparkrec.kernels.metrics.statistics import holm, mean_test, poisson_weights, sign_test
+from sparkrec.kernels.metrics.statistics import holm, mean_test, normal_p, poisson_weights, sign_test
 
 
 def test_weights_are_poisson_numbers_of_the_user_alone():
@@ -26,8 +26,13 @@ def test_a_mean_196_hundredths_of_its_error_from_zero_has_a_chance_of_one_in_twe
         mean, p = mean_test(shift + spread)
         assert mean == pytest.approx(shift)
         assert p == pytest.approx(0.05, abs=1e-5)
+
+
+def test_differences_that_are_all_the_same_are_sure_and_none_is_no_difference():
     assert mean_test(np.full(4, 0.5)) == (0.5, 0.0)
+    assert mean_test(np.full(4, -0.5)) == (-0.5, 0.0)
     assert mean_test(np.zeros(4)) == (0.0, 1.0)
+    assert math.isnan(normal_p(0.5, math.nan))  # of one user nobody knows the error
 
 
 def test_signs_by_hand():

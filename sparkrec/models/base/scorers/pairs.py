@@ -16,6 +16,7 @@ from typing_extensions import Self
 from sparkrec.config import model_settings
 from sparkrec.fields import Entries
 from sparkrec.kernels.arrays import F32, Lists
+from sparkrec.kernels.ragged import rows_of
 from sparkrec.models.base.recommender import Recommender, Sees, Sizes
 from sparkrec.models.base.settings import NetworkSettings
 
@@ -100,7 +101,7 @@ class PairScorer(Scorer):
 
     def score_pairs(self, users: F32, items: F32, pairs: Lists) -> F32:
         """Scores of row u of `users` with the rows of `items` in list u, (nnz,)."""
-        rows = np.repeat(np.arange(len(users)), np.diff(pairs[0]))
+        rows = rows_of(pairs[0])
         out = np.empty(len(rows), np.float32)
         with torch.inference_mode():
             for first in range(0, len(rows), PAIRS):

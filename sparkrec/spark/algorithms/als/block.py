@@ -15,6 +15,7 @@ from sparkrec.kernels.als import half_step as kernel
 from sparkrec.kernels.als.blocking import positions
 from sparkrec.kernels.arrays import F32, F64, I64
 from sparkrec.kernels.csr import Csr
+from sparkrec.kernels.ragged import starts_of
 from sparkrec.kernels.random import normal_rows
 from sparkrec.spark.algorithms.als.plan import SPLIT, SidePlan
 from sparkrec.spark.arrow.blocks import binary
@@ -153,7 +154,7 @@ def counted_ratings(targets: Csr, unobserved_weight: float) -> I64:
     """Ratings of each row as regularization counts them: as MLlib, of implicit feedback only what was preferred."""
     if unobserved_weight == 0 or (targets.values > 0).all():
         return np.diff(targets.indptr)
-    return np.diff(np.concatenate(([0], np.cumsum(targets.values > 0)))[targets.indptr])
+    return np.diff(starts_of(targets.values > 0)[targets.indptr])
 
 
 def failure(side: str, key: int, n_ratings: int, error: kernel.SingularSystem) -> str:

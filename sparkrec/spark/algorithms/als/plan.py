@@ -9,6 +9,8 @@ import numpy as np
 
 from sparkrec.kernels.als.blocking import deal, hashed
 from sparkrec.kernels.arrays import I32, I64
+from sparkrec.kernels.csr import located
+from sparkrec.kernels.ragged import starts_of
 
 BUCKETS = 1 << 14
 """Ids are dealt out to blocks by buckets of this many; so are at most a thousandth as many blocks even."""
@@ -43,10 +45,8 @@ class SidePlan:
 
     def split_at(self, ids: I64) -> I64:
         """Position in `split` of each id, -1 where it is not split."""
-        if len(self.split) == 0:
-            return np.full(len(ids), -1)
-        at = np.searchsorted(self.split, ids).clip(max=len(self.split) - 1)
-        return np.where(self.split[at] == ids, at, -1)
+        at, is_split = located(ids, self.split)
+        return np.where(is_split, at, -1)
 
     def blocks_of_ratings(self, dst: I64, src: I64) -> I32:
         """Position in `keys` of the block that holds each rating: the home of its dst id, or of a piece of it."""
@@ -73,7 +73,7 @@ def plan_side(counts: I64, popular: Mapping[int, int], keys: Sequence[int], most
         load[bucket] -= popular[each]
     pieces = np.repeat([popular[each] / n for each, n in zip(split.tolist(), n_pieces, strict=True)], n_pieces)
     dealt = deal(np.concatenate((load, pieces)), len(keys))
-    start = np.concatenate(([0], np.cumsum(n_pieces)))
+    start = starts_of(n_pieces)
     return SidePlan(np.array(keys, np.int64), dealt[:BUCKETS], split, start, dealt[BUCKETS:])
 
 

@@ -10,7 +10,7 @@ BIN := .venv/bin
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
 
-setup: .venv/.package .venv/.horovod .venv/.delta ## .venv with locked dependencies, Horovod and the Delta jars
+setup: .venv/.package .venv/.horovod .venv/.spark ## .venv with locked dependencies, Horovod, the Delta jars and an archive of the classes of Spark
 
 demo: setup ## the whole pipeline on a generated log
 	$(BIN)/sparkrec demo
@@ -77,9 +77,9 @@ prerequisites:
 .venv/.horovod: $(wildcard setup/horovod*) .venv/.locked
 	@setup/horovod.sh $@
 
-.venv/.delta: setup/delta_jars.py .venv/.locked | .venv/.package
-	@echo "Fetching the Delta jars and trying them"
-	@$(BIN)/python setup/delta_jars.py >.venv/delta.log 2>&1 || { cat .venv/delta.log; exit 1; }
+.venv/.spark: setup/quick_start.py .venv/.locked | .venv/.package
+	@echo "Fetching the Delta jars, trying them, and archiving the classes of the JVM"
+	@$(BIN)/python setup/quick_start.py >.venv/spark.log 2>&1 || { cat .venv/spark.log; exit 1; }
 	@touch $@
 
 .venv-peers/.installed: bench/peers/requirements.txt .venv/.locked

@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from sparkrec.config import SparkSettings
 from sparkrec.errors import EnvironmentMismatch
+from sparkrec.spark.platform.quick_start import java_options, known_jars, remember_jars
 
 DELTA_FOR_SPARK = {"4.2": "4.4.0"}
 """Pairs of Spark and Delta that this version was tested with."""
@@ -21,6 +22,7 @@ DELTA_FOR_SPARK = {"4.2": "4.4.0"}
 _LOOPBACK = "127.0.0.1"
 """Where a local session listens, its web page included: nobody else has a part in it."""
 _ARROW = "spark.sql.execution.arrow"
+_CLASS_PATH, _JAVA_OPTIONS = "spark.driver.extraClassPath", "spark.driver.extraJavaOptions"
 _EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 
 
@@ -78,11 +80,12 @@ def _new_session(settings: SparkSettings) -> SparkSession:
     if "SPARK_REMOTE" in os.environ or "PYSPARK_GATEWAY_PORT" in os.environ:
         return SparkSession.builder.getOrCreate()  # Connect, or spark-submit: its JVM runs, its settings hold
     check_versions(pyspark.__version__, _delta_package_version())
+    coordinate = delta_coordinate()
     defaults = {
         "spark.master": settings.master,
         "spark.driver.memory": settings.memory,
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
-        "spark.jars.packages": delta_coordinate(),
+        "spark.jars.packages": coordinate,
         "spark.sql.extensions": _EXTENSION,
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         # Replaying the log of a small table otherwise takes 50 tasks.
@@ -90,15 +93,26 @@ def _new_session(settings: SparkSettings) -> SparkSession:
         "spark.sql.warehouse.dir": f"{tempfile.gettempdir()}/sparkrec-warehouse",  # never used, made all the same
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.log.level": "ERROR",
     }
-    if local := settings.master.startswith("local"):
-        defaults |= {"spark.driver.bindAddress": _LOOPBACK, "spark.driver.host": _LOOPBACK}
+    conf = defaults | settings.conf
+    local = settings.master.startswith("local")
+    if local:
+        conf = {"spark.driver.bindAddress": _LOOPBACK, "spark.driver.host": _LOOPBACK} | conf
+    in_driver = local and not settings.master.startswith("local-cluster") and conf["spark.jars.packages"] == coordinate
+    if in_driver:  # there are no executors that would need the jars, too
+        jars = known_jars(coordinate)
+        if jars is not None:
+            del conf["spark.jars.packages"]
+            conf[_CLASS_PATH] = os.pathsep.join([*jars, *filter(None, [settings.conf.get(_CLASS_PATH)])])
+        conf[_JAVA_OPTIONS] = f"{java_options(jars)} {settings.conf.get(_JAVA_OPTIONS, '')}".strip()
     builder = SparkSession.builder.appName("sparkrec")
-    for key, value in (defaults | settings.conf).items():
+    for key, value in conf.items():
         builder = builder.config(key, value)
     with _environment("SPARK_LOCAL_IP", _LOOPBACK) if local else nullcontext():
-        return builder.getOrCreate()
+        spark = builder.getOrCreate()
+    if in_driver and jars is None:
+        remember_jars(coordinate, spark)
+    return spark
 
 
 @contextmanager

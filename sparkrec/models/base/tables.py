@@ -20,6 +20,8 @@ class EmbeddingTable(nn.Module):
         super().__init__()
         self.register_buffer("weight", torch.zeros(n, d))
         self._read: list[tuple[Tensor, Tensor]] = []
+        self._squared = 0
+        """How many of these `squares` has summed."""
 
     def forward(self, ids: Tensor) -> Tensor:
         """(...) long -> (..., d). Raises IndexError for ids out of range."""
@@ -31,12 +33,14 @@ class EmbeddingTable(nn.Module):
 
     def squares(self) -> Tensor:
         """Sum of squares of what was read since the last time."""
-        squares = torch.stack([rows.square().sum(0) for _, rows in self._read]).sum(0)
+        read, self._squared = self._read[self._squared :], len(self._read)
+        squares = torch.stack([rows.square().sum(0) for _, rows in read]).sum(0)
         return (squares if self.shrinks is None else squares * self.shrinks.to(squares.device)).sum()
 
     def take(self) -> tuple[Tensor, Tensor]:
         """(b,) ids that were read since the last time and (b, d) gradients; an id may come more than once."""
         read, self._read = [(ids, rows.grad) for ids, rows in self._read if rows.grad is not None], []
+        self._squared = 0
         if not read:
             return torch.zeros(0, dtype=torch.long), self.weight.new_zeros(0, self.weight.shape[1])
         return torch.cat([ids for ids, _ in read]), torch.cat([grad for _, grad in read if grad is not None])

@@ -42,7 +42,8 @@ class Trained:
     def items(self) -> F32:
         """(n_items, d): vectors, or what the scorer takes of an item; of models of fields as it was known when the last
         example took place."""
-        rows = self.checkpoints.shared(self.epoch)["items.weight"][: self.shards.n_items]
+        shared = self.checkpoints.shared(self.epoch)
+        rows = shared.get("items.computed", shared["items.weight"])[: self.shards.n_items]
         scorer = self.scorer()
         if scorer is None:
             return self._vectors(None, rows)
@@ -52,11 +53,12 @@ class Trained:
     def users(self) -> Iterator[tuple[I64, F32]]:
         """Ids and rows (n, d), of one process after the other: vectors, or what the scorer takes of a user."""
         for part in self.checkpoints.users(self.epoch):
-            yield part["ids"].numpy(), self._users(part["weight"])
+            yield part["ids"].numpy(), self._users(part.get("computed", part["weight"]))
 
     def stranger(self) -> list[float]:
         """The row of a user without examples: what is known of the items decides."""
-        return [float(each) for each in self._users(torch.zeros(1, self._module.users.weight.shape[1]))[0]]
+        with torch.no_grad():
+            return [float(each) for each in self._users(self._module.stranger())[0]]
 
     def scorer(self) -> AnyScorer | None:
         """None where the scores are inner products of users' and items' rows."""
@@ -85,4 +87,4 @@ class Trained:
                 parameter.copy_(shared[f"dense.{name}"])
             if len(module.items.weight):
                 module.items.weight.copy_(shared["items.weight"][self.shards.n_items :])
-        return module
+        return module.eval()

@@ -101,7 +101,8 @@ class TrainingSettings(Settings):
     nothing is held out to measure on, more for a log so small that they are less than 500 steps."""
     batch: FromData[int] = Field(LEFT, ge=1)
     """Positives in a step, or sequences of a model that sees them, or users of one that sees whole rows, all processes
-    together. None: from 256 to 8,192, a 512th of the rows; from 32 to 256, a 64th of the sequences or users."""
+    together. None: as suits the kind; else from 256 to 8,192, a 512th of the rows; from 32 to 256, a 64th of the
+    sequences or users."""
     accumulate: int = Field(1, ge=1)
     """Parts in which a process computes its batch, one after the other, to save memory."""
     optimizer: FromData[Literal["sgd", "adagrad", "rmsprop", "adam", "adamw"]] = LEFT
@@ -174,7 +175,7 @@ class TrainingSettings(Settings):
             usual["learning_rate"] = _RATES[self.optimizer]
         per_step, least, most = (64, 32, 256) if by_user else (512, 256, 8192)
         units = data.users if by_user else data.rows
-        usual["batch"] = min(max(1 << round(math.log2(max(units / per_step, 1))), least), most)
+        usual.setdefault("batch", min(max(1 << round(math.log2(max(units / per_step, 1))), least), most))
         steps = math.ceil(units / (self.batch or usual["batch"]))
         stopping = self.stopping
         if stopping is None and left["epochs"] and data.held_out is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from sparkrec.config.data import DataFacts
+from sparkrec.config.data import DataFacts, significant
 from sparkrec.config.model import Declaration
 from sparkrec.models.base.graph import Graph
 from sparkrec.models.base.recommender import ComputesTables, Recommender, Sizes
@@ -21,13 +22,16 @@ class LightgcnSettings(NetworkSettings):
     kind: Literal["lightgcn"] = "lightgcn"
     dim: int = Field(64, ge=1)
     """Length of the vectors of users and items."""
-    layers: int = Field(1, ge=1, le=8)
+    layers: int = Field(3, ge=1, le=8)
     """How many times the vectors are passed on to neighbours: 1 from items to those who have them, 2 on to what else
     these have."""
 
     def _usual(self, data: DataFacts) -> dict[str, Any]:
-        usual = {"loss": "bpr", "negatives": 1, "optimizer": "adam", "learning_rate": 0.01}
-        return super()._usual(data) | usual | {"user_l2": 1e-4, "item_l2": 1e-4}
+        # A step reads the whole graph, whatever the batch: few and large ones, with a rate that suits so few.
+        batch = min(max(1 << round(math.log2(max(data.rows / 32, 1))), 512), 65_536)
+        l2 = significant(7e-4 * data.scarcity)
+        usual: dict[str, Any] = {"loss": "bpr", "negatives": 1, "optimizer": "adam", "learning_rate": 0.01}
+        return usual | {"batch": batch, "init_scale": 0.1, "user_l2": l2, "item_l2": l2}
 
 
 class LightGCN(Recommender):

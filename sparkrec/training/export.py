@@ -16,6 +16,7 @@ from sparkrec.kernels.arrays import F32, I64
 from sparkrec.models.base.recommender import Recommender, Sizes
 from sparkrec.models.base.scorers import AnyScorer, scorer_of
 from sparkrec.models.base.scorers.pairs import array
+from sparkrec.models.base.scorers.rows import RowEncoder
 from sparkrec.models.base.settings import NetworkSettings
 from sparkrec.shards import Shards
 from sparkrec.training.checkpoints import Checkpoints
@@ -63,6 +64,15 @@ class Trained:
     def scorer(self) -> AnyScorer | None:
         """None where the scores are inner products of users' and items' rows."""
         return None if self._module.publishes_vectors else scorer_of(self.settings, self._module, self.codes)
+
+    def encoder(self) -> RowEncoder | None:
+        """What makes the row of a user from all that the user has, of models that see it; else None."""
+        if self._module.sees != "rows":
+            return None
+        whole = self.settings.network(Sizes(items=self.shards.n_items))
+        whole.load_state_dict(dict(self._module.named_parameters()), strict=False)
+        whole.items.weight.copy_(self.checkpoints.shared(self.epoch)["items.weight"])
+        return RowEncoder.of(self.settings, whole)
 
     def _users(self, rows: Tensor) -> F32:
         return self._vectors(rows, None) if self._module.publishes_vectors else array(rows)

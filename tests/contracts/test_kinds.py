@@ -100,6 +100,20 @@ def test_a_kind_ranks_as_it_scores_and_is_the_same_when_it_is_read_again(spark, 
     assert listed(read.recommend(k=3)) == pytest.approx(unseen, rel=1e-6, abs=1e-7)
 
 
+def test_who_is_encoded_anew_from_what_the_fit_knows_has_the_row_of_the_fit(ratings, fitted, spark, tmp_path):
+    model = fitted("linear_autoencoder")
+    model.save(str(tmp_path / "once"))
+    Recommender.load(str(tmp_path / "once"), spark).save(str(tmp_path / "twice"))
+    known = ratings.where("who IN ('u3', 'u8')").select("who", "what", "at")
+    expected = listed(model.recommend(k=4, users=["u3", "u8"]))
+    for each in (model, Recommender.load(str(tmp_path / "twice"), spark)):
+        assert listed(each.recommend(k=4, history=known)) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    stranger = known.where("who = 'u3'").withColumn("who", F.lit("new"))
+    new = {what: score for (_, what), score in listed(model.recommend(k=4, history=stranger)).items()}
+    of_u3 = {what: score for (who, what), score in expected.items() if who == "u3"}
+    assert new == pytest.approx(of_u3, rel=1e-4, abs=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["fm", "mf"])
 def test_whom_a_model_was_not_fitted_to_keeps_a_row_and_is_not_answered_by_it(fitted, kind):
     model = fitted(kind)

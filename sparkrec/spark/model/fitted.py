@@ -12,6 +12,8 @@ Every kind has this form, so that saving, retrieval and evaluation are written o
     ease        the user's history, sparse            a column of the weights, dense
     markov      the user's last event, sparse         shares of those it came after, sparse
     mf, gmf     factors (and biases)                  factors (and biases)
+    lightgcn    factors averaged over the graph       factors averaged over the graph
+    linear_autoencoder  the row's items, summed       what the item is as an answer, and its bias
     mlp, neumf  what the head takes of a user         what it takes of an item
     fm, ...     the user's weight and vector          the item's, and those of its fields
     sasrec, ... the vector of the user's history      the item's vector, once `serving.bind` has made them
@@ -30,7 +32,7 @@ from sparkrec.config import ModelSettings, Serving, model_settings
 from sparkrec.fields import Entries
 from sparkrec.fields import Layout as FieldLayout
 from sparkrec.kernels.arrays import F32, I64, Lists
-from sparkrec.models.base.published import SCORER_FILE
+from sparkrec.models.base.published import ENCODER_FILE, SCORER_FILE
 from sparkrec.spark.platform.lake import Lake, Run
 
 Layout = Literal["dense", "sparse"]
@@ -74,6 +76,16 @@ class HistoryScorer(Scorer, Protocol):
     @property
     def state_size(self) -> int:
         """Numbers in such a vector."""
+
+
+class RowEncoder(Protocol):
+    """A trained model of whole rows, without its users. Pickled to where it works."""
+
+    def to_bytes(self) -> bytes:
+        """As a file."""
+
+    def encode(self, start: I64, items: I64, values: F32, confidence: F32) -> F32:
+        """(u, d) rows of users who have the items `start[r]` to `start[r + 1]`, places among those of the model."""
 
 
 class FieldScorer(PairScorer, Protocol):
@@ -133,6 +145,8 @@ class Model:
     """What the fit wants to tell: losses, counts. Plain values, kept in the manifest."""
     head: PairScorer | FieldScorer | HistoryScorer | None = None
     """None: the inner product."""
+    encoder: RowEncoder | None = None
+    """What makes the row of a user from all that the user has; None: nothing that was trained does."""
     folder: str | None = None
     """Where both tables are as Parquet files `users` and `items`, if they are."""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -163,6 +177,8 @@ class Model:
         self.items.write.mode("overwrite").parquet(f"{folder}/items")
         if self.head is not None:
             storage.write(f"{folder}/{SCORER_FILE}", self.head.to_bytes())
+        if self.encoder is not None:
+            storage.write(f"{folder}/{ENCODER_FILE}", self.encoder.to_bytes())
         for name, data in self.files.items():
             storage.write(f"{folder}/{name}", data)
         shape = {name: getattr(self, name) for name in ("size", "user_layout", "item_layout")}
@@ -179,17 +195,22 @@ class Model:
         """The counterpart of `write`, which returned `shape`."""
         settings = shape.get("settings")
         shape = {name: shape[name] for name in ("size", "user_layout", "item_layout")}
-        head = None
+        head = encoder = None
         if storage.exists(f"{folder}/{SCORER_FILE}"):
             from sparkrec.models.base.scorers import load_scorer  # with torch, which only such models need
 
             head = load_scorer(storage.read(f"{folder}/{SCORER_FILE}"))
+        if storage.exists(f"{folder}/{ENCODER_FILE}"):
+            from sparkrec.models.base.scorers.rows import RowEncoder as TrainedEncoder
+
+            encoder = TrainedEncoder.from_bytes(storage.read(f"{folder}/{ENCODER_FILE}"))
         return cls(
             users=spark.read.parquet(f"{folder}/users"),
             items=spark.read.parquet(f"{folder}/items"),
             facts=facts,
             folder=folder,
             head=head,
+            encoder=encoder,
             settings=settings and model_settings(settings),
             **shape,
         )

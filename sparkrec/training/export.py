@@ -75,7 +75,8 @@ class Trained:
         return RowEncoder.of(self.settings, whole)
 
     def _users(self, rows: Tensor) -> F32:
-        return self._vectors(rows, None) if self._module.publishes_vectors else array(rows)
+        scorer = self.scorer()
+        return self._vectors(rows, None) if scorer is None else scorer.user_rows(array(rows))
 
     def _vectors(self, users: Tensor | None, items: Tensor | None) -> F32:
         """Of rows of users, or of items."""

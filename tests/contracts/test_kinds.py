@@ -72,7 +72,7 @@ def listed(best):
 
 
 def test_kinds_of_others_are_among_them():
-    assert {"trending", "inner"} <= set(kinds())
+    assert {"trending", "inner", "nonlinear"} <= set(kinds())
     assert declaration("trending") is own_kinds.TRENDING
     with pytest.raises(ConfigError, match="there is no model of kind 'os.path'"):
         declaration("os.path")
@@ -147,13 +147,16 @@ def test_a_kind_of_others_goes_through_the_stages(spark, prepared_lake, kind):
 
 
 @pytest.mark.horovod
-def test_a_kind_of_others_trains_on_two_processes_as_on_one(spark, prepared_lake):
+@pytest.mark.parametrize("kind", ["inner", "lightgcn", "linear_autoencoder"])
+def test_two_processes_of_horovod_train_what_one_does(spark, prepared_lake, kind):
+    """A kind of others, one whose rows come of a graph that lies on both, and one of whole rows."""
     lake: Lake = prepared_lake
 
     def rows(processes):
         training = {**TRAINING, "processes": processes, "shards": {"of_group": 2}}
-        model = {"kind": "inner", "dim": 4, "training": training}
-        raw = {"lake": lake.root, "dataset": "small", "name": f"inner-{processes}", "model": model}
+        more = {"dropout": 0.0} if kind == "linear_autoencoder" else {}
+        model = {"kind": kind, "dim": 4, "training": training, **more}
+        raw = {"lake": lake.root, "dataset": "small", "name": f"{kind}-{processes}", "model": model}
         run = train(validate(TrainSettings, raw, "test"), lake)
         items = spark.read.parquet(f"{run.path}/items").orderBy("item").collect()
         return [value for row in items for value in row.value]

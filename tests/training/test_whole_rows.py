@@ -5,11 +5,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import nn
-
 from sparkrec.models.base.graph import Rows
 from sparkrec.models.base.recommender import Sizes
-from sparkrec.models.base.row_model import RowModel
 from sparkrec.models.base.scorers.rows import RowEncoder
 from sparkrec.models.linear_autoencoder import LinearAutoencoderSettings
 from sparkrec.shards import Shards
@@ -17,6 +14,7 @@ from sparkrec.training import streamed
 from sparkrec.training.collective import Alone
 from sparkrec.training.export import Trained
 from sparkrec.training.loop import Job, Trainer, train
+from tests.contracts.own_kinds import NonlinearSettings
 from tests.training.examples import in_threads, plain, planted, write_shards
 
 pytestmark = pytest.mark.torch
@@ -194,25 +192,9 @@ def test_confidence_counts_in_what_is_read_and_asked_for():
     torch.testing.assert_close(states, torch.stack((0.6 * v[0] + 0.8 * v[1], v[2])))
 
 
-class Denoising(RowModel):
-    """A layer that is not linear, over the row and a vector of the user, and no vectors with the same scores, as
-    autoencoders to come may have them."""
-
-    def __init__(self, settings, sizes):
-        super().__init__(sizes.users, 4, sizes.items, 9)
-        self.hidden = nn.Linear(4, 4)
-
-    def states(self, x, rows):
-        return (self.hidden(self.pooled(rows, rows.confidence)[:, :4]) + x).tanh()
-
-    def interaction(self, x, w):
-        return ((x - w[..., 4:8]) ** 2).sum(-1) + w[..., 8]
-
-
 @pytest.mark.parametrize("loss", ["full_softmax", "bce"])
-def test_an_encoder_that_is_not_linear_trains_alike_on_any_number_of_processes(shards, tmp_path, monkeypatch, loss):
-    monkeypatch.setattr(LinearAutoencoderSettings, "module", Denoising)
-    chosen = settings(loss=loss, batch=9)
+def test_an_encoder_that_is_not_linear_trains_alike_on_any_number_of_processes(shards, tmp_path, loss):
+    chosen = NonlinearSettings(dim=4, training=plain(**{**BASE, "loss": loss, "batch": 9}))
     one = train(Job(chosen, shards, None, str(tmp_path / "one"), 0), Alone())
     three = in_threads(lambda peers: train(Job(chosen, shards, None, str(tmp_path / "three"), 0), peers), 3)[0]
     losses = [[entry["loss"] for entry in state["history"]] for state in (one, three)]
@@ -226,9 +208,10 @@ def test_an_encoder_that_is_not_linear_trains_alike_on_any_number_of_processes(s
     scorer, encoder = trained[0].scorer(), trained[0].encoder()
     assert scorer.scores(rows[0][0][None], trained[0].items()).shape == (1, N_ITEMS)
     bias = trained[0].checkpoints.shared(trained[0].epoch)["dense.hidden.bias"].numpy()
-    np.testing.assert_allclose(trained[0].stranger(), np.tanh(bias), atol=1e-6)
+    stranger = np.concatenate((np.tanh(bias), np.zeros(5)))  # as long as the row of an item
+    np.testing.assert_allclose(trained[0].stranger(), stranger, atol=1e-6)
     nobody = encoder.encode(np.array([0, 0]), np.zeros(0, np.int64), *[np.zeros(0, np.float32)] * 2)
-    np.testing.assert_allclose(nobody[0], np.tanh(bias), atol=1e-6)
+    np.testing.assert_allclose(nobody[0], stranger, atol=1e-6)
 
 
 def test_who_is_encoded_has_the_row_that_was_published(shards, tmp_path):

@@ -13,7 +13,7 @@ from sparkrec.kernels.arrays import F32, I64
 from sparkrec.models.base.graph import Rows
 from sparkrec.models.base.recommender import Recommender, Sees, Sizes
 from sparkrec.models.base.row_model import RowModel
-from sparkrec.models.base.scorers.pairs import Scorer, array
+from sparkrec.models.base.scorers.pairs import Scorer, array, zero_padded
 from sparkrec.models.base.settings import NetworkSettings
 
 _ITEMS = "items.weight"
@@ -45,4 +45,4 @@ class RowEncoder(Scorer):
         with torch.inference_mode():
             x = model.states(torch.zeros(len(start) - 1, model.users.weight.shape[1]), rows)
             vectors = model.vectors(x, model.items.weight[:0])
-        return array(x if vectors is None else vectors[0])
+        return zero_padded(array(x), model.items.weight.shape[1]) if vectors is None else array(vectors[0])

@@ -95,7 +95,8 @@ class PairScorer(Scorer):
     @cached_property
     def reads(self) -> tuple[int | None, int | None]:
         """How many numbers of the rows of users and of items the model takes; None: all."""
-        return self.module.stranger().shape[1], self.module.items.weight.shape[1]
+        with torch.no_grad():
+            return self.module.stranger().shape[1], self.module.items.weight.shape[1]
 
     def user_rows(self, rows: F32) -> F32:
         return zero_padded(rows, max(size or 0 for size in self.reads))

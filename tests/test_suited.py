@@ -109,7 +109,7 @@ def test_what_reads_the_whole_graph_in_a_step_takes_few_and_whole_rows_are_count
     graph, rows, pairs = (
         kind().suited(CLICKS).training for kind in (LightgcnSettings, LinearAutoencoderSettings, MfSettings)
     )
-    assert (graph.batch, pairs.batch, rows.batch) == (32_768, 2048, 128)
+    assert (graph.batch, pairs.batch, rows.batch) == (65_536, 2048, 128)
     assert LightgcnSettings(training=TrainingSettings(batch=100)).suited(CLICKS).training.batch == 100
     assert rows.loss == "full_softmax"
     assert LinearAutoencoderSettings().suited(CLICKS._replace(items=60_000)).training.loss == "softmax"

@@ -28,7 +28,7 @@ class LightgcnSettings(NetworkSettings):
 
     def _usual(self, data: DataFacts) -> dict[str, Any]:
         # A step reads the whole graph, whatever the batch: few and large ones, with a rate that suits so few.
-        batch = min(max(1 << round(math.log2(max(data.rows / 32, 1))), 512), 65_536)
+        batch = min(max(1 << round(math.log2(max(data.rows / 16, 1))), 512), 65_536)
         l2 = significant(7e-4 * data.scarcity)
         usual: dict[str, Any] = {"loss": "bpr", "negatives": 1, "optimizer": "adam", "learning_rate": 0.01}
         return usual | {"batch": batch, "init_scale": 0.1, "user_l2": l2, "item_l2": l2}

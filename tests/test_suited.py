@@ -3,6 +3,8 @@
 import pytest
 
 from sparkrec.config import DataFacts, TrainingSettings, chosen, values_of
+from sparkrec.models.lightgcn import LightgcnSettings
+from sparkrec.models.linear_autoencoder import LinearAutoencoderSettings
 from sparkrec.models.mf import MfSettings
 from sparkrec.models.sasrec import SasrecSettings
 from sparkrec.spark.algorithms.als.settings import AlsSettings
@@ -101,3 +103,13 @@ def test_a_large_catalogue_is_sampled():
     assert SasrecSettings().suited(CLICKS).training.loss == "full_softmax"
     large = SasrecSettings().suited(CLICKS._replace(items=2_000_000)).training
     assert (large.loss, large.negatives) == ("softmax", 128)
+
+
+def test_what_reads_the_whole_graph_in_a_step_takes_few_and_whole_rows_are_counted_by_user():
+    graph, rows, pairs = (
+        kind().suited(CLICKS).training for kind in (LightgcnSettings, LinearAutoencoderSettings, MfSettings)
+    )
+    assert (graph.batch, pairs.batch, rows.batch) == (65_536, 2048, 128)
+    assert LightgcnSettings(training=TrainingSettings(batch=100)).suited(CLICKS).training.batch == 100
+    assert rows.loss == "full_softmax"
+    assert LinearAutoencoderSettings().suited(CLICKS._replace(items=60_000)).training.loss == "softmax"

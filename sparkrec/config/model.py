@@ -167,7 +167,7 @@ class Serving:
     ranks_strangers: bool = False
     """Whether it tells users apart to whom it was not fitted, by attributes of theirs."""
     user_rows: UserRows | None = None
-    """None: rows of users are fitted, and no others can be made."""
+    """None: rows of users are fitted, and no others can be made but by the encoder of a model of whole rows."""
     bind: Callable[[Model, DataFrame], Model] | None = None
     """(model, histories (user, items array<long>)) -> the model for these users, where it sees histories. None: its
     scorer makes a vector of each history."""
@@ -194,6 +194,12 @@ class Declaration(Serving):
     def __post_init__(self) -> None:
         self.settings.declaration = self
         _KNOWN[self.kind] = self
+
+    @property
+    def makes_user_rows(self) -> bool:
+        """Whether rows of users follow from what these did: by `user_rows`, or by what a module of whole rows has
+        learned."""
+        return self.user_rows is not None or (self.module is not None and self.module.sees == "rows")
 
     @property
     def kind(self) -> str:

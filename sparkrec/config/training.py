@@ -100,8 +100,9 @@ class TrainingSettings(Settings):
     """Passes over the train examples; the most, with `stopping`. None: until it stops early, at most 100; 15 where
     nothing is held out to measure on, more for a log so small that they are less than 500 steps."""
     batch: FromData[int] = Field(LEFT, ge=1)
-    """Positives in a step, or sequences of a model that sees them, all processes together. None: from 256 to 8,192, a
-    512th of the rows; from 32 to 256, a 64th of the sequences."""
+    """Positives in a step, or sequences of a model that sees them, or users of one that sees whole rows, all processes
+    together. None: as suits the kind; else from 256 to 8,192, a 512th of the rows; from 32 to 256, a 64th of the
+    sequences or users."""
     accumulate: int = Field(1, ge=1)
     """Parts in which a process computes its batch, one after the other, to save memory."""
     optimizer: FromData[Literal["sgd", "adagrad", "rmsprop", "adam", "adamw"]] = LEFT
@@ -154,11 +155,11 @@ class TrainingSettings(Settings):
             raise ValueError(f"launcher local runs 1 process, found {self.processes}: use horovod or torch")
         return self
 
-    def suited(self, data: DataFacts, usual: dict[str, Any], sequences: bool = False) -> TrainingSettings:
+    def suited(self, data: DataFacts, usual: dict[str, Any], by_user: bool = False) -> TrainingSettings:
         """These settings with a value for each that was left to the data.
 
-        usual      what suits the kind of model, by name of the setting
-        sequences  whether a batch is of sequences, one for each user
+        usual    what suits the kind of model, by name of the setting
+        by_user  whether a batch is of users: sequences, one for each, or whole rows
         Raises ValueError for a loss of other values than the data have.
         """
         if self.loss in ("squared", "log_loss") and not data.explicit:
@@ -172,9 +173,9 @@ class TrainingSettings(Settings):
             usual["optimizer"] = "adam"
         elif not left["optimizer"] and self.optimizer != usual["optimizer"]:
             usual["learning_rate"] = _RATES[self.optimizer]
-        per_step, least, most = (64, 32, 256) if sequences else (512, 256, 8192)
-        units = data.users if sequences else data.rows
-        usual["batch"] = min(max(1 << round(math.log2(max(units / per_step, 1))), least), most)
+        per_step, least, most = (64, 32, 256) if by_user else (512, 256, 8192)
+        units = data.users if by_user else data.rows
+        usual.setdefault("batch", min(max(1 << round(math.log2(max(units / per_step, 1))), least), most))
         steps = math.ceil(units / (self.batch or usual["batch"]))
         stopping = self.stopping
         if stopping is None and left["epochs"] and data.held_out is not None:

@@ -95,6 +95,7 @@ def fit_network(settings: NetworkSettings, inputs: FitInputs) -> Model:
             "users_without_negatives": state["users_without_negatives"],
         },
         head=trained.scorer(),
+        encoder=trained.encoder(),
         files=history.files(state["history"]),
         folder=scratch,
     )

@@ -28,23 +28,26 @@ class BatchLoss:
     batches: Batches
 
     def __call__(self, batch: Batch) -> Tensor:
-        users, items, features = self._inputs(batch)
+        users, of, items, features = self._inputs(batch)
         half = self.settings.precision == "bfloat16"
         with torch.autocast(self.reader.device.type, torch.bfloat16, enabled=half):
             if self.settings.loss == "full_softmax" and (vectors := self.model.factors(users, items[0], features)):
                 target, confidence = self._on_device(batch.items[:, 0]).long(), self._on_device(batch.confidence)
-                return streamed_softmax(vectors[0].float(), vectors[1].float(), target, confidence)
-            scores = self.model.score(users, items, features)
-        return self._of_scores(batch, scores.float())
+                return streamed_softmax(vectors[0].float(), vectors[1].float(), target, confidence, of)
+            if self.settings.loss in ALL_ITEMS:
+                return self._of_scores(batch, self.model.score(users, items, features).float(), of)
+            return self._of_scores(batch, self.model.score(users, items, features, of).float(), None)
 
     def scores(self, batch: Batch) -> Tensor:
         """(b, k) of the items that the loss compares."""
-        return self.model.score(*self._inputs(batch))
+        users, of, items, features = self._inputs(batch)
+        return self.model.score(users, items, features, None if self.settings.loss in ALL_ITEMS else of)
 
-    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Features | None]:
-        """Rows of users, items, and what the model takes besides them."""
-        items = self._items(batch)
-        return self._on_device(batch.users), self._on_device(items), self.reader.of_batch(batch, items)
+    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor, Features | None]:
+        """Rows of users, which of them each positive is of, items, and what the model takes besides them."""
+        items, (users, of) = self._items(batch), batch.queries
+        every = None if of is None else self._on_device(of)
+        return self._on_device(users), every, self._on_device(items), self.reader.of_batch(batch, items)
 
     def _items(self, batch: Batch) -> Tensor:
         """(b, k), or (1, k) that all rows share."""
@@ -53,7 +56,7 @@ class BatchLoss:
         items = torch.from_numpy(batch.items).long()
         return items[:, 0][None] if self.batches.in_batch else items
 
-    def _of_scores(self, batch: Batch, scores: Tensor) -> Tensor:
+    def _of_scores(self, batch: Batch, scores: Tensor, of: Tensor | None) -> Tensor:
         n = len(batch.users)
         positive = torch.zeros(n, dtype=torch.long)
         if self.settings.loss in ALL_ITEMS:
@@ -70,6 +73,7 @@ class BatchLoss:
             log_expected=None if drawn is None else self._on_device(drawn).float(),
             false_negatives=None if excluded is None else self._on_device(excluded),
             drawn_share=self.batches.negatives / max(self.batches.shards.n_items - 1, 1),
+            of=of,
         )
         return loss_of(self.settings, scored)
 

@@ -16,6 +16,7 @@ from sparkrec.kernels.arrays import F32, I64
 from sparkrec.models.base.recommender import Recommender, Sizes
 from sparkrec.models.base.scorers import AnyScorer, scorer_of
 from sparkrec.models.base.scorers.pairs import array
+from sparkrec.models.base.scorers.rows import RowEncoder
 from sparkrec.models.base.settings import NetworkSettings
 from sparkrec.shards import Shards
 from sparkrec.training.checkpoints import Checkpoints
@@ -42,7 +43,8 @@ class Trained:
     def items(self) -> F32:
         """(n_items, d): vectors, or what the scorer takes of an item; of models of fields as it was known when the last
         example took place."""
-        rows = self.checkpoints.shared(self.epoch)["items.weight"][: self.shards.n_items]
+        shared = self.checkpoints.shared(self.epoch)
+        rows = shared.get("items.computed", shared["items.weight"])[: self.shards.n_items]
         scorer = self.scorer()
         if scorer is None:
             return self._vectors(None, rows)
@@ -52,18 +54,29 @@ class Trained:
     def users(self) -> Iterator[tuple[I64, F32]]:
         """Ids and rows (n, d), of one process after the other: vectors, or what the scorer takes of a user."""
         for part in self.checkpoints.users(self.epoch):
-            yield part["ids"].numpy(), self._users(part["weight"])
+            yield part["ids"].numpy(), self._users(part.get("computed", part["weight"]))
 
     def stranger(self) -> list[float]:
         """The row of a user without examples: what is known of the items decides."""
-        return [float(each) for each in self._users(torch.zeros(1, self._module.users.weight.shape[1]))[0]]
+        with torch.no_grad():
+            return [float(each) for each in self._users(self._module.stranger())[0]]
 
     def scorer(self) -> AnyScorer | None:
         """None where the scores are inner products of users' and items' rows."""
         return None if self._module.publishes_vectors else scorer_of(self.settings, self._module, self.codes)
 
+    def encoder(self) -> RowEncoder | None:
+        """What makes the row of a user from all that the user has, of models that see it; else None."""
+        if self._module.sees != "rows":
+            return None
+        whole = self.settings.network(Sizes(items=self.shards.n_items))
+        whole.load_state_dict(dict(self._module.named_parameters()), strict=False)
+        whole.items.weight.copy_(self.checkpoints.shared(self.epoch)["items.weight"])
+        return RowEncoder.of(self.settings, whole)
+
     def _users(self, rows: Tensor) -> F32:
-        return self._vectors(rows, None) if self._module.publishes_vectors else array(rows)
+        scorer = self.scorer()
+        return self._vectors(rows, None) if scorer is None else scorer.user_rows(array(rows))
 
     def _vectors(self, users: Tensor | None, items: Tensor | None) -> F32:
         """Of rows of users, or of items."""
@@ -85,4 +98,4 @@ class Trained:
                 parameter.copy_(shared[f"dense.{name}"])
             if len(module.items.weight):
                 module.items.weight.copy_(shared["items.weight"][self.shards.n_items :])
-        return module
+        return module.eval()

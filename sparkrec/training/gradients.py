@@ -15,6 +15,7 @@ from sparkrec.kernels.gradients.losses import PAIR_LOSSES, Goal
 from sparkrec.models.base.layers import BatchNorm
 from sparkrec.models.base.recommender import KernelStep, Recommender
 from sparkrec.training.batches.batch import Batch
+from sparkrec.training.computed import ComputedTables
 from sparkrec.training.dense import Dense
 from sparkrec.training.inputs.ids import InputReader
 
@@ -52,6 +53,30 @@ def by_autograd(model: Recommender, batch: Batch, loss: Loss, settings: Training
     return Gradients(total, *(summed(*table.take(), len(table.weight)) for table in (model.users, model.items)))
 
 
+def through_tables(tables: ComputedTables, batch: Batch, loss: Loss, settings: TrainingSettings) -> Gradients:
+    """Of a model that computes the rows that a batch reads: those of all rows that it learns. L2 is on these, as often
+    as they are read. Called by all processes, as the model may sum over them."""
+    model = tables.model
+    learned = model.users.weight, model.items.weight
+    assert tables.graph is not None
+    for each in learned:
+        each.requires_grad_()
+    computed = tables.compute(tables.graph)
+    with tables.reading(*(each.detach() for each in computed)):
+        read = by_autograd(model, batch, loss, settings)
+    slopes = [torch.zeros_like(each) for each in computed]
+    for slope, rows in zip(slopes, (read.users, read.items), strict=True):
+        slope[rows.rows] = rows.gradients
+    torch.autograd.backward(computed, slopes)
+    of_all = []
+    for each in learned:
+        gradients = torch.zeros_like(each) if each.grad is None else each.grad
+        of_all.append(RowGradients(torch.arange(len(each), device=each.device), gradients.contiguous()))
+        each.grad = None
+        each.requires_grad_(False)
+    return Gradients(read.loss, *of_all)
+
+
 def by_kernel(
     model: Recommender, dense: Dense, batch: Batch, reader: InputReader, settings: TrainingSettings, scratch: Scratch
 ) -> Gradients:
@@ -80,6 +105,7 @@ def kernel_fits(model: Recommender, settings: TrainingSettings) -> bool:
     layers = list(model.modules())
     return (
         model.gradient_kernel is not None
+        and model.computes_tables != "in steps"
         and settings.loss in PAIR_LOSSES
         and settings.negative_sampling == "items"
         and settings.device == "cpu"

@@ -29,6 +29,7 @@ from sparkrec.training.batches.prefetch import Prefetched
 from sparkrec.training.beginning import begin
 from sparkrec.training.checkpoints import Checkpoints
 from sparkrec.training.collective import Collective
+from sparkrec.training.computed import ComputedTables
 from sparkrec.training.gradients import kernel_fits
 from sparkrec.training.inputs import READERS
 from sparkrec.training.state import State, resume, save
@@ -88,7 +89,8 @@ class Trainer:
             )
         device = self.model.items.weight.device
         self.reader = READERS[self.model.sees](shards, self.users, device)
-        self.stepper = Stepper(self.model, self.batches, self.reader, settings, collective, by_kernel)
+        self.tables = ComputedTables(self.model, shards, self.batches.mine, collective)
+        self.stepper = Stepper(self.model, self.batches, self.reader, self.tables, settings, collective, by_kernel)
         self.checkpoints = Checkpoints(job.folder, collective.process_rank, collective.size)
 
     def run(self) -> State:
@@ -143,9 +145,11 @@ class Trainer:
                 "training.stopping needs a validation split, and the dataset has none: prepare it with one"
             )
         given = Shards.open(folder), self.batches, self.reader, stopping, self.collective
-        if stopping.metric in VALUE_METRICS:
-            return validate_values(self.model, self.shards, *given)
-        return validate_ranking(None if by_popularity else self.model, self.shards, *given)
+        if by_popularity:
+            return validate_ranking(None, self.shards, *given)
+        with self.tables.reading_latest():
+            validate = validate_values if stopping.metric in VALUE_METRICS else validate_ranking
+            return validate(self.model, self.shards, *given)
 
     def _stops(self, state: State) -> bool:
         stopping = self.settings.stopping

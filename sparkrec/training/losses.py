@@ -21,7 +21,8 @@ ALL_ITEMS = ("full_softmax", "all_squared")
 class Scored:
     """A batch and its scores.
 
-    scores           (b, 1 + n): of the positive, then of its negatives; or (b, m) of all items or all positives
+    scores           (b, 1 + n): of the positive, then of its negatives; or (b, m) of all items or all positives; or
+                     (u, m) of all items, with `of`
     positive         (b,) column of the positive
     values           (b,) observed values
     confidence       (b,) weight of each example
@@ -29,6 +30,7 @@ class Scored:
     log_expected     (b, m) log of the number of times that the item of a column is drawn for a row, in the mean; that
                      of the positive, which is there for sure, is not read. None: not softmax
     false_negatives  (b, m) columns that are no negatives of a row; None: all but the positive are
+    of               (b,) row of the scores that each positive is of, where a row has several; None: one each
     """
 
     scores: Tensor
@@ -40,12 +42,17 @@ class Scored:
     false_negatives: Tensor | None = None
     drawn_share: float = 1.0
     """Negatives of a positive over all items that could be."""
+    of: Tensor | None = None
+
+    def each(self, values: Tensor) -> Tensor:
+        """(u,) of the rows of the scores -> (b,) of the positives."""
+        return values if self.of is None else values[self.of]
 
 
 def loss_of(settings: TrainingSettings, batch: Scored) -> Tensor:
     """The loss of a batch, a scalar: the sum over its positives, each times its confidence."""
     scores, confidence = batch.scores, batch.confidence
-    mine = scores.gather(1, batch.positive[:, None])[:, 0]
+    mine = scores.gather(1, batch.positive[:, None])[:, 0] if batch.of is None else scores[batch.of, batch.positive]
     if settings.loss == "squared":
         return (confidence * (mine - batch.values) ** 2).sum()
     if settings.loss == "log_loss":
@@ -57,9 +64,9 @@ def loss_of(settings: TrainingSettings, batch: Scored) -> Tensor:
             logits = (scores - batch.log_expected).scatter(1, batch.positive[:, None], mine[:, None])
         if batch.false_negatives is not None:
             logits = logits.masked_fill(batch.false_negatives.scatter(1, batch.positive[:, None], False), -torch.inf)
-        return (confidence * (logits.logsumexp(1) - mine)).sum()
+        return (confidence * (batch.each(logits.logsumexp(1)) - mine)).sum()
     if settings.loss == "all_squared":  # the sum over all items once a user: a share at each of its positives
-        everywhere = (scores**2).sum(1) / batch.user_positives
+        everywhere = batch.each((scores**2).sum(1)) / batch.user_positives
         return (confidence * (mine - 1.0) ** 2).sum() + settings.negative_weight * everywhere.sum()
     others = _others(batch)
     if settings.loss in ("bce", "gbce"):

@@ -40,11 +40,15 @@ def save(state: State, stepper: Stepper, users: I64, checkpoints: Checkpoints, c
     """
     mine = {"ids": torch.from_numpy(users), "weight": stepper.model.users.weight}
     mine |= {f"optimizer.{name}": each for name, each in stepper.user_optimizer.state_dict().items()}
+    of_items = {"items.weight": stepper.model.items.weight}
+    if (computed := stepper.tables.latest()) is not None:
+        mine["computed"], w = computed
+        of_items |= {} if w is stepper.model.items.weight else {"items.computed": w}
     checkpoints.write_users(state["epoch"], mine)
     collective.barrier()
     if collective.process_rank == 0:
         shared = {f"dense.{name}": each.data.clone() for name, each in stepper.model.named_parameters()}
-        shared["items.weight"] = stepper.model.items.weight
+        shared |= of_items
         shared |= {f"items.optimizer.{name}": each for name, each in stepper.item_optimizer.state_dict().items()}
         shared |= {f"optimizer.{name}": each for name, each in stepper.dense.optimizer.state_dict().items()}
         checkpoints.write_shared(state["epoch"], shared, dict(state), state["best_epoch"])

@@ -11,9 +11,10 @@ from sparkrec.training.batch_loss import BatchLoss
 from sparkrec.training.batches.batch import Batch, StepGroup
 from sparkrec.training.batches.pairs import Batches
 from sparkrec.training.collective import Collective
+from sparkrec.training.computed import ComputedTables
 from sparkrec.training.dense import Dense
 from sparkrec.training.exchange import exchange
-from sparkrec.training.gradients import Gradients, by_autograd, by_kernel
+from sparkrec.training.gradients import Gradients, by_autograd, by_kernel, through_tables
 from sparkrec.training.inputs.ids import InputReader
 from sparkrec.training.losses import ALL_ITEMS
 from sparkrec.training.optimizers import Optimizer, rate_at
@@ -28,11 +29,13 @@ class Stepper:
         model: Recommender,
         batches: Batches,
         reader: InputReader,
+        tables: ComputedTables,
         settings: TrainingSettings,
         collective: Collective,
         by_kernel: bool,
     ) -> None:
-        self.model, self.batches, self.reader = model, batches, reader
+        self.model, self.batches, self.reader, self.tables = model, batches, reader, tables
+        self.through_tables = model.computes_tables == "in steps"
         self.settings, self.collective, self.by_kernel = settings, collective, by_kernel
         self.loss = BatchLoss(model, reader, settings, batches)
         self.dense = Dense(model, settings, reader.device)
@@ -62,7 +65,7 @@ class Stepper:
         mine = self.gradients(batch)
         most = (
             None
-            if self.settings.loss in ALL_ITEMS
+            if self.settings.loss in ALL_ITEMS or self.through_tables
             else batch.total * self.reader.rows_of_positive(self.batches.negatives)
         )
         n_items = len(self.model.items.weight)
@@ -76,4 +79,6 @@ class Stepper:
         """Of this process's part of a step."""
         if self.by_kernel:
             return by_kernel(self.model, self.dense, batch, self.reader, self.settings, self.scratch)
+        if self.through_tables:
+            return through_tables(self.tables, batch, self.loss, self.settings)
         return by_autograd(self.model, batch, self.loss, self.settings)

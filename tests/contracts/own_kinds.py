@@ -1,4 +1,4 @@
-"""Two kinds of model that sparkrec does not have, as a package of somebody else would bring them."""
+"""Three kinds of model that sparkrec does not have, as a package of somebody else would bring them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 from pyspark.sql import functions as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparkrec.config import Declaration, ModelSettings
+from sparkrec.models.base.graph import Rows
 from sparkrec.models.base.recommender import Recommender, Sizes
+from sparkrec.models.base.row_model import RowModel
 from sparkrec.models.base.settings import NetworkSettings
 from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.model.fitted import Model
@@ -62,3 +64,28 @@ class Inner(Recommender):
 
 
 INNER = Declaration(settings=InnerSettings, feedback=("implicit",), module=Inner)
+
+
+class NonlinearSettings(NetworkSettings):
+    """A vector of the user, and a layer on all that the user has that is not linear; scores are no inner products."""
+
+    kind: Literal["nonlinear"] = "nonlinear"
+    dim: int = Field(8, ge=1)
+    """Length of the vectors."""
+
+
+class Nonlinear(RowModel):
+    """b_i - |tanh(H sum_j v_j + p_u) - q_i|^2; rows of items are (v, q, b)."""
+
+    def __init__(self, settings: NonlinearSettings, sizes: Sizes) -> None:
+        super().__init__(sizes.users, settings.dim, sizes.items, 2 * settings.dim + 1)
+        self.dim, self.hidden = settings.dim, nn.Linear(settings.dim, settings.dim)
+
+    def states(self, x: Tensor, rows: Rows) -> Tensor:
+        return (self.hidden(self.pooled(rows, rows.confidence)[:, : self.dim]) + x).tanh()
+
+    def interaction(self, x: Tensor, w: Tensor) -> Tensor:
+        return w[..., -1] - (x - w[..., self.dim : -1]).square().sum(-1)
+
+
+NONLINEAR = Declaration(settings=NonlinearSettings, feedback=("implicit",), module=Nonlinear)

@@ -72,7 +72,7 @@ def listed(best):
 
 
 def test_kinds_of_others_are_among_them():
-    assert {"trending", "inner"} <= set(kinds())
+    assert {"trending", "inner", "nonlinear"} <= set(kinds())
     assert declaration("trending") is own_kinds.TRENDING
     with pytest.raises(ConfigError, match="there is no model of kind 'os.path'"):
         declaration("os.path")
@@ -98,6 +98,20 @@ def test_a_kind_ranks_as_it_scores_and_is_the_same_when_it_is_read_again(spark, 
     read = Recommender.load(str(tmp_path / "model"), spark)
     assert read.model.settings == model.model.settings
     assert listed(read.recommend(k=3)) == pytest.approx(unseen, rel=1e-6, abs=1e-7)
+
+
+def test_who_is_encoded_anew_from_what_the_fit_knows_has_the_row_of_the_fit(ratings, fitted, spark, tmp_path):
+    model = fitted("linear_autoencoder")
+    model.save(str(tmp_path / "once"))
+    Recommender.load(str(tmp_path / "once"), spark).save(str(tmp_path / "twice"))
+    known = ratings.where("who IN ('u3', 'u8')").select("who", "what", "at")
+    expected = listed(model.recommend(k=4, users=["u3", "u8"]))
+    for each in (model, Recommender.load(str(tmp_path / "twice"), spark)):
+        assert listed(each.recommend(k=4, history=known)) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    stranger = known.where("who = 'u3'").withColumn("who", F.lit("new"))
+    new = {what: score for (_, what), score in listed(model.recommend(k=4, history=stranger)).items()}
+    of_u3 = {what: score for (who, what), score in expected.items() if who == "u3"}
+    assert new == pytest.approx(of_u3, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["fm", "mf"])
@@ -133,13 +147,16 @@ def test_a_kind_of_others_goes_through_the_stages(spark, prepared_lake, kind):
 
 
 @pytest.mark.horovod
-def test_a_kind_of_others_trains_on_two_processes_as_on_one(spark, prepared_lake):
+@pytest.mark.parametrize("kind", ["inner", "lightgcn", "linear_autoencoder"])
+def test_two_processes_of_horovod_train_what_one_does(spark, prepared_lake, kind):
+    """A kind of others, one whose rows come of a graph that lies on both, and one of whole rows."""
     lake: Lake = prepared_lake
 
     def rows(processes):
         training = {**TRAINING, "processes": processes, "shards": {"of_group": 2}}
-        model = {"kind": "inner", "dim": 4, "training": training}
-        raw = {"lake": lake.root, "dataset": "small", "name": f"inner-{processes}", "model": model}
+        more = {"dropout": 0.0} if kind == "linear_autoencoder" else {}
+        model = {"kind": kind, "dim": 4, "training": training, **more}
+        raw = {"lake": lake.root, "dataset": "small", "name": f"{kind}-{processes}", "model": model}
         run = train(validate(TrainSettings, raw, "test"), lake)
         items = spark.read.parquet(f"{run.path}/items").orderBy("item").collect()
         return [value for row in items for value in row.value]

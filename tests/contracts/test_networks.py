@@ -15,6 +15,8 @@ from sparkrec.models.deepfm import DeepfmSettings
 from sparkrec.models.fm import FmSettings
 from sparkrec.models.fwfm import FwfmSettings
 from sparkrec.models.gmf import GmfSettings
+from sparkrec.models.lightgcn import LightgcnSettings
+from sparkrec.models.linear_autoencoder import LinearAutoencoderSettings
 from sparkrec.models.lr import LrSettings
 from sparkrec.models.mf import MfSettings
 from sparkrec.models.mlp import MlpSettings
@@ -43,6 +45,8 @@ SETTINGS = {
     "wide_deep": (WideDeepSettings, {"dim": 8, "layers": [16, 8], "crosses": [["user", "item"]], "cross_buckets": 97}),
     "dcn": (DcnSettings, {"dim": 8, "layers": [16], "cross_layers": 2}),
     "afm": (AfmSettings, {"dim": 8, "attention": 4}),
+    "lightgcn": (LightgcnSettings, {"dim": 8, "layers": 2, "training": {"loss": "bpr"}}),
+    "linear_autoencoder": (LinearAutoencoderSettings, {"dim": 8, "dropout": 0.0, "training": {"batch": 16}}),
 }
 
 
@@ -54,7 +58,8 @@ def test_every_model_of_pairs_is_here():
 def network(request):
     def make(**training):
         settings, given = SETTINGS[request.param]
-        return settings(**given, training=plain(**{**TRAINING, **training}))
+        training = {**TRAINING, **given.get("training", {}), **training}
+        return settings(**{**given, "training": plain(**training)})
 
     return make
 
@@ -89,6 +94,18 @@ def test_planted_preferences_are_recovered(network, tmp_path):
     assert losses[-1] < 0.6 * losses[0]
 
 
+def fill(model):
+    """Random rows. A model of whole rows reads the states of its users, as after its steps."""
+    for table in (model.users, model.items):
+        table.weight.normal_()
+    if model.sees == "rows":
+        model.users.computed = torch.randn(len(model.users.weight), model.stranger().shape[1])
+
+
+def rows_of_users(model):
+    return model.users.weight if model.users.computed is None else model.users.computed
+
+
 def test_gradients_reach_every_parameter_and_row_that_was_read(network):
     settings = network()
     torch.manual_seed(0)
@@ -100,8 +117,7 @@ def test_gradients_reach_every_parameter_and_row_that_was_read(network):
         features = Features(FeatureBatch(users, torch.tensor([2, 0]), None, None), of_items)
         read_features = [7 + row for row in (3, 4, 3, 3, 3, 4)]
     model = settings.network(sizes)
-    for table in (model.users, model.items):
-        table.weight.normal_()
+    fill(model)
     model.score(users, items, features).square().sum().backward()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -116,6 +132,8 @@ def test_gradients_reach_every_parameter_and_row_that_was_read(network):
 
 def score(model, users, items):
     """Of pairs of whom nothing more is known."""
+    if model.sees == "rows":
+        return model.score(users, items)
     none = torch.zeros(0, dtype=torch.long)
     return model.score(
         users, items, Features(FeatureBatch(users, none, None, None), FeatureBatch(items.flatten(), none, None, None))
@@ -126,20 +144,20 @@ def test_a_score_depends_on_its_pair_alone(network):
     settings = network()
     torch.manual_seed(1)
     model = settings.network(Sizes(5, 7)).eval()
-    for table in (model.users, model.items):
-        table.weight.normal_()
+    fill(model)
     with torch.no_grad():
         every = score(model, torch.arange(5), torch.arange(7)[None])
         assert every.shape == (5, 7)
         mixed = score(model, torch.tensor([3, 1]), torch.tensor([[6, 0], [2, 2]]))
         torch.testing.assert_close(mixed, torch.stack([every[3, [6, 0]], every[1, [2, 2]]]))
-        vectors = model.vectors(model.users.weight, model.items.weight)  # with no field but the ids, rows are whole
+        vectors = model.vectors(rows_of_users(model), model.items.weight)  # with no field but the ids, rows are whole
         if vectors is not None:
             torch.testing.assert_close(vectors[0] @ vectors[1].T, every, rtol=1e-4, atol=1e-5)
 
 
 def test_ids_out_of_range_are_refused(network):
     model = network().network(Sizes(5, 7))
+    fill(model)
     for users, items in (([5], [[0]]), ([0], [[7]]), ([-1], [[0]])):
         with pytest.raises((IndexError, RuntimeError)):
             score(model, torch.tensor(users), torch.tensor(items))
@@ -184,12 +202,11 @@ def test_the_scorer_comes_back_from_its_file(network, tmp_path):
     settings = network()
     torch.manual_seed(2)
     model = settings.network(Sizes(3, 4)).eval()
-    for table in (model.users, model.items):
-        table.weight.normal_()
+    fill(model)
     scorer = load_scorer(scorer_of(settings, model).to_bytes())
     with torch.no_grad():
         expected = score(model, torch.arange(3), torch.arange(4)[None]).numpy()
-    users, items = model.users.weight.numpy(), model.items.weight.numpy()
+    users, items = rows_of_users(model).numpy(), model.items.weight.numpy()
     if scorer.sees == "fields":
         whose, what = np.array([0, 2, 2]), np.array([1, 3, 0])
         events = (whose, users[whose], Entries.none(3)), (what, items[what], Entries.none(3))

@@ -6,7 +6,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from sparkrec import storage
-from sparkrec.config import EvaluateSettings, IngestSettings, PrepareSettings, RecommendSettings, TrainSettings
+from sparkrec.config import (
+    EvaluateSettings,
+    IngestSettings,
+    PrepareSettings,
+    RecommendSettings,
+    TrainSettings,
+    declaration,
+)
 from sparkrec.configfile import validate
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.evaluate import evaluate
@@ -79,6 +86,7 @@ MODELS = {
     "itemknn": ({"shrinkage": 0.0}, "history"),
     "ease": ({"regularization": 5.0}, "history"),
     "userknn": ({}, "history"),
+    "linear_autoencoder": ({"dim": 4, "training": {"epochs": 40, "batch": 16, "threads": 1}}, "history"),
     "als": ({"rank": 4, "unobserved_weight": 0.1, "user_blocks": 1, "item_blocks": 1}, "folded in"),
 }
 
@@ -87,6 +95,8 @@ MODELS = {
 def test_new_sessions_are_answered_from_what_they_did(shop, kind):
     lake, _, log = shop
     settings, by = MODELS[kind]
+    if declaration(kind).fit is None:
+        pytest.importorskip("torch")
     run = fitted(lake, kind=kind, **settings)
     answered_by, lists = recommended(lake, run)
     assert answered_by == {"model": SESSIONS, "history": 0, "folded in": 0, "popularity": 0, by: NEW}

@@ -242,6 +242,18 @@ def test_a_run_in_one_call_is_its_steps(shards, tmp_path, training):
     )
 
 
+def test_l2_of_a_batch_in_parts_is_that_of_the_batch(shards, tmp_path):
+    found = []
+    for parts in (1, 3):
+        chosen = settings(loss="bce", user_l2=0.02, item_l2=0.01, accumulate=parts, precision="bfloat16")
+        trainer = Trainer(Job(chosen, shards, None, str(tmp_path), 0), Alone())
+        assert not trainer.stepper.by_kernel
+        found.append(trainer.stepper.gradients(next(trainer.batches.epoch(0))))
+    torch.testing.assert_close(found[0].loss, found[1].loss)
+    for mine, theirs in zip(found[0][1:], found[1][1:], strict=True):
+        torch.testing.assert_close(mine.gradients, theirs.gradients)
+
+
 @pytest.mark.parametrize(
     "training", [{"loss": "softmax"}, {"loss": "bpr", "negative_sampling": "batch"}, {"precision": "bfloat16"}]
 )

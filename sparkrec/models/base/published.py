@@ -11,6 +11,8 @@ from sparkrec.kernels.arrays import F32
 
 SCORER_FILE = "head.safetensors"
 """Name of the scorer's file beside the tables of a model."""
+ENCODER_FILE = "encoder.safetensors"
+"""Name of the file of what makes rows of users, where a model has such."""
 
 
 class Published(NamedTuple):

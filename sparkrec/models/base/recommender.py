@@ -16,16 +16,21 @@ from sparkrec.kernels.gradients.contexts import Contexts
 from sparkrec.kernels.gradients.field_pairs import FieldPairs
 from sparkrec.kernels.gradients.losses import Goal
 from sparkrec.kernels.gradients.pairs import Pairs
+from sparkrec.models.base.graph import Graph
 from sparkrec.models.base.published import FieldRows, Published
 from sparkrec.models.base.tables import EmbeddingTable
 
-Sees: TypeAlias = Literal["ids", "fields", "history"]
-"""What a model takes to score a query and items: who they are; the entries of their fields; what the user did."""
+Sees: TypeAlias = Literal["ids", "fields", "history", "rows"]
+"""What a model takes to score a query and items: who they are; the entries of their fields; what the user did, in
+order; all that the user has."""
 
 
-Unit: TypeAlias = Literal["pairs", "sequences", "contexts"]
+Unit: TypeAlias = Literal["pairs", "sequences", "contexts", "users"]
 """What a batch is made of: positives with their negatives; sequences, with what is asked of them; events of sequences,
-with those around them."""
+with those around them; users, with their whole rows."""
+ComputesTables: TypeAlias = Literal["never", "in steps", "after steps"]
+"""When a model computes the rows by which it scores from those that it learns: never, they are the same; in each step,
+whose batch reads them; or after steps alone, to be measured and published."""
 KernelBatch: TypeAlias = Pairs | FieldPairs | Contexts
 
 
@@ -73,7 +78,7 @@ class FeatureBatch(NamedTuple):
 
 class Features(NamedTuple):
     """Of a batch: its (b,) queries, and its (b, k) or (1, k) items in a row, where more is known of them than who they
-    are; of a query, for models of sequences, a `sequence_model.History`."""
+    are; of queries, for models of sequences, a `sequence_model.History`; for models of whole rows, `graph.Rows`."""
 
     query: Any
     items: FeatureBatch | None
@@ -86,6 +91,8 @@ class Recommender(nn.Module, ABC):
     sees: ClassVar[Sees] = "ids"
     """What else it takes to score."""
     unit: ClassVar[Unit] = "pairs"
+    computes_tables: ClassVar[ComputesTables] = "never"
+    """When `tables` is called."""
     gradient_kernel: ClassVar[Callable[[Any, KernelStep], float] | None] = None
     """The gradients of a batch without torch: of the model and a step, it adds them up and returns the loss. None:
     autograd."""
@@ -106,6 +113,17 @@ class Recommender(nn.Module, ABC):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
+    def tables(self, x: Tensor, w: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
+        """The rows of all users (of this process) and items by which the model scores, from those that it learns.
+
+        x, w  (n, p) and (m, q): all of `users` and `items`
+        """
+        return x, w
+
+    def stranger(self) -> Tensor:
+        """(1, p) row by which a user without examples is scored: nothing is known."""
+        return self.users.weight.new_zeros(1, self.users.weight.shape[1])
+
     @abstractmethod
     def interaction(self, x: Tensor, w: Tensor) -> Tensor:
         """(..., p) and (..., q), broadcast against each other, -> (...) logits."""
@@ -123,7 +141,7 @@ class Recommender(nn.Module, ABC):
     def publishes_vectors(self) -> bool:
         """Whether its rows are published as vectors, whose inner products are the scores: not where a query is more
         than its user."""
-        return self.sees == "ids" and self.is_factorized
+        return self.sees in ("ids", "rows") and self.is_factorized
 
     def query(self, users: Tensor, known: Any) -> Tensor:
         """(b,) long -> (b, p): x of `interaction`."""
@@ -143,10 +161,14 @@ class Recommender(nn.Module, ABC):
         of_query, of_items = features or (None, None)
         return self.vectors(self.query(users, of_query), self.item(items, of_items))
 
-    def score(self, users: Tensor, items: Tensor, features: Features | None = None) -> Tensor:
-        """(B,) long and (B, k) or (1, k) long -> (B, k) logits."""
+    def score(self, users: Tensor, items: Tensor, features: Features | None = None, of: Tensor | None = None) -> Tensor:
+        """(b,) long and (B, k) or (1, k) long -> (B, k) logits.
+
+        of  (B,) which of the users each row of items is for; None: one each
+        """
         of_query, of_items = features or (None, None)
-        return self.interaction(self.query(users, of_query)[:, None], self.item(items, of_items))
+        x = self.query(users, of_query)
+        return self.interaction((x if of is None else x[of])[:, None], self.item(items, of_items))
 
     def start_from(self, parents: Sequence[tuple[type[Recommender], Published]]) -> None:
         """Take over what published models know, as far as this one can. Raises ValueError for models that it cannot

@@ -153,7 +153,7 @@ class SequenceNetworkSettings(NetworkSettings):
     """Length of the vectors of items."""
 
     def suited(self, data: DataFacts) -> Self:
-        training = self.training.suited(data, self._usual(data), sequences=True)
+        training = self.training.suited(data, self._usual(data), by_user=True)
         return self.model_copy(update={"training": training})
 
     def _usual(self, data: DataFacts) -> dict[str, Any]:

@@ -12,6 +12,8 @@ Every kind has this form, so that saving, retrieval and evaluation are written o
     ease        the user's history, sparse            a column of the weights, dense
     markov      the user's last event, sparse         shares of those it came after, sparse
     mf, gmf     factors (and biases)                  factors (and biases)
+    lightgcn    factors averaged over the graph       factors averaged over the graph
+    linear_autoencoder  the row's items, summed       what the item is as an answer, and its bias
     mlp, neumf  what the head takes of a user         what it takes of an item
     fm, ...     the user's weight and vector          the item's, and those of its fields
     sasrec, ... the vector of the user's history      the item's vector, once `serving.bind` has made them
@@ -28,8 +30,8 @@ from pyspark.sql import DataFrame, SparkSession
 from sparkrec import storage
 from sparkrec.config import ModelSettings, Serving, model_settings
 from sparkrec.kernels.csr import Storage
-from sparkrec.models.base.published import SCORER_FILE
-from sparkrec.spark.model.scorers import AnyScorer
+from sparkrec.models.base.published import ENCODER_FILE, SCORER_FILE
+from sparkrec.spark.model.scorers import AnyScorer, RowEncoder
 from sparkrec.spark.platform.lake import Lake, Run
 
 
@@ -46,6 +48,8 @@ class Model:
     """What the fit wants to tell: losses, counts. Plain values, kept in the manifest."""
     head: AnyScorer | None = None
     """None: the inner product."""
+    encoder: RowEncoder | None = None
+    """What makes the row of a user from all that the user has; None: nothing that was trained does."""
     folder: str | None = None
     """Where both tables are as Parquet files `users` and `items`, if they are."""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -76,6 +80,8 @@ class Model:
         self.items.write.mode("overwrite").parquet(f"{folder}/items")
         if self.head is not None:
             storage.write(f"{folder}/{SCORER_FILE}", self.head.to_bytes())
+        if self.encoder is not None:
+            storage.write(f"{folder}/{ENCODER_FILE}", self.encoder.to_bytes())
         for name, data in self.files.items():
             storage.write(f"{folder}/{name}", data)
         shape = {name: getattr(self, name) for name in ("size", "user_layout", "item_layout")}
@@ -92,17 +98,22 @@ class Model:
         """The counterpart of `write`, which returned `shape`."""
         settings = shape.get("settings")
         shape = {name: shape[name] for name in ("size", "user_layout", "item_layout")}
-        head = None
+        head = encoder = None
         if storage.exists(f"{folder}/{SCORER_FILE}"):
             from sparkrec.models.base.scorers import load_scorer  # with torch, which only such models need
 
             head = load_scorer(storage.read(f"{folder}/{SCORER_FILE}"))
+        if storage.exists(f"{folder}/{ENCODER_FILE}"):
+            from sparkrec.models.base.scorers.rows import RowEncoder as TrainedEncoder
+
+            encoder = TrainedEncoder.from_bytes(storage.read(f"{folder}/{ENCODER_FILE}"))
         return cls(
             users=spark.read.parquet(f"{folder}/users"),
             items=spark.read.parquet(f"{folder}/items"),
             facts=facts,
             folder=folder,
             head=head,
+            encoder=encoder,
             settings=settings and model_settings(settings),
             **shape,
         )

@@ -95,4 +95,14 @@ class FieldScorer(PairScorer, Protocol):
         """(n, p) and (n, q) -> (n,)."""
 
 
+class RowEncoder(Protocol):
+    """A trained model of whole rows, without its users. Pickled to where it works."""
+
+    def to_bytes(self) -> bytes:
+        """As a file."""
+
+    def encode(self, start: I64, items: I64, values: F32, confidence: F32) -> F32:
+        """(u, d) rows of users who have the items `start[r]` to `start[r + 1]`, places among those of the model."""
+
+
 AnyScorer: TypeAlias = PairScorer | FieldScorer | HistoryScorer

@@ -16,6 +16,7 @@ from sparkrec.config import ModelSettings, kinds_that
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.sequences import histories
 from sparkrec.spark.model import field_queries
+from sparkrec.spark.model.encoded import ENCODED
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.histories import bind as bind_histories
 
@@ -35,12 +36,12 @@ class Bound:
 
 def follows_history(settings: ModelSettings) -> bool:
     """Whether what a user did since the fit can change what the model answers."""
-    return settings.sequence_needs is not None or settings.declaration.user_rows is not None
+    return settings.sequence_needs is not None or settings.declaration.makes_user_rows
 
 
 def following() -> str:
     """The kinds that `follows_history` is true of, for messages."""
-    return f"{', '.join(kinds_that(lambda kind: kind.user_rows is not None))} or a model of sequences"
+    return f"{', '.join(kinds_that(lambda kind: kind.makes_user_rows))} or a model of sequences"
 
 
 def bind(
@@ -99,7 +100,7 @@ def _by_rows(
 ) -> Bound:
     fitted = dataset.users if model.serving.ranks_strangers else dataset.fitted("user", include_validation)
     own = users.join(fitted, "user", "left_semi").select("user", F.lit("model").alias("by"))
-    rows = model.serving.user_rows
+    rows = model.serving.user_rows if model.encoder is None else ENCODED
     if rows is None:
         return Bound(model, own)
     wanted = users.join(own, "user", "left_anti")

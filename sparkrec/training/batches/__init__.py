@@ -1,4 +1,4 @@
-"""The batches of an epoch, by what their unit is: pairs, sequences, contexts."""
+"""The batches of an epoch, by what their unit is: pairs, sequences, contexts, users."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sparkrec.shards import Shards
 from sparkrec.training.batches.contexts import ContextBatches
 from sparkrec.training.batches.pairs import Batches
 from sparkrec.training.batches.sequences import SequenceBatches
+from sparkrec.training.batches.users import UserBatches
 from sparkrec.training.collective import Collective
 from sparkrec.training.losses import DRAWN
 
@@ -22,6 +23,7 @@ _OF_UNIT: dict[Unit, Callable[[Batches, Any], Batches]] = {
     "pairs": lambda pairs, _: pairs,
     "sequences": SequenceBatches.of,
     "contexts": ContextBatches.of,
+    "users": UserBatches.of,
 }
 
 

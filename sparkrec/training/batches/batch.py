@@ -45,6 +45,15 @@ class Batch:
     """Histories, of batches of sequences; the rows are questions about them."""
     contexts: Contexts | None = None
     """Events and those around them, for the kernel, of batches of contexts; the rows are events."""
+    start: I64 | None = None
+    """(u + 1,) where the positives of each user begin, of batches of users with their whole rows."""
+
+    @property
+    def queries(self) -> tuple[I64, I64 | None]:
+        """Rows of the user table that are asked for, and (b,) by which of them each positive is; None: one each."""
+        if self.start is None:
+            return self.users, None
+        return self.users[self.start[:-1]], np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
 
     def parts(self, n: int) -> Iterator[Batch]:
         """It in n parts, whose losses add up; whole where its positives are one another's negatives."""

@@ -109,11 +109,15 @@ class SequenceBatches(Batches):
         if not (self.softmax or self.in_batch):
             return batch
         assert batch.shown is not None
+        of = np.searchsorted(batch.shown.start, batch.shown.at, side="right") - 1
+        return self._compared(batch, of, held, counts)
+
+    def _compared(self, batch: Batch, of: I64, held: list[Shard], counts: I64 | None) -> Batch:
+        """A batch with what its columns are to one another; `of` says which sequence each row is of."""
         false_negatives, own = None, np.ones(len(batch.users), np.int64)
         if self.in_batch:
             false_negatives = self._false_negatives(held, batch.users, batch.items[:, 0])
         if false_negatives is not None and self.softmax:  # what comes with a row is not drawn
-            of = np.searchsorted(batch.shown.start, batch.shown.at, side="right") - 1
             false_negatives |= of[:, None] == of
             own = np.bincount(of)[of]
         log_expected = self._log_expected(batch.items, counts, own) if self.softmax else None

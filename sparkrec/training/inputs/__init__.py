@@ -4,5 +4,11 @@ from sparkrec.models.base.recommender import Sees
 from sparkrec.training.inputs.fields import FieldReader
 from sparkrec.training.inputs.histories import HistoryReader
 from sparkrec.training.inputs.ids import InputReader
+from sparkrec.training.inputs.rows import RowReader
 
-READERS: dict[Sees, type[InputReader]] = {"ids": InputReader, "fields": FieldReader, "history": HistoryReader}
+READERS: dict[Sees, type[InputReader]] = {
+    "ids": InputReader,
+    "fields": FieldReader,
+    "history": HistoryReader,
+    "rows": RowReader,
+}

@@ -14,7 +14,12 @@ from sparkrec.models.base.settings import NetworkSettings
 
 AnyScorer: TypeAlias = PairScorer | FieldScorer | HistoryScorer
 
-_BY_SIGHT: dict[Sees, type[AnyScorer]] = {"ids": PairScorer, "fields": FieldScorer, "history": HistoryScorer}
+_BY_SIGHT: dict[Sees, type[AnyScorer]] = {
+    "ids": PairScorer,
+    "fields": FieldScorer,
+    "history": HistoryScorer,
+    "rows": PairScorer,
+}
 
 
 def scorer_of(settings: NetworkSettings, model: Recommender, codes: str = "") -> AnyScorer:

@@ -87,6 +87,11 @@ class FieldScorer(PairScorer):
         with torch.inference_mode():
             return array(module.item_rows(tensor(items), self._known(ids, entries, module.n_item)))
 
+    @cached_property
+    def reads(self) -> tuple[int | None, int | None]:
+        """All: a model of fields knows where its fields are."""
+        return None, None
+
     def item_rows(self, rows: F32, entries: Entries) -> F32:
         return self.items(np.arange(len(rows)), rows, entries)
 

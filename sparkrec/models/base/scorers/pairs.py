@@ -64,6 +64,10 @@ class Scorer:
         """(m, q) rows of all items as they are published, from their rows in the model and what is known of them."""
         return np.ascontiguousarray(rows)
 
+    def user_rows(self, rows: F32) -> F32:
+        """(n, p) rows of users as they are published, from those that the model scores by."""
+        return np.ascontiguousarray(rows)
+
     @property
     def sizes(self) -> Sizes:
         """Those that `module` is built with."""
@@ -84,18 +88,32 @@ class Scorer:
 
 @dataclass(frozen=True)
 class PairScorer(Scorer):
-    """Scores of rows of users and items by `Recommender.interaction`."""
+    """Scores of rows of users and items by `Recommender.interaction`. Rows of the two sides are published with one
+    length, zeros behind the shorter ones."""
 
     sees: ClassVar[Sees] = "ids"
+
+    @cached_property
+    def reads(self) -> tuple[int | None, int | None]:
+        """How many numbers of the rows of users and of items the model takes; None: all."""
+        with torch.no_grad():
+            return self.module.stranger().shape[1], self.module.items.weight.shape[1]
+
+    def user_rows(self, rows: F32) -> F32:
+        return zero_padded(rows, max(size or 0 for size in self.reads))
+
+    def item_rows(self, rows: F32, entries: Entries) -> F32:
+        return zero_padded(rows, max(size or 0 for size in self.reads))
 
     def scores(self, users: F32, items: F32) -> F32:
         """(a, p) and (b, q) -> (a, b)."""
         out = np.empty((len(users), len(items)), np.float32)
         step = max(PAIRS // max(len(items), 1), 1)
-        w = tensor(items)[None]
+        p, q = self.reads
+        w = tensor(items)[None, :, :q]
         with torch.inference_mode():
             for first in range(0, len(users), step):
-                x = tensor(users[first : first + step])[:, None]
+                x = tensor(users[first : first + step])[:, None, :p]
                 out[first : first + step] = self.module.interaction(x, w).numpy()
         return out
 
@@ -103,11 +121,12 @@ class PairScorer(Scorer):
         """Scores of row u of `users` with the rows of `items` in list u, (nnz,)."""
         rows = rows_of(pairs[0])
         out = np.empty(len(rows), np.float32)
+        p, q = self.reads
         with torch.inference_mode():
             for first in range(0, len(rows), PAIRS):
                 some = slice(first, first + PAIRS)
                 x, w = torch.from_numpy(users[rows[some]]), torch.from_numpy(items[pairs[1][some]])
-                out[some] = self.module.interaction(x, w).numpy()
+                out[some] = self.module.interaction(x[:, :p], w[:, :q]).numpy()
         return out
 
 
@@ -116,6 +135,12 @@ def read_metadata(data: bytes) -> dict[str, str]:
     end = 8 + int.from_bytes(data[:8], "little")
     metadata: dict[str, str] = json.loads(data[8:end])["__metadata__"]
     return metadata
+
+
+def zero_padded(rows: F32, size: int) -> F32:
+    """(n, d) -> (n, size) or as they are if that is less, with zeros behind."""
+    padded: F32 = np.pad(rows, ((0, 0), (0, max(size - rows.shape[1], 0))))
+    return padded
 
 
 def array(values: Tensor) -> F32:

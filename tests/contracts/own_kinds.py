@@ -37,8 +37,8 @@ def fit_trending(settings: TrendingSettings, inputs: FitInputs) -> Model:
         users=dense(inputs.dataset.users, "user", 1.0),
         items=dense(items, "item", F.coalesce("score", F.lit(0.0))),
         size=1,
-        user_layout="dense",
-        item_layout="dense",
+        user_storage="dense",
+        item_storage="dense",
     )
 
 

@@ -61,8 +61,8 @@ def scores_of():
         expected = [("index", "array<int>"), ("value", "array<float>")]
         assert model.users.dtypes == [("user", "bigint"), *expected]
         assert model.items.dtypes == [("item", "bigint"), *expected]
-        users = _matrix(model.users.collect(), "user", model.user_layout, model.size)
-        items = _matrix(model.items.collect(), "item", model.item_layout, model.size)
+        users = _matrix(model.users.collect(), "user", model.user_storage, model.size)
+        items = _matrix(model.items.collect(), "item", model.item_storage, model.size)
         return users @ items.T
 
     return scores

@@ -36,7 +36,7 @@ def rows(spark, key, ids, matrix, layout):
 class Case:
     """A random model of 53 users and 41 items whose ids have gaps; small integers, so that many scores tie."""
 
-    def __init__(self, spark, user_layout, item_layout, seed=0):
+    def __init__(self, spark, user_storage, item_storage, seed=0):
         rng = np.random.default_rng(seed)
         self.spark = spark
         self.users = np.sort(rng.choice(1000, 53, replace=False))
@@ -47,11 +47,11 @@ class Case:
         order = rng.permutation(41)
         self.scores = x @ w.T
         self.model = Model(
-            rows(spark, "user", self.users, x, user_layout),
-            rows(spark, "item", self.items[order], w[order], item_layout),
+            rows(spark, "user", self.users, x, user_storage),
+            rows(spark, "item", self.items[order], w[order], item_storage),
             size,
-            user_layout,
-            item_layout,
+            user_storage,
+            item_storage,
         )
         picked = rng.random((53, 41)) < 0.3
         picked[5] = True  # nothing is left of this user's items

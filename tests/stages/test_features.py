@@ -176,7 +176,7 @@ def test_folded_vectors_rank_as_brute_force_does(trained):
     """FM without context is two tables of vectors; scored pair by pair by the head, everything is the same."""
     model, dataset = loaded(trained, "plain-fm"), Dataset.open(trained, "plain")
     bound = bind(model, asked(dataset, dataset.test))
-    assert bound.head is None
+    assert bound.scorer is None
     best = topk(bound, 5).toPandas()
     everything = dataset.test.select("user").distinct().crossJoin(dataset.items.select("item"))
     queries = asked(dataset, dataset.test)

@@ -65,7 +65,7 @@ def test_a_model_keeps_its_history_and_has_a_row_for_everyone(trained, kind):
         ids = trained.spark.read.parquet(f"{dataset.path}/{side}").select(side[:-1])
         assert sorted(map(tuple, ids.collect())) == sorted(map(tuple, rows.select(side[:-1]).collect()))
         assert rows.where(F.size("value") != model.size).isEmpty()
-    assert (model.head is None) == (kind == "mf")
+    assert (model.scorer is None) == (kind == "mf")
 
 
 def test_stopping_on_what_is_fitted_is_refused():

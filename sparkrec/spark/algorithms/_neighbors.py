@@ -78,8 +78,8 @@ def fit_neighbors(key: str, other: str, settings: NeighborSettings, inputs: FitI
         users=sparse(dataset.users, "user", rows["user"]),
         items=sparse(dataset.items, "item", rows["item"]),
         size=size,
-        user_layout="sparse",
-        item_layout="sparse",
+        user_storage="sparse",
+        item_storage="sparse",
     )
 
 

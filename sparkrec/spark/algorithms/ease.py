@@ -82,8 +82,8 @@ def fit_ease(settings: EaseSettings, inputs: FitInputs) -> Model:
         users=sparse(dataset.users, "user", users),
         items=dense_vectors(items, "item"),
         size=len(ids),
-        user_layout="sparse",
-        item_layout="dense",
+        user_storage="sparse",
+        item_storage="dense",
     )
 
 

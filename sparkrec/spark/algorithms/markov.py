@@ -52,8 +52,8 @@ def fit_markov(settings: MarkovSettings, inputs: FitInputs) -> Model:
         users=last_events(dataset.users.select("user"), histories(observed, cut), size),
         items=sparse(dataset.items, "item", lists(after.unionAll(of_all), "item", "place", "value")),
         size=size,
-        user_layout="sparse",
-        item_layout="sparse",
+        user_storage="sparse",
+        item_storage="sparse",
     )
 
 

@@ -26,8 +26,8 @@ def fit_popularity(settings: PopularitySettings, inputs: FitInputs) -> Model:
         users=dense(inputs.dataset.users, "user", 1.0),
         items=dense(items, "item", F.coalesce("count", F.lit(0))),
         size=1,
-        user_layout="dense",
-        item_layout="dense",
+        user_storage="dense",
+        item_storage="dense",
     )
 
 

@@ -14,7 +14,7 @@ from sparkrec.errors import InputError
 from sparkrec.kernels.arrays import F32
 from sparkrec.kernels.metrics.clicks import auc
 from sparkrec.spark.data.dataset import Dataset
-from sparkrec.spark.model.field_queries import field_head, places, tables_of, timed
+from sparkrec.spark.model.field_queries import field_scorer, places, tables_of, timed
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import as_vector
 
@@ -29,14 +29,16 @@ def contributions(model: Model, dataset: Dataset, events: DataFrame) -> DataFram
 
     events  user long, item long, timestamp, rows, weights
     """
-    head = _head(model)
-    head.contributions(*(np.zeros((0, _width(head, side)), np.float32) for side in ("query", "item")))  # refuses others
+    scorer = _scorer_of_fields(model)
+    scorer.contributions(
+        *(np.zeros((0, _width(scorer, side)), np.float32) for side in ("query", "item"))
+    )  # refuses others
     where = places(model, dataset)
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         tables = tables_of(*where)
         for batch in batches:
-            terms, parts = head.contributions(*tables.rows(head, batch))
+            terms, parts = scorer.contributions(*tables.rows(scorer, batch))
             n, many = parts.shape
             yield pa.RecordBatch.from_pydict(
                 {
@@ -74,22 +76,22 @@ def importance(
 
     Raises InputError where there are only clicks, or none.
     """
-    head = _head(model)
+    scorer = _scorer_of_fields(model)
     known = rows.join(dataset.items.select("item"), "item", "left_semi")
     drawn = timed(known).orderBy(F.xxhash64(F.lit(seed), "user", "item", "timestamp")).limit(most).toArrow()
     clicked = drawn["value"].to_numpy() > 0
     if clicked.all() or not clicked.any():
         raise InputError(f"importance: found {clicked.sum():,} clicks among {len(clicked):,} rows, expected both kinds")
     tables = tables_of(*places(model, dataset))
-    sides = dict(zip(("query", "item"), tables.rows(head, drawn.combine_chunks().to_batches()[0]), strict=True))
-    whole = auc(head.score_rows(**_given(sides)), clicked)
+    sides = dict(zip(("query", "item"), tables.rows(scorer, drawn.combine_chunks().to_batches()[0]), strict=True))
+    whole = auc(scorer.score_rows(**_given(sides)), clicked)
     order = np.random.default_rng(seed).permutation(len(clicked))
     found = {}
-    for field in head.layout.names:
-        side, columns = head.columns(field)
+    for field in scorer.layout.names:
+        side, columns = scorer.columns(field)
         shuffled = sides[side].copy()
         shuffled[:, columns] = sides[side][order][:, columns]
-        found[field] = whole - auc(head.score_rows(**_given({**sides, side: shuffled})), clicked)
+        found[field] = whole - auc(scorer.score_rows(**_given({**sides, side: shuffled})), clicked)
     return dict(sorted(found.items(), key=lambda each: -each[1]))
 
 
@@ -97,12 +99,12 @@ def _given(sides: dict[str, F32]) -> dict[str, F32]:
     return {"queries": sides["query"], "items": sides["item"]}
 
 
-def _head(model: Model) -> Any:
-    head = field_head(model)
-    if head is None:
+def _scorer_of_fields(model: Model) -> Any:
+    scorer = field_scorer(model)
+    if scorer is None:
         raise InputError("expected a model of features (lr, fm, ...), found one that sees none")
-    return head
+    return scorer
 
 
-def _width(head: Any, side: str) -> int:
-    return 1 + int(max(max(columns) for at, columns in map(head.columns, head.layout.names) if at == side))
+def _width(scorer: Any, side: str) -> int:
+    return 1 + int(max(max(columns) for at, columns in map(scorer.columns, scorer.layout.names) if at == side))

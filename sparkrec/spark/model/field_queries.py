@@ -29,18 +29,18 @@ from sparkrec.spark.model.rows import dense_batch, dense_vectors, matrix, read_d
 from sparkrec.spark.model.scorers import FieldScorer
 
 _AT_ONCE = 1 << 13
-"""Rows that a head makes or scores by one call."""
+"""Rows that a scorer makes or scores by one call."""
 
 
-def field_head(model: Model) -> FieldScorer | None:
-    """The head of a model of features; None of others."""
-    return cast(FieldScorer, model.head) if model.serving.sees_fields and model.head is not None else None
+def field_scorer(model: Model) -> FieldScorer | None:
+    """The scorer of a model of features; None of others."""
+    return cast(FieldScorer, model.scorer) if model.serving.sees_fields and model.scorer is not None else None
 
 
 def tells_strangers(model: Model) -> bool:
     """Whether it has something to say of users whom it was not fitted to: what is known of them."""
-    head = field_head(model)
-    return head is not None and bool(head.layout.query)
+    scorer = field_scorer(model)
+    return scorer is not None and bool(scorer.layout.query)
 
 
 def known_users(dataset: Dataset) -> DataFrame:
@@ -71,12 +71,12 @@ def in_context(users: DataFrame, contexts: DataFrame) -> DataFrame:
 
 def check_codes(model: Model, dataset: Dataset) -> None:
     """Raise InputError when the features of a dataset are not those that the model was fitted to."""
-    head = field_head(model)
-    assert head is not None
+    scorer = field_scorer(model)
+    assert scorer is not None
     found = (dataset.manifest.get("fields") or {}).get("digest", "")
-    if head.codes != found:
+    if scorer.codes != found:
         raise InputError(
-            f"the model was fitted to features {head.codes or 'none'}, but those of dataset {dataset.reference} are "
+            f"the model was fitted to features {scorer.codes or 'none'}, but those of dataset {dataset.reference} are "
             f"{found or 'none'}: the same row would mean something else. Use its own dataset, or train it again."
         )
 
@@ -86,37 +86,37 @@ def bind(model: Model, queries: DataFrame) -> Model:
 
     queries  (user, rows, weights), one of a user; entries of users and contexts
     """
-    head = field_head(model)
-    assert head is not None
-    size = 0 if head.is_factorized else max(_width(head, "query"), _width(head, "item"))
+    scorer = field_scorer(model)
+    assert scorer is not None
+    size = 0 if scorer.is_factorized else max(_width(scorer, "query"), _width(scorer, "item"))
 
     def query_rows(ids: I64, rows: F32, entries: Entries) -> F32:
-        made = head.queries(ids, rows, entries)
-        return head.fold_queries(made) if head.is_factorized else _padded(made, size)
+        made = scorer.queries(ids, rows, entries)
+        return scorer.fold_queries(made) if scorer.is_factorized else _padded(made, size)
 
     def item_rows(_: I64, rows: F32, __: Entries) -> F32:
-        return head.fold_items(rows) if head.is_factorized else _padded(rows, size)
+        return scorer.fold_items(rows) if scorer.is_factorized else _padded(rows, size)
 
     users = queries.join(model.users.select("user", "value"), "user").select("user", "value", "rows", "weights")
     items = model.items.select("item", "value")
-    size = size or _width(head, "vector")
+    size = size or _width(scorer, "vector")
     return replace(
         model,
         users=dense_vectors(users.mapInArrow(_mapped(query_rows), "user long, value array<float>"), "user"),
         items=dense_vectors(items.mapInArrow(_mapped(item_rows), "item long, value array<float>"), "item"),
         size=size,
-        head=None if head.is_factorized else head,
+        scorer=None if scorer.is_factorized else scorer,
     )
 
 
-def _width(head: FieldScorer, of: str) -> int:
+def _width(scorer: FieldScorer, of: str) -> int:
     """Numbers in a row of a query or item, or in a vector."""
-    nobody = np.zeros((0, head.row), np.float32)
+    nobody = np.zeros((0, scorer.row), np.float32)
     none = np.zeros(0, np.int64), nobody, Entries.none(0)
     if of == "item":
-        return int(head.items(*none).shape[1])
-    queries = head.queries(*none)
-    return int((queries if of == "query" else head.fold_queries(queries)).shape[1])
+        return int(scorer.items(*none).shape[1])
+    queries = scorer.queries(*none)
+    return int((queries if of == "query" else scorer.fold_queries(queries)).shape[1])
 
 
 def _padded(rows: F32, size: int) -> F32:
@@ -152,7 +152,7 @@ def score_events(model: Model, dataset: Dataset, events: DataFrame) -> DataFrame
     kept = [each for each in events.schema if each.name not in ("timestamp", "rows", "weights")]
     schema = ", ".join(f"`{each.name}` {each.dataType.simpleString()}" for each in kept)
     names = [each.name for each in kept]
-    work = _scorer(field_head(model), *places(model, dataset), names)
+    work = _scorer(field_scorer(model), *places(model, dataset), names)
     # Every column is handed over row by row, which takes longer than the scores: only those that tell something are.
     weighed = dataset.layout is not None and any(code.weighs for code in load(dataset.folder).of("user", "context"))
     in_time = dataset.layout is not None and bool(dataset.layout.item)
@@ -176,13 +176,13 @@ def places(model: Model, dataset: Dataset) -> tuple[str, str, str | None]:
     return model.token, model.folder, f"{dataset.folder}/item_features" if dataset.layout else None
 
 
-def _scorer(head: Any, token: str, model: str, item_features: str | None, names: list[str]) -> Any:
+def _scorer(scorer: Any, token: str, model: str, item_features: str | None, names: list[str]) -> Any:
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         tables = tables_of(token, model, item_features)
         for batch in batches:
             score = np.empty(len(batch), np.float32)
             for first in range(0, len(batch), _AT_ONCE):
-                score[first : first + _AT_ONCE] = tables.score(head, batch.slice(first, _AT_ONCE))
+                score[first : first + _AT_ONCE] = tables.score(scorer, batch.slice(first, _AT_ONCE))
             columns = [*(batch.column(name) for name in names), pa.array(score, mask=np.isnan(score))]
             yield pa.RecordBatch.from_arrays(columns, [*names, "score"])
 
@@ -197,23 +197,23 @@ class Tables:
         self.items, self.item_rows = read_dense(f"{model}/items", "item")
         self.features = _read_features(item_features, self.items)
 
-    def score(self, head: Any, batch: pa.RecordBatch) -> F32:
-        users, items = self.sides(head, batch)
-        scores: F32 = head.score_events(users, items)
+    def score(self, scorer: Any, batch: pa.RecordBatch) -> F32:
+        users, items = self.sides(scorer, batch)
+        scores: F32 = scorer.score_events(users, items)
         scores[self.items[items[0]] != batch.column("item").to_numpy()] = np.nan
         return scores
 
-    def rows(self, head: Any, batch: pa.RecordBatch | pa.Table) -> tuple[F32, F32]:
+    def rows(self, scorer: Any, batch: pa.RecordBatch | pa.Table) -> tuple[F32, F32]:
         """Queries and items of events, as `FieldScorer.score_rows` takes them."""
-        users, items = self.sides(head, batch)
-        return head.queries(*users), head.items(*items)
+        users, items = self.sides(scorer, batch)
+        return scorer.queries(*users), scorer.items(*items)
 
-    def sides(self, head: Any, batch: pa.RecordBatch) -> tuple[tuple[I64, F32, Entries], tuple[I64, F32, Entries]]:
+    def sides(self, scorer: Any, batch: pa.RecordBatch) -> tuple[tuple[I64, F32, Entries], tuple[I64, F32, Entries]]:
         """Ids, rows and entries of the users and the items of events."""
         users, items = (batch.column(name).to_numpy() for name in ("user", "item"))
         names = batch.schema.names
         entries = Entries.of_arrow(batch.column("rows"), batch.column("weights") if "weights" in names else None)
-        rows, at = _found(self.items, self.item_rows[:, : head.row], items)
+        rows, at = _found(self.items, self.item_rows[:, : scorer.row], items)
         known = self.features.at(at, batch.column("_micros").to_numpy() if "_micros" in names else np.zeros_like(at))
         return (users, _found(self.users, self.user_rows, users)[0], entries), (at, rows, known)
 

@@ -1,4 +1,4 @@
-"""A fitted model is two matrices: score(u, i) = <x_u, w_i>, or a head's f(x_u, w_i).
+"""A fitted model is two matrices: score(u, i) = <x_u, w_i>, or a scorer's f(x_u, w_i).
 
 Every kind has this form, so that saving, retrieval and evaluation are written once:
 
@@ -14,7 +14,7 @@ Every kind has this form, so that saving, retrieval and evaluation are written o
     mf, gmf     factors (and biases)                  factors (and biases)
     lightgcn    factors averaged over the graph       factors averaged over the graph
     linear_autoencoder  the row's items, summed       what the item is as an answer, and its bias
-    mlp, neumf  what the head takes of a user         what it takes of an item
+    mlp, neumf  what the scorer takes of a user       what it takes of an item
     fm, ...     the user's weight and vector          the item's, and those of its fields
     sasrec, ... the vector of the user's history      the item's vector, once `serving.bind` has made them
 """
@@ -42,11 +42,11 @@ class Model:
     users: DataFrame
     items: DataFrame
     size: int
-    user_layout: Storage
-    item_layout: Storage
+    user_storage: Storage
+    item_storage: Storage
     facts: dict[str, Any] = field(default_factory=dict)
     """What the fit wants to tell: losses, counts. Plain values, kept in the manifest."""
-    head: AnyScorer | None = None
+    scorer: AnyScorer | None = None
     """None: the inner product."""
     encoder: RowEncoder | None = None
     """What makes the row of a user from all that the user has; None: nothing that was trained does."""
@@ -78,14 +78,18 @@ class Model:
         """Write both tables and what goes with them. Returns what `read` needs besides the files."""
         self.users.write.mode("overwrite").parquet(f"{folder}/users")
         self.items.write.mode("overwrite").parquet(f"{folder}/items")
-        if self.head is not None:
-            storage.write(f"{folder}/{SCORER_FILE}", self.head.to_bytes())
+        if self.scorer is not None:
+            storage.write(f"{folder}/{SCORER_FILE}", self.scorer.to_bytes())
         if self.encoder is not None:
             storage.write(f"{folder}/{ENCODER_FILE}", self.encoder.to_bytes())
         for name, data in self.files.items():
             storage.write(f"{folder}/{name}", data)
-        shape = {name: getattr(self, name) for name in ("size", "user_layout", "item_layout")}
-        return {**shape, "settings": self.settings and self.settings.model_dump(mode="json")}
+        return {
+            "size": self.size,
+            "user_layout": self.user_storage,
+            "item_layout": self.item_storage,
+            "settings": self.settings and self.settings.model_dump(mode="json"),
+        }
 
     @classmethod
     def load(cls, lake: Lake, run: Run) -> Model:
@@ -97,12 +101,11 @@ class Model:
     def read(cls, spark: SparkSession, folder: str, shape: dict[str, Any], facts: dict[str, Any]) -> Model:
         """The counterpart of `write`, which returned `shape`."""
         settings = shape.get("settings")
-        shape = {name: shape[name] for name in ("size", "user_layout", "item_layout")}
-        head = encoder = None
+        scorer = encoder = None
         if storage.exists(f"{folder}/{SCORER_FILE}"):
             from sparkrec.models.base.scorers import load_scorer  # with torch, which only such models need
 
-            head = load_scorer(storage.read(f"{folder}/{SCORER_FILE}"))
+            scorer = load_scorer(storage.read(f"{folder}/{SCORER_FILE}"))
         if storage.exists(f"{folder}/{ENCODER_FILE}"):
             from sparkrec.models.base.scorers.rows import RowEncoder as TrainedEncoder
 
@@ -112,8 +115,10 @@ class Model:
             items=spark.read.parquet(f"{folder}/items"),
             facts=facts,
             folder=folder,
-            head=head,
+            scorer=scorer,
             encoder=encoder,
             settings=settings and model_settings(settings),
-            **shape,
+            size=shape["size"],
+            user_storage=shape["user_layout"],
+            item_storage=shape["item_layout"],
         )

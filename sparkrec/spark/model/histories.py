@@ -27,7 +27,7 @@ def bind(model: Model, asking: DataFrame) -> Model:
             no row. A user whom the model does not know is known by the history alone
     """
     items = np.sort(model.items.select("item").toArrow()["item"].to_numpy())
-    head = cast(HistoryScorer, model.head)
+    scorer = cast(HistoryScorer, model.scorer)
     assert model.folder is not None
     token, folder, schema = model.token, f"{model.folder}/items", "user long, value array<float>"
     nobody = F.array_repeat(F.lit(0.0).cast("float"), model.size)
@@ -38,20 +38,20 @@ def bind(model: Model, asking: DataFrame) -> Model:
         rows = _item_rows(token, folder)
         for batch in batches:
             histories = read_lists(batch.column("items"), np.int32)
-            found = head.states(matrix(batch.column("value")), histories, rows)
+            found = scorer.states(matrix(batch.column("value")), histories, rows)
             yield dense_batch("user", batch.column("user"), found)
 
     def answers(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            yield dense_batch("item", batch.column("item"), head.output_embeddings(matrix(batch.column("value"))))
+            yield dense_batch("item", batch.column("item"), scorer.output_embeddings(matrix(batch.column("value"))))
 
     of_items = model.items.select("item", "value")
     return replace(
         model,
         users=dense_vectors(shown.mapInArrow(states, schema), "user"),
         items=dense_vectors(of_items.mapInArrow(answers, "item long, value array<float>"), "item"),
-        size=head.state_size,
-        head=None,
+        size=scorer.state_size,
+        scorer=None,
     )
 
 

@@ -64,8 +64,8 @@ def sum_of_parts(dataset: Dataset, mean: float, users: DataFrame, items: DataFra
         users=dense(dataset.users.join(users, "user", "left"), "user", 1.0, part),
         items=dense(dataset.items.join(items, "item", "left"), "item", mean + part, 1.0),
         size=2,
-        user_layout="dense",
-        item_layout="dense",
+        user_storage="dense",
+        item_storage="dense",
         facts={"mean": mean} | facts,
     )
 

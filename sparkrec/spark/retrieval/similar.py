@@ -51,7 +51,7 @@ def neighbours(model: Model, side: str, k: int, of: DataFrame | None = None) -> 
             nearest = nearest.join(of, "user", "left_semi")
         scores = F.transform("best", lambda one: -one["distance"]).alias("scores")
         return nearest.select("user", F.col("best.index").cast("array<long>").alias("items"), scores)
-    layout = model.user_layout if side == "user" else model.item_layout
+    layout = model.user_storage if side == "user" else model.item_storage
     if layout == "sparse":
         return similar(rows, model.size, layout, k, of)
     first, length = (1, model.size) if likeness.span is None else likeness.span(model.settings)

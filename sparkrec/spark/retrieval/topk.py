@@ -193,9 +193,9 @@ def _sweep(
     scoring = ScoreBlocks(
         task,
         model.size,
-        model.user_layout,
-        model.item_layout,
-        cast(PairScorer | None, model.head),
+        model.user_storage,
+        model.item_storage,
+        cast(PairScorer | None, model.scorer),
         blocks.cells,
         blocks.held_bytes,
         plan.one_block,
@@ -213,7 +213,7 @@ def _plan(
         entries = F.size("value") if storage == "sparse" else F.lit(0)
         return frame.select(F.lit(table).alias("table"), entries.alias("entries"))
 
-    frames = [sizes("users", model.users, model.user_layout), sizes("items", model.items, model.item_layout)]
+    frames = [sizes("users", model.users, model.user_storage), sizes("items", model.items, model.item_storage)]
     if users is not None:
         frames.append(sizes("chosen users", users))
     total = F.sum("entries").alias("entries")
@@ -231,8 +231,8 @@ def _plan(
         n_users = min(n_users, rows.get("chosen users", 0))
     if task.list_length > n_items:
         log.warning("k is %s, but there are %s items to rank: lists are shorter", task.list_length, n_items)
-    user_bytes = n_users * row_bytes("users", model.user_layout)
-    item_bytes = n_items * row_bytes("items", model.item_layout)
+    user_bytes = n_users * row_bytes("users", model.user_storage)
+    item_bytes = n_items * row_bytes("items", model.item_storage)
     one_block = n_items <= blocks.items and item_bytes <= blocks.bytes
     if not one_block:
         user_bytes += sum(8 * frame.count() for frame in lists.values())

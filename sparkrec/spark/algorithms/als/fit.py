@@ -62,8 +62,8 @@ def fit_als(settings: AlsSettings, inputs: FitInputs) -> Model:
         users=rows(dataset.users, "user", fitted.users, fitted.unseen_user),
         items=rows(dataset.items, "item", fitted.items, fitted.unseen_item),
         size=len(fitted.unseen_user),
-        user_layout="dense",
-        item_layout="dense",
+        user_storage="dense",
+        item_storage="dense",
         facts={"history": fitted.history},
     )
 

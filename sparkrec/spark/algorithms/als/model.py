@@ -387,8 +387,8 @@ def _dense(users: DataFrame, items: DataFrame, size: int) -> Model:
         users=dense_vectors(users.toDF("user", "value"), "user"),
         items=dense_vectors(items.toDF("item", "value"), "item"),
         size=size,
-        user_layout="dense",
-        item_layout="dense",
+        user_storage="dense",
+        item_storage="dense",
     )
 
 

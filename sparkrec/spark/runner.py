@@ -14,13 +14,14 @@ keep the same promises, over Arrow tables instead of DataFrames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_type
 from pyspark.sql.types import StructType
 
 from sparkrec.spark.arrow.blocks import ArrayColumns, PackBlocks
@@ -40,6 +41,17 @@ class RowTask(Protocol):
         """The result, in batches of any size."""
 
 
+@dataclass(frozen=True)
+class RowFunction:
+    """A task of a function."""
+
+    schema: pa.Schema
+    function: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+    def __call__(self, batches: Iterable[pa.RecordBatch], /) -> Iterator[pa.RecordBatch]:
+        return self.function(batches)
+
+
 class GroupTask(Protocol):
     """What is done to all rows of a group."""
 
@@ -49,6 +61,17 @@ class GroupTask(Protocol):
 
     def __call__(self, group: pa.Table, /) -> pa.Table:
         """The result for one group, which has at least one row."""
+
+
+@dataclass(frozen=True)
+class GroupFunction:
+    """A task of a function."""
+
+    schema: pa.Schema
+    function: Callable[[pa.Table], pa.Table]
+
+    def __call__(self, group: pa.Table, /) -> pa.Table:
+        return self.function(group)
 
 
 def map_rows(rows: DataFrame, task: RowTask) -> DataFrame:
@@ -92,6 +115,11 @@ def pack(rows: DataFrame, key: str, arrays: ArrayColumns, max_rows: int, max_byt
     arrays  array columns, and the dtype of their values
     """
     return map_rows(rows.select(key, *arrays), PackBlocks(key, arrays, max_rows, max_bytes))
+
+
+def types_of(rows: DataFrame, names: Iterable[str]) -> dict[str, pa.DataType]:
+    """The types of some columns, for the schema of a task that hands them on."""
+    return {name: to_arrow_type(rows.schema[name].dataType) for name in names}
 
 
 def spark_schema(schema: pa.Schema) -> StructType:

@@ -32,10 +32,11 @@ from sparkrec.kernels.csr import Csr
 from sparkrec.kernels.ragged import Ragged, rows_of
 from sparkrec.kernels.retrieval.similarity import cosine_topn, row_norms
 from sparkrec.spark.arrow.blocks import Block, unpack
+from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import lists, sparse, strengths
-from sparkrec.spark.runner import pack
+from sparkrec.spark.runner import RowFunction, map_pairs, pack
 
 BM25_K1, BM25_B = 1.2, 0.75
 """Saturation and length normalisation as in Robertson and Zaragoza 2009, and in Frederickson's `implicit`."""
@@ -44,7 +45,7 @@ BLOCK_BYTES = 64 << 20
 """Size of the larger block of a pair, in memory; 8 bytes an interaction."""
 
 _ARRAYS = {"index": np.int32, "value": np.float32}
-_FOUND = "row long, index array<int>, value array<float>"
+_NEAREST = schema_of(row=pa.int64(), index=pa.list_(pa.int32()), value=pa.list_(pa.float32()))
 
 
 class NeighborSettings(ModelSettings):
@@ -107,7 +108,8 @@ def neighbors(
         n_queries = max(int(spark.conf.get("spark.sql.shuffle.partitions") or 1), 4 * n_candidates)
         of_queries = _blocks(asked, "query", n_queries).persist()
         candidates = _blocks(rows, "candidate", n_candidates).persist()
-        best = _merge(of_queries.crossJoin(candidates).mapInArrow(_searcher(settings), _FOUND), settings.neighbors)
+        search = RowFunction(_NEAREST, _searcher(settings))
+        best = _merge(map_pairs(of_queries, candidates, search, broadcast="neither"), settings.neighbors)
         if scratch is None:
             best = best.localCheckpoint()
         else:

@@ -19,8 +19,10 @@ from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType, Str
 from sparkrec.config import AttributeSettings, CategoricalField, FieldSettings, MultiField, NumericField
 from sparkrec.errors import PrepareError, TrainError
 from sparkrec.fields import FieldCode
+from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.field_codes import fit_code, plain
 from sparkrec.spark.platform.sources import column, read_columns
+from sparkrec.spark.runner import RowFunction, map_rows
 
 MAX_FEATURES = 4000
 """Of users or items; the driver holds a matrix of all features by all features."""
@@ -55,7 +57,8 @@ def encode(ids: DataFrame, key: str, settings: AttributeSettings) -> Features:
         _check_ids(rows, key, label, settings.id)
         codes = _fit(rows, key, fields, types, label)
         read = rows.select(key, *[str(at) for at in range(len(codes))])
-        long = read.mapInArrow(_encoder(codes), f"{key} long, feature int, x double").localCheckpoint()
+        schema = schema_of(**{key: pa.int64()}, feature=pa.int32(), x=pa.float64())
+        long = map_rows(read, RowFunction(schema, _encoder(codes))).localCheckpoint()
     finally:
         rows.unpersist()
     numbers = np.sort(long.select("feature").distinct().limit(MAX_FEATURES + 1).toArrow()["feature"].to_numpy())

@@ -19,12 +19,14 @@ from sparkrec import fields, storage
 from sparkrec.config import CategoricalField, FeatureSettings, FieldSettings, MultiField, SideFeatures
 from sparkrec.errors import InputError, PrepareError
 from sparkrec.fields import FieldCode, FieldCodes
+from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.field_codes import fit_code, plain
 from sparkrec.spark.platform.sources import column, read_columns
+from sparkrec.spark.runner import RowFunction, map_rows, types_of
 
 log = logging.getLogger(__name__)
 
-ENTRIES = "rows binary, weights binary"
+ENTRIES = {"rows": pa.binary(), "weights": pa.binary()}
 """Columns that `encode` adds."""
 
 
@@ -250,8 +252,8 @@ def encode(frame: DataFrame, codes: Sequence[FieldCode], label: str) -> DataFram
             )
     plain = [_values(code).alias(f"_field{at}") for at, code in enumerate(codes)]
     read = frame.select(*kept, *plain)
-    schema = [f"`{name}` {frame.schema[name].dataType.simpleString()}" for name in kept]
-    return read.mapInArrow(_encoder(list(codes), len(kept)), ", ".join([*schema, ENTRIES]))
+    schema = schema_of(**types_of(frame, kept), **ENTRIES)
+    return map_rows(read, RowFunction(schema, _encoder(list(codes), len(kept))))
 
 
 def _values(code: FieldCode) -> Column:

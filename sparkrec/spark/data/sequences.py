@@ -15,8 +15,10 @@ from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.csr import located
 from sparkrec.kernels.sequences import Cut, Cutter
 from sparkrec.spark.arrow.blocks import read_lists
+from sparkrec.spark.arrow.packed_rows import schema_of
+from sparkrec.spark.runner import RowFunction, map_rows, types_of
 
-_SEQUENCES = "user long, session int, place long, items array<long>"
+_SEQUENCES = schema_of(user=pa.int64(), session=pa.int32(), place=pa.int64(), items=pa.list_(pa.int64()))
 _MICROSECONDS = 1_000_000
 _OLDEST = -(2**62)
 """Before all times, as one that is missing is; pauses after it are numbers still."""
@@ -39,7 +41,7 @@ def sequences(events: DataFrame, settings: SequenceSettings) -> DataFrame:
             place += len(found.user)
         yield _rows(cutter.end(), place)
 
-    return ordered.mapInArrow(cut, _SEQUENCES)
+    return map_rows(ordered, RowFunction(_SEQUENCES, cut))
 
 
 def histories(events: DataFrame, settings: SequenceSettings) -> DataFrame:
@@ -84,8 +86,8 @@ def numbered(rows: DataFrame, items: I64) -> DataFrame:
 
     rows  with `items` array<long>, and any other columns
     """
-    names = [each.name for each in rows.schema if each.name != "items"]
-    schema = ", ".join(f"`{name}` {rows.schema[name].dataType.simpleString()}" for name in names)
+    names = [name for name in rows.columns if name != "items"]
+    schema = schema_of(**types_of(rows, names), items=pa.list_(pa.int32()))
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -95,7 +97,7 @@ def numbered(rows: DataFrame, items: I64) -> DataFrame:
             columns = [*(batch.column(name) for name in names), known.arrow()]
             yield pa.RecordBatch.from_arrays(columns, [*names, "items"])
 
-    return rows.mapInArrow(work, f"{schema}, items array<int>").where("size(items) > 0")
+    return map_rows(rows, RowFunction(schema, work)).where("size(items) > 0")
 
 
 def _rows(found: Cut, place: int) -> pa.RecordBatch:

@@ -15,8 +15,10 @@ from pyspark.sql import functions as F
 from sparkrec import storage
 from sparkrec.fields import Layout
 from sparkrec.shards import SCHEMA, SEQUENCES, WITH_FEATURES, entry
+from sparkrec.spark.arrow.packed_rows import schema_of
+from sparkrec.spark.runner import RowFunction, map_rows
 
-_WRITTEN = "shard int, rows long, users long, bytes long, sha256 string"
+_WRITTEN = schema_of(shard=pa.int32(), rows=pa.int64(), users=pa.int64(), bytes=pa.int64(), sha256=pa.string())
 _COUNTS = pa.schema([("count", pa.int64())])
 
 
@@ -113,7 +115,8 @@ def _files(
 ) -> list[dict[str, Any]]:
     """Write the rows of each of n shards, sorted, as one file; their entries in the manifest."""
     sorted_rows = rows.repartition(n, "shard").sortWithinPartitions(*order)
-    written = {row.shard: row for row in sorted_rows.mapInArrow(_writer(folder, kind, schema), _WRITTEN).collect()}
+    task = RowFunction(_WRITTEN, _writer(folder, kind, schema))
+    written = {row.shard: row for row in map_rows(sorted_rows, task).collect()}
     empty = storage.parquet(schema.empty_table())
     files: list[dict[str, Any]] = []
     for shard in range(n):
@@ -156,9 +159,8 @@ def _flush(folder: str, kind: str, held: list[pa.RecordBatch], schema: pa.Schema
     users = len(examples["user"].unique())
     return pa.RecordBatch.from_pylist(
         [{"shard": shard, "rows": said["rows"], "users": users, "bytes": said["bytes"], "sha256": said["sha256"]}],
-        pa.schema([("shard", pa.int32()), ("rows", pa.int64()), ("users", pa.int64()), ("bytes", pa.int64()),
-                   ("sha256", pa.string())]),
-    )  # fmt: skip
+        _WRITTEN,
+    )
 
 
 def _name(kind: str, shard: int) -> str:

@@ -12,7 +12,8 @@ from pyspark.sql import functions as F
 from sparkrec.config import UserRows
 from sparkrec.spark.arrow.blocks import read_lists
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.rows import dense_batch, dense_vectors
+from sparkrec.spark.model.rows import dense_batch, dense_schema, dense_vectors
+from sparkrec.spark.runner import RowFunction, map_rows
 
 
 def encode(model: Model, _settings: object, events: DataFrame, _observed: DataFrame) -> DataFrame:
@@ -37,7 +38,7 @@ def encode(model: Model, _settings: object, events: DataFrame, _observed: DataFr
             values, confidence = (read_lists(batch.column(name), np.float32).values for name in ("value", "confidence"))
             yield dense_batch("user", batch.column("user"), encoder.encode(*places, values, confidence))
 
-    return dense_vectors(columns.mapInArrow(rows, "user long, value array<float>"), "user")
+    return dense_vectors(map_rows(columns, RowFunction(dense_schema("user"), rows)), "user")
 
 
 ENCODED = UserRows(encode, "history")

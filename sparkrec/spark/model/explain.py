@@ -13,14 +13,18 @@ from pyspark.sql import functions as F
 from sparkrec.errors import InputError
 from sparkrec.kernels.arrays import F32
 from sparkrec.kernels.metrics.clicks import auc
+from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.model.field_queries import field_scorer, places, tables_of, timed
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import as_vector
+from sparkrec.spark.runner import RowFunction, map_rows
 
 CONTRIBUTIONS = "item long, contribution double"
 """What a score is the sum of: items of the user, and null for biases."""
-_PARTS = "user long, item long, field string, with_field string, contribution float"
+_PARTS = schema_of(
+    user=pa.int64(), item=pa.int64(), field=pa.string(), with_field=pa.string(), contribution=pa.float32()
+)
 
 
 def contributions(model: Model, dataset: Dataset, events: DataFrame) -> DataFrame:
@@ -30,9 +34,8 @@ def contributions(model: Model, dataset: Dataset, events: DataFrame) -> DataFram
     events  user long, item long, timestamp, rows, weights
     """
     scorer = _scorer_of_fields(model)
-    scorer.contributions(
-        *(np.zeros((0, _width(scorer, side)), np.float32) for side in ("query", "item"))
-    )  # refuses others
+    none = (np.zeros((0, _width(scorer, side)), np.float32) for side in ("query", "item"))
+    scorer.contributions(*none)  # refuses others
     where = places(model, dataset)
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -50,7 +53,7 @@ def contributions(model: Model, dataset: Dataset, events: DataFrame) -> DataFram
                 }
             )
 
-    return timed(events).mapInArrow(work, _PARTS)
+    return map_rows(timed(events), RowFunction(_PARTS, work))
 
 
 def contributions_of_items(model: Model, user: int, item: int, items: Sequence[int]) -> DataFrame:

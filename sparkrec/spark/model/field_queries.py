@@ -22,11 +22,13 @@ from sparkrec.fields import Entries
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.kernels.csr import located
 from sparkrec.shards import ALWAYS, ITEM_FEATURES, ItemFeatures
+from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.features import load, nothing
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.rows import dense_batch, dense_vectors, matrix, read_dense
+from sparkrec.spark.model.rows import dense_batch, dense_schema, dense_vectors, matrix, read_dense
 from sparkrec.spark.model.scorers import FieldScorer
+from sparkrec.spark.runner import RowFunction, map_rows, types_of
 
 _AT_ONCE = 1 << 13
 """Rows that a scorer makes or scores by one call."""
@@ -102,8 +104,8 @@ def bind(model: Model, queries: DataFrame) -> Model:
     size = size or _width(scorer, "vector")
     return replace(
         model,
-        users=dense_vectors(users.mapInArrow(_mapped(query_rows), "user long, value array<float>"), "user"),
-        items=dense_vectors(items.mapInArrow(_mapped(item_rows), "item long, value array<float>"), "item"),
+        users=dense_vectors(map_rows(users, RowFunction(dense_schema("user"), _mapped(query_rows))), "user"),
+        items=dense_vectors(map_rows(items, RowFunction(dense_schema("item"), _mapped(item_rows))), "item"),
         size=size,
         scorer=None if scorer.is_factorized else scorer,
     )
@@ -149,15 +151,14 @@ def score_events(model: Model, dataset: Dataset, events: DataFrame) -> DataFrame
 
     Each worker reads the model's rows once, whole: 4 bytes times dim + 1 a user and item.
     """
-    kept = [each for each in events.schema if each.name not in ("timestamp", "rows", "weights")]
-    schema = ", ".join(f"`{each.name}` {each.dataType.simpleString()}" for each in kept)
-    names = [each.name for each in kept]
+    names = [name for name in events.columns if name not in ("timestamp", "rows", "weights")]
+    schema = schema_of(**types_of(events, names), score=pa.float32())
     work = _scorer(field_scorer(model), *places(model, dataset), names)
     # Every column is handed over row by row, which takes longer than the scores: only those that tell something are.
     weighed = dataset.layout is not None and any(code.weighs for code in load(dataset.folder).of("user", "context"))
     in_time = dataset.layout is not None and bool(dataset.layout.item)
     sent = [*names, "rows", *["weights"] * weighed, *["_micros"] * in_time]
-    return timed(events).select(*sent).mapInArrow(work, f"{schema}, score float")
+    return map_rows(timed(events).select(*sent), RowFunction(schema, work))
 
 
 def timed(events: DataFrame) -> DataFrame:

@@ -16,8 +16,9 @@ from sparkrec.kernels.arrays import F32
 from sparkrec.spark.arrow.blocks import read_lists
 from sparkrec.spark.data.sequences import numbered
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.rows import dense_batch, dense_vectors, matrix, read_dense
+from sparkrec.spark.model.rows import dense_batch, dense_schema, dense_vectors, matrix, read_dense
 from sparkrec.spark.model.scorers import HistoryScorer
+from sparkrec.spark.runner import RowFunction, map_rows
 
 
 def bind(model: Model, asking: DataFrame) -> Model:
@@ -29,7 +30,7 @@ def bind(model: Model, asking: DataFrame) -> Model:
     items = np.sort(model.items.select("item").toArrow()["item"].to_numpy())
     scorer = cast(HistoryScorer, model.scorer)
     assert model.folder is not None
-    token, folder, schema = model.token, f"{model.folder}/items", "user long, value array<float>"
+    token, folder = model.token, f"{model.folder}/items"
     nobody = F.array_repeat(F.lit(0.0).cast("float"), model.size)
     own = numbered(asking, items).join(model.users.select("user", "value"), "user", "left")
     shown = own.select("user", F.coalesce("value", nobody).alias("value"), "items")
@@ -48,8 +49,8 @@ def bind(model: Model, asking: DataFrame) -> Model:
     of_items = model.items.select("item", "value")
     return replace(
         model,
-        users=dense_vectors(shown.mapInArrow(states, schema), "user"),
-        items=dense_vectors(of_items.mapInArrow(answers, "item long, value array<float>"), "item"),
+        users=dense_vectors(map_rows(shown, RowFunction(dense_schema("user"), states)), "user"),
+        items=dense_vectors(map_rows(of_items, RowFunction(dense_schema("item"), answers)), "item"),
         size=scorer.state_size,
         scorer=None,
     )

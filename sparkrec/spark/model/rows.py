@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from sparkrec import storage
 from sparkrec.kernels.arrays import F32, I64
+from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.model.fitted import Model
 
@@ -30,6 +31,11 @@ def list_column(rows: F32) -> pa.ListArray:
 def dense_batch(key: str, ids: pa.Array, rows: F32) -> pa.RecordBatch:
     """(key, value) of (n, d) rows."""
     return pa.RecordBatch.from_arrays([ids, list_column(rows)], [key, "value"])
+
+
+def dense_schema(key: str) -> pa.Schema:
+    """Of a `dense_batch` of float32."""
+    return schema_of(**{key: pa.int64()}, value=pa.list_(pa.float32()))
 
 
 def read_dense(folder: str, key: str) -> tuple[I64, F32]:

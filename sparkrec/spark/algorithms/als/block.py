@@ -21,6 +21,9 @@ from sparkrec.spark.algorithms.als.plan import SPLIT, SidePlan
 from sparkrec.spark.arrow.blocks import binary
 from sparkrec.spark.arrow.packed_rows import Batches, each_row, only_row, rows_with, schema_of
 
+FACTORS = schema_of(id=pa.int64(), value=pa.list_(pa.float32()))
+START = schema_of(block=pa.int64(), start_ids=pa.binary(), start=pa.binary())
+GRAM = schema_of(n=pa.int64(), gram=pa.binary())
 STATE = schema_of(
     block=pa.int64(),
     to=pa.int64(),
@@ -180,7 +183,7 @@ def starter(d: int, scale: float, seed: int) -> Callable[[pa.Table], pa.Table]:
 
 
 def place(plan: SidePlan) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
-    """Rows (id, value array<float>) as rows (block, start_ids, start): as `starter` and a warm solver want them."""
+    """FACTORS as START: as `starter` and a warm solver want them."""
 
     def send(batches: Iterable[pa.RecordBatch]) -> Batches:
         for batch in batches:
@@ -198,7 +201,7 @@ def place(plan: SidePlan) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
 
 
 def grams(batches: Iterable[pa.RecordBatch]) -> Batches:
-    """(n, gram) of rows (id, value array<float>)."""
+    """GRAM of FACTORS, without their ids."""
     for batch in batches:
         if batch.num_rows:
             values = batch.column("value").flatten().to_numpy(zero_copy_only=False)
@@ -207,7 +210,7 @@ def grams(batches: Iterable[pa.RecordBatch]) -> Batches:
 
 
 def unpack(batches: Iterable[pa.RecordBatch]) -> Batches:
-    """Rows (id, value) of blocks (ids, factors)."""
+    """FACTORS of blocks (ids, factors)."""
     for row in each_row(batches):
         ids, values = row.array("ids", np.int64), row.array("factors", np.float32)
         if len(ids):

@@ -20,6 +20,7 @@ from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.model.explain import CONTRIBUTIONS
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import as_vector, with_tail
+from sparkrec.spark.runner import RowFunction, map_rows
 
 
 def fold_in(
@@ -128,5 +129,5 @@ def _contributions(
 
 def _gram(vectors: DataFrame, d: int) -> tuple[int, F64]:
     """How many rows (value array<float>) there are, and their gram."""
-    sums = vectors.select("value").mapInArrow(block.grams, "n long, gram binary").collect()
+    sums = map_rows(vectors.select("value"), RowFunction(block.GRAM, block.grams)).collect()
     return sum(row.n for row in sums), np.sum([np.frombuffer(row.gram) for row in sums], axis=0).reshape(d, d)

@@ -29,7 +29,7 @@ from functools import cached_property
 
 import numpy as np
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame, GroupedData, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from sparkrec.errors import TrainError
@@ -39,7 +39,7 @@ from sparkrec.spark.algorithms.als import pack
 from sparkrec.spark.algorithms.als.plan import SidePlan, block_count, memory_of_task, plan_side
 from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.platform.partitions import partition_keys, task_slots
-from sparkrec.spark.runner import spark_schema
+from sparkrec.spark.runner import GroupFunction, RowFunction, map_groups, map_rows
 
 log = logging.getLogger(__name__)
 
@@ -75,22 +75,22 @@ class Side:
         ratings = self.blocks.drop("ids", "split", "needed")
         return self.outlines.unionByName(ratings, allowMissingColumns=True)
 
-    def with_ratings(self, messages: DataFrame) -> GroupedData:
-        """For each block its ratings, its outline and the messages to it.
+    def with_ratings(self, messages: DataFrame) -> DataFrame:
+        """For each `block` its ratings, its outline and the messages to it.
 
         A block is a row with its layout, a message a row without: grouped by block, each comes to its solver. Spark
         4.1 and later see that all sides of the union lie in the same partitions and leave the layout where it is; an
         optimiser that does not see it moves the layout too, which is slower and as right.
         """
-        return self._grouped(self._layout, messages)
+        return self._with(messages, self._layout)
 
-    def without_ratings(self, messages: DataFrame) -> GroupedData:
-        """For each block its outline and the messages to it."""
-        return self._grouped(self.outlines, messages)
+    def without_ratings(self, messages: DataFrame) -> DataFrame:
+        """For each `block` its outline and the messages to it."""
+        return self._with(messages, self.outlines)
 
-    def _grouped(self, rows: DataFrame, messages: DataFrame) -> GroupedData:
+    def _with(self, messages: DataFrame, rows: DataFrame) -> DataFrame:
         moved = messages.repartition(len(self.plan.keys), "block")
-        return rows.unionByName(moved, allowMissingColumns=True).groupBy("block")
+        return rows.unionByName(moved, allowMissingColumns=True)
 
     def unpersist(self) -> None:
         """Let go of what is held."""
@@ -115,7 +115,7 @@ def lay_out(
     read = [F.col(name) if name in SIDES else F.col(name).cast("float").alias(name) for name in columns]
     # Cut from their history: the ratings are read once.
     chunker = pack.chunker(preference)
-    chunks = ratings.select(*read).mapInArrow(chunker, spark_schema(pack.CHUNK)).localCheckpoint(eager=False)
+    chunks = map_rows(ratings.select(*read), RowFunction(pack.CHUNK, chunker)).localCheckpoint(eager=False)
     tallies = chunks.where("n IS NULL").drop("n", *columns).collect()
     if not tallies:
         raise TrainError("als: found no ratings, expected at least one")
@@ -169,18 +169,16 @@ def _popular(chunks: DataFrame, side: str, counts: I64, most: float) -> dict[int
     buckets = np.flatnonzero(counts > most)
     if len(buckets) == 0:
         return {}
-    found = chunks.mapInArrow(pack.popular(side, buckets), "id long, count long")
+    found = map_rows(chunks, RowFunction(pack.POPULAR, pack.popular(side, buckets)))
     totals = found.groupBy("id").agg(F.sum("count").alias("count")).where(F.col("count") > most)
     return {row["id"]: row["count"] for row in totals.collect()}
 
 
 def _in_blocks(chunks: DataFrame, plans: dict[str, SidePlan], dst: str, src: str, level: StorageLevel) -> DataFrame:
     n = len(plans[dst].keys)
-    pieces = chunks.mapInArrow(pack.pieces(plans[dst], dst, src), spark_schema(pack.PIECE))
-    assembled = pieces.repartition(n, "block").groupBy("block").applyInArrow(
-        pack.assemble(plans[dst], plans[src]), spark_schema(pack.IN_BLOCK)
-    )  # fmt: skip
-    return _held(assembled, n, level)
+    pieces = map_rows(chunks, RowFunction(pack.PIECE, pack.pieces(plans[dst], dst, src)))
+    assemble = GroupFunction(pack.IN_BLOCK, pack.assemble(plans[dst], plans[src]))
+    return _held(map_groups(pieces, "block", assemble, partitions=n), n, level)
 
 
 def _outlines(blocks: DataFrame, needing: DataFrame, n: int, level: StorageLevel) -> DataFrame:
@@ -189,7 +187,7 @@ def _outlines(blocks: DataFrame, needing: DataFrame, n: int, level: StorageLevel
         F.col("need.block").alias("block"), "to", F.col("need.ids").alias("wanted")
     )
     rows = blocks.select("block", "ids", "split", "needed").unionByName(wanted, allowMissingColumns=True)
-    return _held(rows.groupBy("block").applyInArrow(pack.link, spark_schema(pack.OUTLINE)), n, level)
+    return _held(map_groups(rows, "block", GroupFunction(pack.OUTLINE, pack.link)), n, level)
 
 
 def _held(blocks: DataFrame, n: int, level: StorageLevel) -> DataFrame:

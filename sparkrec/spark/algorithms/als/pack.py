@@ -65,6 +65,7 @@ IN_BLOCK = schema_of(
 )
 """An in-block of `layout`."""
 
+POPULAR = schema_of(id=pa.int64(), count=pa.int64())
 OUTLINE = schema_of(block=pa.int64(), ids=pa.binary(), split=pa.binary(), needed=_NEEDED, links=_LINKS)
 """An in-block without its ratings, and its out-links."""
 
@@ -144,7 +145,7 @@ def _unusable(ratings: pa.Table) -> NDArray[np.bool_]:
 
 
 def popular(side: str, buckets: I64) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
-    """(id, count) of the ids of CHUNK rows that are in `buckets`."""
+    """POPULAR: the ids of CHUNK rows that are in `buckets`."""
     wanted = np.zeros(BUCKETS, bool)
     wanted[buckets] = True
 

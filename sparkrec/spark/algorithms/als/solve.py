@@ -9,7 +9,7 @@ from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame, GroupedData, Row
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from sparkrec.errors import TrainError
@@ -19,11 +19,9 @@ from sparkrec.kernels.random import normal_rows
 from sparkrec.spark.algorithms.als import block
 from sparkrec.spark.algorithms.als.layout import Side
 from sparkrec.spark.algorithms.als.settings import AlsSettings
-from sparkrec.spark.runner import spark_schema
+from sparkrec.spark.runner import GroupFunction, RowFunction, map_groups, map_rows, spark_schema
 
-FACTORS = "id long, value array<float>"
 _SUMS = [name for name in block.STATE.names if name not in ("to", "ids", "factors")]
-_START = "block long, start_ids binary, start binary"
 
 
 @dataclass(frozen=True)
@@ -42,11 +40,11 @@ class State:
     def factors(self) -> DataFrame:
         """A row (id, value array<float>) for each id."""
         blocks = self.frame.where("ids IS NOT NULL").select("ids", "factors")
-        factors = blocks.mapInArrow(block.unpack, FACTORS)
+        factors = map_rows(blocks, RowFunction(block.FACTORS, block.unpack))
         if len(self.split_ids) == 0:
             return factors
         rows = [(int(key), row.tolist()) for key, row in zip(self.split_ids, self.split, strict=True)]
-        return factors.unionByName(self.frame.sparkSession.createDataFrame(rows, FACTORS))
+        return factors.unionByName(self.frame.sparkSession.createDataFrame(rows, spark_schema(block.FACTORS)))
 
     def messages(self) -> DataFrame:
         return self.frame.where("to IS NOT NULL").select(
@@ -83,9 +81,9 @@ class SideSolver:
         scale = settings.init_scale / np.sqrt(settings.rank)
         split = (scale * normal_rows(self.seed, plan.split, settings.rank)).astype(np.float32)
         if given is None:
-            placed = spark.createDataFrame([], _START)
+            placed = spark.createDataFrame([], spark_schema(block.START))
         else:
-            placed = given.select("id", "value").mapInArrow(block.place(plan), _START)
+            placed = map_rows(given.select("id", "value"), RowFunction(block.START, block.place(plan)))
             placed = placed.where(F.col("block").isin(sorted(self.side.keys)))
             if len(plan.split):
                 for row in given.where(F.col("id").isin(plan.split.tolist())).collect():
@@ -116,12 +114,12 @@ class SideSolver:
 
     def _state(
         self,
-        blocks: GroupedData,
+        blocks: DataFrame,
         task: Callable[[pa.Table], pa.Table],
         solve_split: Callable[[list[Row]], tuple[F32, float, float]],
     ) -> State:
         """Run `task` on every block, computed once and cut from its history."""
-        frame = blocks.applyInArrow(task, spark_schema(block.STATE)).localCheckpoint(eager=False)
+        frame = map_groups(blocks, "block", GroupFunction(block.STATE, task)).localCheckpoint(eager=False)
         rows = frame.where("to IS NULL").select(*_SUMS).collect()
         if failures := sorted(row.failure for row in rows if row.failure):
             raise TrainError(failures[0])

@@ -18,6 +18,7 @@ from sparkrec.training.batches.batch import Batch
 from sparkrec.training.computed import ComputedTables
 from sparkrec.training.dense import Dense
 from sparkrec.training.inputs.ids import InputReader
+from sparkrec.training.losses import ALL_ITEMS
 
 Loss: TypeAlias = Callable[[Batch], Tensor]
 """Of a batch: a sum over the positives."""
@@ -38,13 +39,20 @@ class Gradients(NamedTuple):
     items: RowGradients
 
 
-def by_autograd(model: Recommender, batch: Batch, loss: Loss, settings: TrainingSettings) -> Gradients:
-    """Of any model. Divided by the positives of all processes."""
+def by_autograd(
+    model: Recommender, batch: Batch, loss: Loss, settings: TrainingSettings, processes: int = 1
+) -> Gradients:
+    """Of any model. Divided by the positives of all processes.
+
+    A loss over all items reads all their rows in each part of each process: their L2 is shared among these.
+    """
     device = model.users.weight.device
     total = torch.zeros((), device=device)
-    for part in batch.parts(settings.accumulate):
+    parts = list(batch.parts(settings.accumulate))
+    readers = len(parts) * processes if settings.loss in ALL_ITEMS else 1
+    for part in parts:
         mine = loss(part)
-        for rate, table in ((settings.user_l2, model.users), (settings.item_l2, model.items)):
+        for rate, table in ((settings.user_l2, model.users), (settings.item_l2 / readers, model.items)):
             if rate:
                 mine = mine + rate * table.squares()
         mine = mine / batch.total
@@ -53,7 +61,9 @@ def by_autograd(model: Recommender, batch: Batch, loss: Loss, settings: Training
     return Gradients(total, *(summed(*table.take(), len(table.weight)) for table in (model.users, model.items)))
 
 
-def through_tables(tables: ComputedTables, batch: Batch, loss: Loss, settings: TrainingSettings) -> Gradients:
+def through_tables(
+    tables: ComputedTables, batch: Batch, loss: Loss, settings: TrainingSettings, processes: int
+) -> Gradients:
     """Of a model that computes the rows that a batch reads: those of all rows that it learns. L2 is on these, as often
     as they are read. Called by all processes, as the model may sum over them."""
     model = tables.model
@@ -63,7 +73,7 @@ def through_tables(tables: ComputedTables, batch: Batch, loss: Loss, settings: T
         each.requires_grad_()
     computed = tables.compute(tables.graph)
     with tables.reading(*(each.detach() for each in computed)):
-        read = by_autograd(model, batch, loss, settings)
+        read = by_autograd(model, batch, loss, settings, processes)
     slopes = [torch.zeros_like(each) for each in computed]
     for slope, rows in zip(slopes, (read.users, read.items), strict=True):
         slope[rows.rows] = rows.gradients

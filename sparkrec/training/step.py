@@ -80,5 +80,5 @@ class Stepper:
         if self.by_kernel:
             return by_kernel(self.model, self.dense, batch, self.reader, self.settings, self.scratch)
         if self.through_tables:
-            return through_tables(self.tables, batch, self.loss, self.settings)
-        return by_autograd(self.model, batch, self.loss, self.settings)
+            return through_tables(self.tables, batch, self.loss, self.settings, self.collective.size)
+        return by_autograd(self.model, batch, self.loss, self.settings, self.collective.size)

@@ -25,7 +25,7 @@ from sparkrec.training.loop import Job, Trainer, train
 from sparkrec.training.losses import Scored, loss_of
 from sparkrec.training.optimizers import Optimizer, rate_at
 from sparkrec.training.step import Stepper
-from tests.training.examples import plain, planted, write_shards
+from tests.training.examples import in_threads, plain, planted, write_shards
 
 pytestmark = pytest.mark.torch
 
@@ -282,6 +282,20 @@ def test_rows_move_alike_by_kernels_and_by_torch(optimizer):
             each.step(torch.tensor(rows), gradients, 0.1)
     torch.testing.assert_close(tables[0].weight, tables[1].weight, atol=1e-5, rtol=1e-5)
     assert (tables[0].weight[5:8] == start[5:8]).all()
+
+
+@pytest.mark.parametrize("loss", ["full_softmax", "all_squared"])
+def test_l2_of_all_items_is_that_of_one_process_and_one_part(shards, tmp_path, loss):
+    def item_rows(peers, parts=1):
+        chosen = settings(loss=loss, item_l2=0.05, accumulate=parts, optimizer="sgd", init_scale=0.3)
+        made = Trainer(Job(chosen, shards, None, str(tmp_path), 0), peers)
+        made.stepper.step(next(iter(made.batches.epoch(0))), 0.5)
+        return made.model.items.weight
+
+    one = item_rows(Alone())
+    torch.testing.assert_close(item_rows(Alone(), 3), one, rtol=1e-4, atol=1e-6)
+    for of_process in in_threads(item_rows, 2):
+        torch.testing.assert_close(of_process, one, rtol=1e-4, atol=1e-6)
 
 
 def test_l2_on_a_table_reaches_a_row_when_it_is_read():

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparkrec.kernels.ragged import joined_starts
 from sparkrec.models.base.graph import Graph, Rows
 from sparkrec.models.base.recommender import Recommender
 from sparkrec.shards import Shards
@@ -61,8 +62,7 @@ class ComputedTables:
 
 def _graph_of(shards: Shards, mine: list[int], collective: Collective, device: torch.device) -> Graph:
     read = [shards.read(number) for number in mine]
-    lengths = [np.diff(shard.indptr) for shard in read]
-    start = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.concatenate([np.zeros(0, np.int64), *lengths]))))
+    start = joined_starts([shard.indptr for shard in read])
     columns = [
         np.concatenate([np.zeros(0, np.float32), *(getattr(shard, name) for shard in read)])
         for name in ("values", "confidence")

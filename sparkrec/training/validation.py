@@ -14,6 +14,7 @@ from sparkrec.kernels.csr import located
 from sparkrec.kernels.metrics.accuracy import accuracy
 from sparkrec.kernels.metrics.clicks import auc, log_loss
 from sparkrec.kernels.metrics.hits import find_hits
+from sparkrec.kernels.ragged import Ragged, starts_of
 from sparkrec.models.base.recommender import Features, Recommender
 from sparkrec.shards import Shard, Shards
 from sparkrec.training.batches.pairs import Batches
@@ -63,7 +64,7 @@ def validate_ranking(
                     scores[np.repeat(np.arange(len(rows)), np.diff(start)), seen] = -torch.inf
                 best = scores.topk(min(settings.k, shards.n_items), dim=1)
                 ranked = (best.values > -torch.inf).numpy()  # few may be left that are not of training
-                lists = np.concatenate(([0], np.cumsum(ranked.sum(1)))), best.indices.numpy()[ranked]
+                lists = starts_of(ranked.sum(1)), best.indices.numpy()[ranked]
                 found = accuracy(find_hits(lists, _lists(wanted, part)), settings.metric, settings.k)
                 total, n = total + float(np.nansum(found)), n + int(np.isfinite(found).sum())
     sums = collective.sum(torch.tensor([total, n], dtype=torch.float64))
@@ -130,6 +131,4 @@ def _shards(shards: Shards, held_out: Shards, batches: Batches) -> Iterator[tupl
 
 def _lists(shard: Shard, rows: I64) -> tuple[I64, I64]:
     """The items of some users, each once, one list after the other, and where each begins."""
-    indptr, items = shard.positives.indptr, shard.positives.ids
-    start = np.concatenate(([0], np.cumsum(np.diff(indptr)[rows])))
-    return start, np.concatenate([np.zeros(0, np.int64), *(items[indptr[row] : indptr[row + 1]] for row in rows)])
+    return Ragged(shard.positives.indptr, shard.positives.ids).take(rows)

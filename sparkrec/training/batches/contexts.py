@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sparkrec.kernels.arrays import F64, I32, I64, frozen
 from sparkrec.kernels.csr import distinct_in_parts
 from sparkrec.kernels.gradients.contexts import Contexts
-from sparkrec.kernels.ragged import joined_starts
+from sparkrec.kernels.ragged import joined_starts, starts_of
 from sparkrec.kernels.random import uniform
 from sparkrec.shards import Shard
 from sparkrec.training.batches.batch import Batch
@@ -96,7 +96,7 @@ class _Around(Ordered):
         if self.batches.stays is not None:
             there = self._chance(_STAYS, numbers) < self.batches.stays[items]
             items, numbers, of = items[there], numbers[there], of[there]
-        start = np.concatenate(([0], np.cumsum(np.bincount(of, minlength=len(some.rows)))))
+        start = starts_of(np.bincount(of, minlength=len(some.rows)))
         reach = (1 + self._chance(_REACHES, numbers) * self.batches.window).astype(np.int32)
         rows = some.rows[of]
         drawn: I32 = self.with_negatives(items[:, None], rows, begin)

@@ -20,6 +20,7 @@ from sparkrec.kernels.arrays import F64, I32, I64
 from sparkrec.kernels.csr import by_key
 from sparkrec.kernels.gradients.negatives import Alias, Positives, draw_negatives, is_positive
 from sparkrec.kernels.gradients.pairs import Steps
+from sparkrec.kernels.ragged import starts_of
 from sparkrec.shards import Shard, Shards
 from sparkrec.training.batches.batch import Batch, StepGroup
 
@@ -210,7 +211,7 @@ class Batches:
     def _offsets(self) -> dict[int, int]:
         """Where the rows of each shard's users begin in the user table."""
         counts = [int(self.shards.manifest["shards"][shard]["users"]) for shard in self.mine]
-        starts = np.concatenate(([0], np.cumsum(counts)))
+        starts = starts_of(np.array(counts, np.int64))
         return dict(zip(self.mine, starts.tolist(), strict=False))
 
     def _steps_of(self, group: int) -> int:

@@ -132,7 +132,7 @@ class Ordered:
         self.batches, self.shard, self.sequences, self.steps = batches, shard, shard.sequences, steps
         self.order = order_of(len(self.sequences.rows), steps, (batches.seed, epoch, shard.number))
         self.key = batches._key(epoch, shard)
-        self.begin = np.concatenate(([0], np.cumsum(self.sequences.lengths[self.order])))
+        self.begin = starts_of(self.sequences.lengths[self.order])
         """Number of the first event of each sequence among those of the epoch."""
 
     def of_step(self, step: int) -> tuple[Sequences, int]:
@@ -175,7 +175,7 @@ class _Asked(Ordered):
     def _each(self, some: Sequences, _: int) -> tuple[HistoryArrays, Any, I64]:
         """Each event but the first is asked for, from those before it."""
         inputs = some.lengths - 1
-        start = np.concatenate(([0], np.cumsum(inputs)))
+        start = starts_of(inputs)
         of = np.repeat(np.arange(len(inputs)), inputs)
         places = np.arange(start[-1]) + of  # every sequence has one event more
         shown = HistoryArrays(some.items[places].astype(np.int64), start, np.arange(start[-1]))
@@ -186,8 +186,8 @@ class _Asked(Ordered):
         lengths = some.lengths
         targets = np.minimum(self.batches.shards.targets or 1, lengths - 1)
         inputs = lengths - targets
-        start = np.concatenate(([0], np.cumsum(inputs)))
-        before = np.concatenate(([0], np.cumsum(targets)))
+        start = starts_of(inputs)
+        before = starts_of(targets)
         places = np.arange(start[-1]) + np.repeat(before[:-1], inputs)
         of = np.repeat(np.arange(len(lengths)), targets)
         wanted = np.arange(before[-1]) + np.repeat(start[1:], targets)
@@ -197,7 +197,7 @@ class _Asked(Ordered):
     def _masked(self, some: Sequences, begin: int) -> tuple[HistoryArrays, Any, I64]:
         """Some events are hidden and asked for, the last one where chance hides none; of the last `length` events."""
         lengths = np.minimum(some.lengths, self.batches.shards.length)
-        start = np.concatenate(([0], np.cumsum(lengths)))
+        start = starts_of(lengths)
         of = np.repeat(np.arange(len(lengths)), lengths)
         places = np.arange(start[-1]) + np.repeat(some.start[1:] - start[1:], lengths)
         hidden = uniform(self.key ^ 1, begin + places) < self.batches.masked

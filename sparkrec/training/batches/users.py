@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sparkrec.kernels.arrays import I32, I64
-from sparkrec.kernels.ragged import spans
+from sparkrec.kernels.ragged import spans, starts_of
 from sparkrec.shards import Sequences, Shard
 from sparkrec.training.batches.batch import Batch
 from sparkrec.training.batches.pairs import Batches
@@ -67,7 +67,7 @@ class UserBatches(SequenceBatches):
     def _joined(self, parts: list[Batch], total: float, held: list[Shard], counts: I64 | None) -> Batch:
         columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
         lengths = np.concatenate([np.diff(part.start) for part in parts if part.start is not None])
-        start = np.concatenate(([0], np.cumsum(lengths)))
+        start = starts_of(lengths)
         batch = UserBatch(**columns, total=total, start=start)  # type: ignore[arg-type]
         if not (self.softmax or self.in_batch):
             return batch

@@ -51,7 +51,7 @@ _FIELDS = pa.schema(
 _VOCABULARY = pa.schema([("field", pa.string()), ("category", pa.string()), ("row", pa.int64())])
 
 
-class Entries(NamedTuple):
+class SparseFeatures(NamedTuple):
     """Sparse vectors, one after the other."""
 
     start: I64
@@ -59,13 +59,13 @@ class Entries(NamedTuple):
     row: I32
     weight: F32
 
-    def take(self, at: I64) -> Entries:
+    def take(self, at: I64) -> SparseFeatures:
         """Those of some vectors, in that order."""
         start, where = taken(self.start, at)
-        return Entries(start, self.row[where], self.weight[where])
+        return SparseFeatures(start, self.row[where], self.weight[where])
 
     @classmethod
-    def joined(cls, parts: Sequence[Entries]) -> Entries:
+    def joined(cls, parts: Sequence[SparseFeatures]) -> SparseFeatures:
         """Those of all parts, one part after the other."""
         if len(parts) == 1:
             return parts[0]
@@ -74,12 +74,12 @@ class Entries(NamedTuple):
         return cls(joined_starts([part.start for part in parts]), rows, weights)
 
     @classmethod
-    def none(cls, n: int) -> Entries:
+    def none(cls, n: int) -> SparseFeatures:
         """n empty ones."""
         return cls(np.zeros(n + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
 
     @classmethod
-    def of_arrow(cls, rows: pa.Array | pa.ChunkedArray, weights: pa.Array | pa.ChunkedArray | None) -> Entries:
+    def of_arrow(cls, rows: pa.Array | pa.ChunkedArray, weights: pa.Array | pa.ChunkedArray | None) -> SparseFeatures:
         """Of two columns of bytes: int32 rows and as many float32 weights; None: all are 1."""
         row, start = _numbers(rows, np.int32)
         weight = np.ones(len(row), np.float32) if weights is None else _numbers(weights, np.float32)[0]
@@ -111,7 +111,7 @@ def _numbers(column: pa.Array | pa.ChunkedArray, kind: type) -> tuple[NDArray[An
 
 
 @dataclass(frozen=True)
-class Layout:
+class FieldSchema:
     """Names and numbers of rows of the fields of each side: what a model is built for."""
 
     user: tuple[tuple[str, int], ...] = ()
@@ -144,7 +144,7 @@ class Layout:
         return {side: [list(each) for each in getattr(self, side)] for side in SIDES}
 
     @classmethod
-    def from_json(cls, said: dict[str, list[list[Any]]] | None) -> Layout:
+    def from_json(cls, said: dict[str, list[list[Any]]] | None) -> FieldSchema:
         return (
             cls(**{side: tuple((str(name), int(rows)) for name, rows in said[side]) for side in SIDES})
             if said
@@ -235,8 +235,8 @@ class FieldCodes:
     fields: tuple[FieldCode, ...]
 
     @property
-    def layout(self) -> Layout:
-        return Layout(*(tuple((each.name, each.rows) for each in self.of(side)) for side in SIDES))
+    def layout(self) -> FieldSchema:
+        return FieldSchema(*(tuple((each.name, each.rows) for each in self.of(side)) for side in SIDES))
 
     def of(self, *sides: str) -> list[FieldCode]:
         """Those of some sides."""
@@ -275,14 +275,14 @@ class FieldCodes:
         return cls(tuple(made))
 
 
-def encode(fields: Sequence[FieldCode], columns: Sequence[pa.Array]) -> Entries:
+def encode(fields: Sequence[FieldCode], columns: Sequence[pa.Array]) -> SparseFeatures:
     """Entries of rows of data, field after field.
 
     columns  of plain values, one for each field
     """
     parts = [field.encode(column) for field, column in zip(fields, columns, strict=True)]
     if not parts:
-        return Entries.none(0)
+        return SparseFeatures.none(0)
     total = np.sum([lengths for lengths, _, _ in parts], axis=0)
     start = starts_of(total)
     row, weight = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
@@ -291,4 +291,4 @@ def encode(fields: Sequence[FieldCode], columns: Sequence[pa.Array]) -> Entries:
         where = spans(at, lengths)[1]
         row[where], weight[where] = rows, weights
         at += lengths
-    return Entries(start, row, weight)
+    return SparseFeatures(start, row, weight)

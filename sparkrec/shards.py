@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sparkrec import storage
 from sparkrec.errors import InputError
-from sparkrec.fields import Entries, Layout
+from sparkrec.fields import FieldSchema, SparseFeatures
 from sparkrec.kernels.arrays import F32, I32, I64
 from sparkrec.kernels.csr import latest
 from sparkrec.kernels.gradients.negatives import Positives
@@ -79,7 +79,7 @@ class Shard:
     positives: Positives
     timestamps: I64 | None = None
     """(n,) of each example, where there are features."""
-    entries: Entries | None = None
+    entries: SparseFeatures | None = None
     """(n,) what is known of who asks, in each example."""
     sequences: Sequences | None = None
     """Of these users, where there are such."""
@@ -172,7 +172,7 @@ class Shards:
             shard = replace(shard, sequences=self._sequences(number, users))
         if self.layout is None:
             return shard
-        entries = Entries.of_arrow(table["rows"], table["weights"])
+        entries = SparseFeatures.of_arrow(table["rows"], table["weights"])
         return replace(shard, timestamps=table["timestamp"].to_numpy(), entries=entries)
 
     def _sequences(self, number: int, users: I64) -> Sequences:
@@ -203,10 +203,10 @@ class Shards:
         return int(self.manifest["events"]) / max(sum(map(self.sequences, range(len(self.manifest["sequences"])))), 1)
 
     @cached_property
-    def layout(self) -> Layout | None:
+    def layout(self) -> FieldSchema | None:
         """Fields of the features; None: there are none."""
         said = self.manifest.get("layout")
-        return None if said is None else Layout.from_json(said)
+        return None if said is None else FieldSchema.from_json(said)
 
     @cached_property
     def item_features(self) -> ItemFeatures:
@@ -239,21 +239,21 @@ class ItemFeatures:
     """(n_items + 1,) where those of each item begin, the one for all times first."""
     since: I64
     """(v,) from when on each holds."""
-    entries: Entries
+    entries: SparseFeatures
 
     @classmethod
     def of(cls, table: pa.Table, n_items: int) -> ItemFeatures:
         """Of a table as ITEM_FEATURES."""
         start = np.searchsorted(table["item"].to_numpy(), np.arange(n_items + 1))
-        entries = Entries.of_arrow(table["rows"], table["weights"])
+        entries = SparseFeatures.of_arrow(table["rows"], table["weights"])
         return cls(start, table["since"].to_numpy(), entries)
 
     @classmethod
     def none(cls, n_items: int) -> ItemFeatures:
         """Where nothing is known."""
-        return cls(np.arange(n_items + 1), np.full(n_items, ALWAYS), Entries.none(n_items))
+        return cls(np.arange(n_items + 1), np.full(n_items, ALWAYS), SparseFeatures.none(n_items))
 
-    def at(self, items: I64, timestamps: I64) -> Entries:
+    def at(self, items: I64, timestamps: I64) -> SparseFeatures:
         """(n,) of each item at a time."""
         version = self.start[items]
         if len(self.since) > len(self.start) - 1:

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sparkrec.fields import Entries, FieldCode, FieldCodes, Layout, encode
+from sparkrec.fields import FieldCode, FieldCodes, FieldSchema, SparseFeatures, encode
 
 
 def field(kind, first=10, rows=99, **given):
@@ -68,12 +68,12 @@ def test_rows_of_data_are_their_fields_one_after_the_other():
 
 
 def test_entries_are_taken_and_go_through_arrow():
-    made = Entries(np.array([0, 2, 2, 3]), np.array([5, 6, 7], np.int32), np.array([1, 2, 3], np.float32))
+    made = SparseFeatures(np.array([0, 2, 2, 3]), np.array([5, 6, 7], np.int32), np.array([1, 2, 3], np.float32))
     taken = made.take(np.array([2, 0, 1, 2]))
     assert taken.start.tolist() == [0, 1, 3, 3, 4]
     assert taken.row.tolist() == [7, 5, 6, 7]
     rows, weights = made.arrow()
-    again = Entries.of_arrow(rows.slice(1), weights.slice(1))
+    again = SparseFeatures.of_arrow(rows.slice(1), weights.slice(1))
     assert again.start.tolist() == [0, 0, 1]
     assert again.row.tolist() == [7]
     assert again.weight.tolist() == [3]
@@ -94,8 +94,8 @@ def test_codes_come_back_from_their_tables():
     assert again.digest == codes.digest
     assert again.fields[1] == numeric
     assert again.fields[0].categories.to_pylist() == ["x", "y"]
-    assert codes.layout == Layout(user=(("g", 4),), item=(("n", 4),))
-    assert Layout.from_json(codes.layout.to_json()) == codes.layout
+    assert codes.layout == FieldSchema(user=(("g", 4),), item=(("n", 4),))
+    assert FieldSchema.from_json(codes.layout.to_json()) == codes.layout
     assert codes.layout.names == ["user", "g", "item", "n"]
     assert codes.layout.field_of.tolist() == [0] * 4 + [0] * 4
     other = FieldCodes((codes.fields[0], FieldCode("n", "item", numeric.settings, "double", 4, 4, edges=(1.0, 2.6))))

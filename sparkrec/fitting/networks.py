@@ -16,9 +16,9 @@ from sparkrec.fitting import history
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.models.base.settings import NetworkSettings
 from sparkrec.spark.data.fit_inputs import FitInputs
-from sparkrec.spark.data.sequences import histories, numbered
-from sparkrec.spark.data.shards import Known, Ordered, write_shards
-from sparkrec.spark.model.field_queries import by_place
+from sparkrec.spark.data.sequences import encode_items, histories
+from sparkrec.spark.data.shards import FeatureShards, SequenceShards, write_shards
+from sparkrec.spark.model.field_queries import item_features_by_index
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense_vectors
 from sparkrec.spark.platform.digests import content_digest
@@ -42,7 +42,7 @@ def fit_network(settings: NetworkSettings, inputs: FitInputs) -> Model:
 
     known, codes = None, ""
     if settings.declaration.sees_fields and dataset.layout is not None:
-        known = Known(dataset.layout, by_place(dataset.features("item").toArrow(), items))
+        known = FeatureShards(dataset.layout, item_features_by_index(dataset.features("item").toArrow(), items))
         codes = dataset.manifest["fields"]["digest"]
     cut = None
     if (needs := settings.sequence_needs) is not None:
@@ -57,15 +57,15 @@ def fit_network(settings: NetworkSettings, inputs: FitInputs) -> Model:
         names = ["timestamp", "rows", "weights"] if known else []
         columns = columns.select("user", F.col("number").alias("item"), "value", "confidence", *names)
         how = {"groups": training.shards.groups, "of_group": of_group, "seed": seed}
-        given = Ordered(ordered, cut.length, cut.targets) if cut is not None and ordered is not None else None
+        given = SequenceShards(ordered, cut.length, cut.targets) if cut is not None and ordered is not None else None
         write_shards(columns, folder, n_items=len(items), known=known, ordered=given, **how)
         return folder
 
     train_on = ask_after = None
     if cut is not None:
-        train_on = numbered(inputs.sequences(cut), items)
+        train_on = encode_items(inputs.sequences(cut), items)
         asking = histories(observed, cut).join(dataset.validation.select("user").distinct(), "user", "left_semi")
-        ask_after = numbered(asking.withColumn("place", F.lit(0)), items)
+        ask_after = encode_items(asking.withColumn("place", F.lit(0)), items)
     validation = shards(dataset.validation, "validation", ask_after) if training.stopping else None
     examples = shards(observed, "examples", train_on)
     job = Job(settings, examples, validation, f"{scratch}/checkpoints", seed, inputs.parents)

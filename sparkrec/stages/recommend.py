@@ -21,10 +21,10 @@ from sparkrec.spark.platform.digests import content_digest
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.platform.sources import read_ids, read_source
 from sparkrec.spark.retrieval.topk import best, topk
-from sparkrec.stages.asking import Asking
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.prepare import interactions_of, pin
 from sparkrec.stages.running import once, stage
+from sparkrec.stages.serving_context import ServingContext
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def recommend(settings: RecommendSettings, lake: Lake, run: Run) -> Run:
             return frame
 
         users = hold(_users(settings, lake, people))
-        ask = Asking(settings, dataset, users.where("user IS NOT NULL"), events)
+        ask = ServingContext(settings, dataset, users.where("user IS NOT NULL"), events)
         served = ask.model(lake, trained)
         answered = served.users
         if settings.retrieve is None:

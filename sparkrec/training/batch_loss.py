@@ -47,7 +47,7 @@ class BatchLoss:
         """Rows of users, which of them each positive is of, items, and what the model takes besides them."""
         items, (users, of) = self._items(batch), batch.queries
         every = None if of is None else self._on_device(of)
-        return self._on_device(users), every, self._on_device(items), self.reader.of_batch(batch, items)
+        return self._on_device(users), every, self._on_device(items), self.reader.features_of(batch, items)
 
     def _items(self, batch: Batch) -> Tensor:
         """(b, k), or (1, k) that all rows share."""

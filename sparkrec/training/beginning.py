@@ -9,7 +9,7 @@ import torch
 
 from sparkrec.config import Parent, TrainingSettings
 from sparkrec.errors import TrainError
-from sparkrec.fields import Layout
+from sparkrec.fields import FieldSchema
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.random import normal_rows
 from sparkrec.models.base.layers import BatchNorm
@@ -33,7 +33,7 @@ def begin(
     users  ids of the rows of its table of users
     """
     training: TrainingSettings = settings.training
-    sizes = Sizes(len(users), shards.n_items, shards.layout or Layout(), shards.length)
+    sizes = Sizes(len(users), shards.n_items, shards.layout or FieldSchema(), shards.length)
     model: Recommender = settings.network(sizes)
     model.initialize(torch.Generator().manual_seed(seed))
     for table, ids, stream in (

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparkrec.fields import Layout
+from sparkrec.fields import FieldSchema
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.models.base.recommender import Recommender, Sizes
 from sparkrec.models.base.scorers import AnyScorer, scorer_of
@@ -90,7 +90,7 @@ class Trained:
     @cached_property
     def _module(self) -> Recommender:
         """Its dense layers, without the tables of users and items."""
-        sizes = Sizes(layout=self.shards.layout or Layout(), length=self.shards.length)
+        sizes = Sizes(layout=self.shards.layout or FieldSchema(), length=self.shards.length)
         module: Recommender = self.settings.network(sizes)
         shared = self.checkpoints.shared(self.epoch)
         with torch.no_grad():

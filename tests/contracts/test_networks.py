@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sparkrec.fields import Entries, Layout
+from sparkrec.fields import FieldSchema, SparseFeatures
 from sparkrec.models.afm import AfmSettings
 from sparkrec.models.base.recommender import FeatureBatch, Features, Sizes
 from sparkrec.models.base.scorers import load_scorer, scorer_of
@@ -71,7 +71,7 @@ def scores_of(trained, n_users):
     rows = np.concatenate([rows for _, rows in users])[np.argsort(ids)]
     assert sorted(ids) == list(range(n_users))
     if scorer is not None and scorer.sees == "fields":
-        rows = scorer.queries(np.arange(n_users), rows, Entries.none(n_users))
+        rows = scorer.queries(np.arange(n_users), rows, SparseFeatures.none(n_users))
     return rows @ items.T if scorer is None else scorer.scores(rows, items)
 
 
@@ -112,7 +112,7 @@ def test_gradients_reach_every_parameter_and_row_that_was_read(network):
     users, items = torch.tensor([0, 4]), torch.tensor([[1, 6, 2], [3, 3, 0]])
     sizes, features, read_features = Sizes(5, 7), None, []
     if isinstance(settings, FieldNetworkSettings):
-        sizes = Sizes(5, 7, Layout(context=(("day", 3),), item=(("genre", 2),)))
+        sizes = Sizes(5, 7, FieldSchema(context=(("day", 3),), item=(("genre", 2),)))
         of_items = FeatureBatch(items.flatten(), torch.tensor([3, 4, 3, 3, 3, 4]), None, None)
         features = Features(FeatureBatch(users, torch.tensor([2, 0]), None, None), of_items)
         read_features = [7 + row for row in (3, 4, 3, 3, 3, 4)]
@@ -209,10 +209,10 @@ def test_the_scorer_comes_back_from_its_file(network, tmp_path):
     users, items = rows_of_users(model).numpy(), model.items.weight.numpy()
     if scorer.sees == "fields":
         whose, what = np.array([0, 2, 2]), np.array([1, 3, 0])
-        events = (whose, users[whose], Entries.none(3)), (what, items[what], Entries.none(3))
+        events = (whose, users[whose], SparseFeatures.none(3)), (what, items[what], SparseFeatures.none(3))
         np.testing.assert_allclose(scorer.score_events(*events), expected[whose, what], atol=1e-5)
-        users = scorer.queries(np.arange(3), users, Entries.none(3))
-        items = scorer.items(np.arange(4), items, Entries.none(4))
+        users = scorer.queries(np.arange(3), users, SparseFeatures.none(3))
+        items = scorer.items(np.arange(4), items, SparseFeatures.none(4))
     np.testing.assert_allclose(scorer.scores(users, items), expected, atol=1e-5)
     pairs = np.array([0, 2, 2, 3]), np.array([1, 3, 0], np.int32)
     np.testing.assert_allclose(scorer.score_pairs(users, items, pairs), expected[[0, 0, 2], [1, 3, 0]], atol=1e-5)

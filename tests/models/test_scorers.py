@@ -8,14 +8,14 @@ import pytest
 torch = pytest.importorskip("torch")
 from safetensors.numpy import save
 
-from sparkrec.fields import Layout
+from sparkrec.fields import FieldSchema
 from sparkrec.models.base.recommender import Sizes
 from sparkrec.models.base.scorers import load_scorer
 from sparkrec.models.fm import FmSettings
 from sparkrec.models.neumf import NeumfSettings
 from sparkrec.models.sasrec import SasrecSettings
 
-LAYOUT = Layout(user=(("age", 3),), item=(("genre", 4),))
+LAYOUT = FieldSchema(user=(("age", 3),), item=(("genre", 4),))
 
 
 def trained(settings, sizes):

@@ -5,7 +5,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from sparkrec.config import SequenceSettings
-from sparkrec.spark.data.sequences import histories, numbered, sequences
+from sparkrec.spark.data.sequences import encode_items, histories, sequences
 
 pytestmark = pytest.mark.spark
 
@@ -66,9 +66,9 @@ def test_windows_follow_one_another_and_a_pause_parts_them(spark):
 
 def test_items_that_are_not_known_are_left_out_and_so_is_who_has_no_other(spark):
     rows = spark.createDataFrame([(1, [5, 8, 5, 9]), (2, [8])], "user long, items array<long>")
-    found = numbered(rows, np.array([3, 5, 9])).collect()
+    found = encode_items(rows, np.array([3, 5, 9])).collect()
     assert [(row.user, row["items"]) for row in found] == [(1, [1, 1, 2])]
-    assert not numbered(rows, np.zeros(0, np.int64)).collect()
+    assert not encode_items(rows, np.zeros(0, np.int64)).collect()
 
 
 def test_a_user_of_very_many_events_is_cut_like_others(spark):

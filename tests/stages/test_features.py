@@ -22,7 +22,7 @@ from sparkrec.configfile import validate
 from sparkrec.errors import ConfigError, InputError, PrepareError
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.model.explain import contributions, importance
-from sparkrec.spark.model.field_queries import asked, bind, known_users, score_events
+from sparkrec.spark.model.field_queries import bind, first_queries, latest_user_features, score_events
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.spark.retrieval.topk import score_pairs, topk
@@ -155,7 +155,7 @@ def test_an_event_has_the_score_with_which_it_is_ranked(trained, kind):
     model, dataset = loaded(trained, f"world-{kind}"), Dataset.open(trained, "world")
     rows = dataset.test.join(dataset.train.groupBy("item").count(), "item", "left_semi")
     alone = score_events(model, dataset, rows).toPandas().set_index(["user", "item"]).score
-    pairs = score_pairs(bind(model, asked(dataset, rows)), rows.select("user", "item"))
+    pairs = score_pairs(bind(model, first_queries(dataset, rows)), rows.select("user", "item"))
     ranked = pairs.toPandas().set_index(["user", "item"]).score
     assert len(alone) > 60
     np.testing.assert_allclose(alone, ranked[alone.index], rtol=1e-4, atol=1e-5)
@@ -163,10 +163,10 @@ def test_an_event_has_the_score_with_which_it_is_ranked(trained, kind):
 
 def test_a_ranking_sees_its_user_as_of_the_first_row_that_it_is_asked_for(trained):
     dataset = Dataset.open(trained, "plain")
-    at = {row.user: row.rows for row in asked(dataset, dataset.train).collect()}
+    at = {row.user: row.rows for row in first_queries(dataset, dataset.train).collect()}
     events = dataset.train.toPandas().sort_values("timestamp").groupby("user").first()
     assert at == events.rows.to_dict()
-    latest = {row.user: row.rows for row in known_users(dataset).collect()}
+    latest = {row.user: row.rows for row in latest_user_features(dataset).collect()}
     mover = dataset.users.where("user_id = 'u0'").first().user
     assert at[mover] != latest[mover]
     assert events.timestamp[mover] < pd.Timestamp(1_601_000_000, unit="s")
@@ -175,11 +175,11 @@ def test_a_ranking_sees_its_user_as_of_the_first_row_that_it_is_asked_for(traine
 def test_folded_vectors_rank_as_brute_force_does(trained):
     """FM without context is two tables of vectors; scored pair by pair by the head, everything is the same."""
     model, dataset = loaded(trained, "plain-fm"), Dataset.open(trained, "plain")
-    bound = bind(model, asked(dataset, dataset.test))
+    bound = bind(model, first_queries(dataset, dataset.test))
     assert bound.scorer is None
     best = topk(bound, 5).toPandas()
     everything = dataset.test.select("user").distinct().crossJoin(dataset.items.select("item"))
-    queries = asked(dataset, dataset.test)
+    queries = first_queries(dataset, dataset.test)
     now = F.lit("2100-01-01").cast("timestamp").alias("timestamp")
     events = everything.join(queries, "user").select("user", "item", now, "rows", "weights")
     scored = score_events(model, dataset, events).toPandas()

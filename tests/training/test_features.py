@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from sparkrec.config import StoppingSettings
 from sparkrec.errors import TrainError
-from sparkrec.fields import Entries, Layout
+from sparkrec.fields import FieldSchema, SparseFeatures
 from sparkrec.kernels.gradients.losses import PAIR_LOSSES
 from sparkrec.models.afm import AfmSettings
 from sparkrec.models.dcn import DcnSettings
@@ -41,7 +41,7 @@ FIELDS = {
     "afm": (AfmSettings, {"dim": 4, "attention": 3}),
 }
 USERS, ITEMS, DAYS = 40, 30, 3
-LAYOUT = Layout(user=(("age", 2),), context=(("day", 2 + DAYS),), item=(("genres", 5), ("price", 2)))
+LAYOUT = FieldSchema(user=(("age", 2),), context=(("day", 2 + DAYS),), item=(("genres", 5), ("price", 2)))
 
 
 def network(kind, **training):
@@ -51,7 +51,7 @@ def network(kind, **training):
 
 def lists(rows, weights):
     start = np.concatenate(([0], np.cumsum([len(each) for each in rows])))
-    return Entries(start, np.concatenate(rows).astype(np.int32), np.concatenate(weights).astype(np.float32))
+    return SparseFeatures(start, np.concatenate(rows).astype(np.int32), np.concatenate(weights).astype(np.float32))
 
 
 def examples(folder, *, moving=False, **how):

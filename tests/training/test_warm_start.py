@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from sparkrec import storage
 from sparkrec.config import Parent
 from sparkrec.errors import InputError
-from sparkrec.fields import Entries
+from sparkrec.fields import SparseFeatures
 from sparkrec.models.base.published import SCORER_FILE
 from sparkrec.models.deepfm import DeepfmSettings
 from sparkrec.models.fm import FmSettings
@@ -52,7 +52,7 @@ def published(tmp_path_factory):
             storage.write(f"{folder}/{SCORER_FILE}", scorer.to_bytes())
         rows = np.concatenate([rows for _, rows in parts])[np.argsort(np.concatenate([ids for ids, _ in parts]))]
         if scorer is not None and scorer.sees == "fields":
-            rows = scorer.queries(np.arange(60), rows, Entries.none(60))
+            rows = scorer.queries(np.arange(60), rows, SparseFeatures.none(60))
         scores.append(rows @ trained.items().T if scorer is None else scorer.scores(rows, trained.items()))
     return shards, parents, scores
 

@@ -8,14 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparkrec.fields import Entries, Layout
+from sparkrec.fields import FieldSchema, SparseFeatures
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.ragged import spans
 from sparkrec.models.base.recommender import FeatureBatch
 from sparkrec.models.base.sequence_model import History, SequenceModel
 
 
-def feature_batch(layout: Layout, n_fields: int, ids: I64, entries: Entries, device: torch.device) -> FeatureBatch:
+def feature_batch(
+    layout: FieldSchema, n_fields: int, ids: I64, entries: SparseFeatures, device: torch.device
+) -> FeatureBatch:
     """Entries of one side, whose fields are the first `n_fields` of it."""
     n, row, weight = len(ids), entries.row, entries.weight
     field = layout.field_of[row]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sparkrec.config import ModelSettings
-from sparkrec.fields import Layout
+from sparkrec.fields import FieldSchema
 from sparkrec.kernels.arrays import F32
 
 SCORER_FILE = "head.safetensors"
@@ -25,7 +25,7 @@ class Published(NamedTuple):
     """(m, q) rows of all items."""
     weights: Mapping[str, F32]
     """Of its scorer, by name; none where it was published as plain vectors."""
-    layout: Layout | None
+    layout: FieldSchema | None
     """Of its fields, where it has such."""
 
 
@@ -36,4 +36,4 @@ class FieldRows(NamedTuple):
     items: F32
     features: F32 | None
     """Of all features of `layout`; None where the model that published them sees none."""
-    layout: Layout | None
+    layout: FieldSchema | None

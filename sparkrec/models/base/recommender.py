@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from typing_extensions import Self
 
-from sparkrec.fields import Layout
+from sparkrec.fields import FieldSchema
 from sparkrec.kernels.arrays import F32
 from sparkrec.kernels.gradients.contexts import Contexts
 from sparkrec.kernels.gradients.field_pairs import FieldPairs
@@ -57,7 +57,7 @@ class Sizes(NamedTuple):
 
     users: int = 0
     items: int = 0
-    layout: Layout = Layout()
+    layout: FieldSchema = FieldSchema()
     """Of the features, for models that have such."""
     length: int = 1
     """Events of a history, for models that see such."""

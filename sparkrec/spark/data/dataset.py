@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from sparkrec import storage
 from sparkrec.config import DataFacts, SequenceSettings, values_of
 from sparkrec.errors import InputError
-from sparkrec.fields import Layout
+from sparkrec.fields import FieldSchema
 from sparkrec.spark.platform.lake import Lake
 
 
@@ -63,10 +63,10 @@ class Dataset:
         return bool(self.manifest["settings"]["feedback"]["kind"] == "explicit")
 
     @property
-    def layout(self) -> Layout | None:
+    def layout(self) -> FieldSchema | None:
         """Fields of its features; None: it has none."""
         said = self.manifest.get("fields")
-        return Layout.from_json(said["layout"]) if said else None
+        return FieldSchema.from_json(said["layout"]) if said else None
 
     def features(self, side: str) -> DataFrame:
         """(<side>, since, rows, weights) of the users or items: columns as `tables.USER_FEATURES`."""

@@ -80,7 +80,7 @@ def ordered(events: DataFrame, settings: SequenceSettings) -> DataFrame:
     return timed.withColumn("opens", opens).withColumn("session", F.sum("opens").over(in_time)).drop("opens")
 
 
-def numbered(rows: DataFrame, items: I64) -> DataFrame:
+def encode_items(rows: DataFrame, items: I64) -> DataFrame:
     """The rows with `items` array<int>: their places among the ascending `items` instead of ids; an item that is not
     there is left out.
 

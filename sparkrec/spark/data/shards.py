@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec import storage
-from sparkrec.fields import Layout
+from sparkrec.fields import FieldSchema
 from sparkrec.shards import SCHEMA, SEQUENCES, WITH_FEATURES, entry
 from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.runner import RowFunction, map_rows
@@ -23,16 +23,16 @@ _COUNTS = pa.schema([("count", pa.int64())])
 
 
 @dataclass(frozen=True)
-class Known:
+class FeatureShards:
     """Features that the examples come with."""
 
-    layout: Layout
+    layout: FieldSchema
     items: pa.Table
     """As ITEM_FEATURES."""
 
 
 @dataclass(frozen=True)
-class Ordered:
+class SequenceShards:
     """Sequences that come with the examples."""
 
     sequences: DataFrame
@@ -51,8 +51,8 @@ def write_shards(
     groups: int,
     of_group: int,
     seed: int,
-    known: Known | None = None,
-    ordered: Ordered | None = None,
+    known: FeatureShards | None = None,
+    ordered: SequenceShards | None = None,
 ) -> None:
     """Write `examples` (user, item, value, confidence), whose items are in [0, n_items), unless they are there.
 

@@ -38,7 +38,7 @@ from sparkrec.spark.evaluation.clicks import METRICS as CLICK_METRICS
 from sparkrec.spark.evaluation.clicks import Clicks
 from sparkrec.spark.evaluation.protocols import RankingRequest, Unrankable, measure_rankings
 from sparkrec.spark.evaluation.segments import grouped, labels
-from sparkrec.spark.model.field_queries import asked, score_events
+from sparkrec.spark.model.field_queries import first_queries, score_events
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.serving import bind
 from sparkrec.spark.retrieval.topk import score_pairs
@@ -167,7 +167,7 @@ def metrics_of(
                 truth,
                 before,
                 include_validation=include_validation,
-                queries=lambda _: asked(dataset, truth),
+                queries=lambda _: first_queries(dataset, truth),
             )
             model = bound.model
         if with_auc or ((ratings or clicks) and predicted is None):

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from sparkrec import storage
 from sparkrec.errors import InputError
-from sparkrec.fields import Entries
+from sparkrec.fields import SparseFeatures
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.kernels.csr import located
 from sparkrec.shards import ALWAYS, ITEM_FEATURES, ItemFeatures
@@ -45,7 +45,7 @@ def tells_strangers(model: Model) -> bool:
     return scorer is not None and bool(scorer.layout.query)
 
 
-def known_users(dataset: Dataset) -> DataFrame:
+def latest_user_features(dataset: Dataset) -> DataFrame:
     """(user, rows, weights): what was known of each user when the last train interaction took place."""
     if dataset.layout is None:
         return dataset.users.select("user", *nothing())
@@ -56,10 +56,10 @@ def known_users(dataset: Dataset) -> DataFrame:
     return versions.groupBy("user").agg(latest).select("user", "latest.*")
 
 
-def asked(dataset: Dataset, rows: DataFrame) -> DataFrame:
+def first_queries(dataset: Dataset, rows: DataFrame) -> DataFrame:
     """(user, rows, weights): the queries of users, each as it was at the first of its `rows`, in the context of it."""
     if dataset.layout is None or not (dataset.layout.user or dataset.layout.context):
-        return known_users(dataset).join(rows.select("user").distinct(), "user", "left_semi")
+        return latest_user_features(dataset).join(rows.select("user").distinct(), "user", "left_semi")
     first = F.min_by(F.struct("rows", "weights"), F.struct("timestamp", "item", "rows", "weights")).alias("first")
     return rows.groupBy("user").agg(first).select("user", "first.*")
 
@@ -92,11 +92,11 @@ def bind(model: Model, queries: DataFrame) -> Model:
     assert scorer is not None
     size = 0 if scorer.is_factorized else max(_width(scorer, "query"), _width(scorer, "item"))
 
-    def query_rows(ids: I64, rows: F32, entries: Entries) -> F32:
+    def query_rows(ids: I64, rows: F32, entries: SparseFeatures) -> F32:
         made = scorer.queries(ids, rows, entries)
         return scorer.fold_queries(made) if scorer.is_factorized else _padded(made, size)
 
-    def item_rows(_: I64, rows: F32, __: Entries) -> F32:
+    def item_rows(_: I64, rows: F32, __: SparseFeatures) -> F32:
         return scorer.fold_items(rows) if scorer.is_factorized else _padded(rows, size)
 
     users = queries.join(model.users.select("user", "value"), "user").select("user", "value", "rows", "weights")
@@ -114,7 +114,7 @@ def bind(model: Model, queries: DataFrame) -> Model:
 def _width(scorer: FieldScorer, of: str) -> int:
     """Numbers in a row of a query or item, or in a vector."""
     nobody = np.zeros((0, scorer.row), np.float32)
-    none = np.zeros(0, np.int64), nobody, Entries.none(0)
+    none = np.zeros(0, np.int64), nobody, SparseFeatures.none(0)
     if of == "item":
         return int(scorer.items(*none).shape[1])
     queries = scorer.queries(*none)
@@ -130,9 +130,9 @@ def _mapped(make: Any) -> Any:
         for whole in batches:
             for first in range(0, len(whole), _AT_ONCE):
                 batch = whole.slice(first, _AT_ONCE)
-                entries = Entries.none(len(batch))
+                entries = SparseFeatures.none(len(batch))
                 if len(batch.schema) > 2:
-                    entries = Entries.of_arrow(batch.column("rows"), batch.column("weights"))
+                    entries = SparseFeatures.of_arrow(batch.column("rows"), batch.column("weights"))
                 rows = make(batch.column(0).to_numpy(), matrix(batch.column("value")), entries)
                 yield dense_batch(batch.schema.names[0], batch.column(0), rows)
 
@@ -209,11 +209,13 @@ class Tables:
         users, items = self.sides(scorer, batch)
         return scorer.queries(*users), scorer.items(*items)
 
-    def sides(self, scorer: Any, batch: pa.RecordBatch) -> tuple[tuple[I64, F32, Entries], tuple[I64, F32, Entries]]:
+    def sides(
+        self, scorer: Any, batch: pa.RecordBatch
+    ) -> tuple[tuple[I64, F32, SparseFeatures], tuple[I64, F32, SparseFeatures]]:
         """Ids, rows and entries of the users and the items of events."""
         users, items = (batch.column(name).to_numpy() for name in ("user", "item"))
         names = batch.schema.names
-        entries = Entries.of_arrow(batch.column("rows"), batch.column("weights") if "weights" in names else None)
+        entries = SparseFeatures.of_arrow(batch.column("rows"), batch.column("weights") if "weights" in names else None)
         rows, at = _found(self.items, self.item_rows[:, : scorer.row], items)
         known = self.features.at(at, batch.column("_micros").to_numpy() if "_micros" in names else np.zeros_like(at))
         return (users, _found(self.users, self.user_rows, users)[0], entries), (at, rows, known)
@@ -242,10 +244,10 @@ def _read_features(folder: str | None, items: I64) -> ItemFeatures:
     if folder is None:
         return ItemFeatures.none(len(items))
     table = pa.concat_tables(storage.read_parquet(folder, ["item", "since", "rows", "weights"]))
-    return ItemFeatures.of(by_place(table, items), len(items))
+    return ItemFeatures.of(item_features_by_index(table, items), len(items))
 
 
-def by_place(features: pa.Table, items: I64) -> pa.Table:
+def item_features_by_index(features: pa.Table, items: I64) -> pa.Table:
     """The `item_features` of a dataset as ITEM_FEATURES: items by their place among `items`, ascending."""
     since = features["since"].cast(pa.timestamp("us")).cast(pa.int64()).fill_null(ALWAYS)
     at = np.searchsorted(items, features["item"].to_numpy())

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.kernels.arrays import F32
 from sparkrec.spark.arrow.blocks import read_lists
-from sparkrec.spark.data.sequences import numbered
+from sparkrec.spark.data.sequences import encode_items
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense_batch, dense_schema, dense_vectors, matrix, read_dense
 from sparkrec.spark.model.scorers import HistoryScorer
@@ -32,25 +32,25 @@ def bind(model: Model, asking: DataFrame) -> Model:
     assert model.folder is not None
     token, folder = model.token, f"{model.folder}/items"
     nobody = F.array_repeat(F.lit(0.0).cast("float"), model.size)
-    own = numbered(asking, items).join(model.users.select("user", "value"), "user", "left")
+    own = encode_items(asking, items).join(model.users.select("user", "value"), "user", "left")
     shown = own.select("user", F.coalesce("value", nobody).alias("value"), "items")
 
-    def states(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def user_vectors(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = _item_rows(token, folder)
         for batch in batches:
             histories = read_lists(batch.column("items"), np.int32)
             found = scorer.states(matrix(batch.column("value")), histories, rows)
             yield dense_batch("user", batch.column("user"), found)
 
-    def answers(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def item_vectors(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             yield dense_batch("item", batch.column("item"), scorer.output_embeddings(matrix(batch.column("value"))))
 
     of_items = model.items.select("item", "value")
     return replace(
         model,
-        users=dense_vectors(map_rows(shown, RowFunction(dense_schema("user"), states)), "user"),
-        items=dense_vectors(map_rows(of_items, RowFunction(dense_schema("item"), answers)), "item"),
+        users=dense_vectors(map_rows(shown, RowFunction(dense_schema("user"), user_vectors)), "user"),
+        items=dense_vectors(map_rows(of_items, RowFunction(dense_schema("item"), item_vectors)), "item"),
         size=scorer.state_size,
         scorer=None,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypeAlias
 
-from sparkrec.fields import Entries, Layout
+from sparkrec.fields import FieldSchema, SparseFeatures
 from sparkrec.kernels.arrays import F32, I64, Lists
 
 
@@ -55,7 +55,7 @@ class FieldScorer(PairScorer, Protocol):
     """One of a model of features, whose users' rows are not yet queries: see `field_queries.bind`."""
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> FieldSchema:
         """Its fields."""
 
     @property
@@ -70,10 +70,10 @@ class FieldScorer(PairScorer, Protocol):
     def is_factorized(self) -> bool:
         """Whether its scores are inner products of vectors that `fold_queries` and `fold_items` make."""
 
-    def queries(self, ids: I64, users: F32, entries: Entries) -> F32:
+    def queries(self, ids: I64, users: F32, entries: SparseFeatures) -> F32:
         """Rows of (n,) queries as `scores` takes them, from (n, d) rows of their users and what is known of them."""
 
-    def items(self, ids: I64, items: F32, entries: Entries) -> F32:
+    def items(self, ids: I64, items: F32, entries: SparseFeatures) -> F32:
         """The same of items."""
 
     def fold_queries(self, rows: F32) -> F32:
@@ -88,7 +88,7 @@ class FieldScorer(PairScorer, Protocol):
     def columns(self, field: str) -> tuple[str, list[int]]:
         """Where a field is: columns of `queries`, or of `items`."""
 
-    def score_events(self, users: tuple[I64, F32, Entries], items: tuple[I64, F32, Entries]) -> F32:
+    def score_events(self, users: tuple[I64, F32, SparseFeatures], items: tuple[I64, F32, SparseFeatures]) -> F32:
         """(n,) of n queries, each of one item: their ids, rows and entries."""
 
     def score_rows(self, queries: F32, items: F32) -> F32:

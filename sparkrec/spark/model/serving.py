@@ -74,7 +74,7 @@ def bind(
     fitted = dataset.users if tells else dataset.fitted("user", include_validation)
     own = users.join(fitted, "user", "left_semi").select("user", F.lit("model").alias("by"))
     # As with rows: a user whom the model was not fitted to has one, though nobody should be answered by it.
-    asked = field_queries.known_users(dataset) if queries is None else queries(users)
+    asked = field_queries.latest_user_features(dataset) if queries is None else queries(users)
     return Bound(field_queries.bind(model, asked), own)
 
 

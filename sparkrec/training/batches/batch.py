@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparkrec.fields import Entries
+from sparkrec.fields import SparseFeatures
 from sparkrec.kernels.arrays import F32, F64, I32, I64
 from sparkrec.kernels.gradients.contexts import Contexts
 from sparkrec.kernels.gradients.pairs import Pairs, Steps, of_step
@@ -37,7 +37,7 @@ class Batch:
     of the positive itself is not read. For softmax."""
     pairs: Pairs | None = None
     """The same for kernels, where they were asked for."""
-    entries: Entries | None = None
+    entries: SparseFeatures | None = None
     """(b,) what is known of who asks, where there are features."""
     timestamps: I64 | None = None
     """(b,) of each example, where there are features."""
@@ -91,7 +91,7 @@ class StepGroup:
     """Of each batch."""
     steps: Steps | None
     """The same for kernels, where they were asked for."""
-    entries: Entries | None = None
+    entries: SparseFeatures | None = None
     """Of all examples of the group."""
 
     def batches(self) -> Iterator[Batch]:

@@ -16,7 +16,7 @@ from sparkrec.kernels.random import uniform
 from sparkrec.shards import Shard
 from sparkrec.training.batches.batch import Batch
 from sparkrec.training.batches.pairs import Batches
-from sparkrec.training.batches.sequences import Ordered, SequenceBatches, joined_columns
+from sparkrec.training.batches.sequences import OrderedSequences, SequenceBatches, joined_columns
 
 _SHUFFLES, _STAYS, _REACHES = 1, 2, 3
 """Streams of random numbers beside that of the negatives."""
@@ -81,7 +81,7 @@ def chances(counts: I64, subsample: float) -> F64:
     return found
 
 
-class _Around(Ordered):
+class _Around(OrderedSequences):
     """The events of a shard's sequences."""
 
     batches: ContextBatches

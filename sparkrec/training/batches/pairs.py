@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparkrec.fields import Entries
+from sparkrec.fields import SparseFeatures
 from sparkrec.kernels.arrays import F64, I32, I64
 from sparkrec.kernels.csr import by_key
 from sparkrec.kernels.gradients.negatives import Alias, Positives, draw_negatives, is_positive
@@ -120,7 +120,7 @@ class Batches:
         keys = [self._key(epoch, shard) for shard in held]
         n_users = sum(int(self.shards.manifest["shards"][number]["users"]) for number in self.mine)
         known = [shard.entries for shard in held if shard.entries is not None]
-        entries = None if self.shards.layout is None else Entries.joined(known)
+        entries = None if self.shards.layout is None else SparseFeatures.joined(known)
         firsts = np.cumsum([0, *(len(shard.items) for shard in held)]).tolist()
         counts = self._counts([shard.items for shard in held])
         for begin in range(first, steps, self.at_once):

@@ -90,7 +90,7 @@ class SequenceBatches(Batches):
     ) -> Iterator[SequenceStepGroup]:
         sizes = [self._size(number) for number in self.shards.numbers(group)]
         asked = [self._questions(shard, epoch, steps) for shard in held]
-        counts = self._counts([each.answers() for each in asked]) if self.softmax and self.in_batch else None
+        counts = self._counts([each.targets() for each in asked]) if self.softmax and self.in_batch else None
         for begin in range(first, steps, _STEPS_AT_ONCE):
             wanted = range(begin, min(begin + _STEPS_AT_ONCE, steps))
             totals = np.sum([np.diff(cuts_of(n, steps, wanted)) for n in sizes], axis=0) * self.positives
@@ -124,7 +124,7 @@ class SequenceBatches(Batches):
         return replace(batch, false_negatives=false_negatives, log_expected=log_expected)
 
 
-class Ordered:
+class OrderedSequences:
     """The sequences of a shard, in the order of an epoch."""
 
     def __init__(self, batches: SequenceBatches, shard: Shard, epoch: int, steps: int) -> None:
@@ -149,7 +149,7 @@ class Ordered:
         return np.concatenate((items, drawn), axis=1)
 
 
-class _Asked(Ordered):
+class _Asked(OrderedSequences):
     """The questions about them."""
 
     def step(self, step: int, offset: int) -> SequenceBatch:
@@ -161,7 +161,7 @@ class _Asked(Ordered):
         user_positives = self.shard.positives.degrees[rows]
         return SequenceBatch(rows + offset, items, ones, ones, user_positives, 0, shown=shown)
 
-    def answers(self) -> I32:
+    def targets(self) -> I32:
         """What is asked for in the epoch."""
         found: I32 = self._show(self.sequences.take(self.order), 0)[1][:, 0]
         return found
@@ -205,9 +205,9 @@ class _Asked(Ordered):
         hidden[start[1:][none] - 1] = True
         items = some.items[places].astype(np.int64)
         at = np.flatnonzero(hidden)
-        answers = some.items[places[at]][:, None]
+        targets = some.items[places[at]][:, None]
         items[at] = self.batches.shards.n_items
-        return HistoryArrays(items, start, at), answers, of[at]
+        return HistoryArrays(items, start, at), targets, of[at]
 
 
 def _joined(parts: list[SequenceBatch], total: float) -> SequenceBatch:

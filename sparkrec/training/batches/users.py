@@ -13,7 +13,7 @@ from sparkrec.kernels.ragged import spans, starts_of
 from sparkrec.shards import Sequences, Shard
 from sparkrec.training.batches.batch import Batch
 from sparkrec.training.batches.pairs import Batches
-from sparkrec.training.batches.sequences import COLUMNS, Ordered, SequenceBatches
+from sparkrec.training.batches.sequences import COLUMNS, OrderedSequences, SequenceBatches
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class UserBatches(SequenceBatches):
         return self._compared(batch, np.repeat(np.arange(len(lengths)), lengths), held, counts)
 
 
-class _WholeRows(Ordered):
+class _WholeRows(OrderedSequences):
     """The rows of a shard's users."""
 
     def step(self, step: int, offset: int) -> UserBatch:
@@ -85,6 +85,6 @@ class _WholeRows(Ordered):
         columns = shard.values[places], shard.confidence[places], shard.positives.degrees[rows]
         return UserBatch(rows + offset, items, *columns, total=0, start=some.start)
 
-    def answers(self) -> I32:
+    def targets(self) -> I32:
         """What is asked for in the epoch."""
         return self.shard.items

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparkrec.errors import TrainError
-from sparkrec.fields import Entries, Layout
+from sparkrec.fields import FieldSchema, SparseFeatures
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.csr import distinct
 from sparkrec.kernels.gradients.field_pairs import FieldPairs, Vectors
@@ -29,13 +29,13 @@ def field_pairs(reader: FieldReader, batch: Batch, users: I64) -> tuple[FieldPai
     layout, pairs, n_items = reader.layout, batch.pairs, len(reader.items.start) - 1
     assert pairs is not None
     k = batch.items.shape[1]
-    query = Entries.none(len(users)) if batch.entries is None else batch.entries
+    query = SparseFeatures.none(len(users)) if batch.entries is None else batch.entries
     known = reader.entries_of(batch.items, batch.timestamps)
     ids = np.concatenate((batch.items.ravel(), query.row + np.int32(n_items), known.row + np.int32(n_items)))
     rows, place = distinct(ids, n_items + layout.n_rows)
     cuts = np.cumsum([batch.items.size, len(query.row)])
 
-    def vectors(entries: Entries, at: slice) -> Vectors:
+    def vectors(entries: SparseFeatures, at: slice) -> Vectors:
         return Vectors(
             entries.start, entries.row + np.int64(n_items), entries.weight, layout.field_of[entries.row], place[at]
         )
@@ -58,12 +58,12 @@ class FieldReader(InputReader):
 
     def __init__(self, shards: Shards, users: I64, device: torch.device) -> None:
         super().__init__(shards, users, device)
-        self.layout = shards.layout or Layout()
+        self.layout = shards.layout or FieldSchema()
         self.items = ItemFeatures.none(shards.n_items) if shards.layout is None else shards.item_features
         self.until = 0 if shards.layout is None else int(shards.manifest["until"])
         self._changes = len(self.items.since) > len(self.items.start) - 1
 
-    def of_batch(self, batch: Batch, items: Tensor) -> Features:
+    def features_of(self, batch: Batch, items: Tensor) -> Features:
         """Raises TrainError for items (1, k) that all examples share, if what is known of items changes in time."""
         return self.read(self.users[batch.users], batch.entries, batch.timestamps, items.numpy())
 
@@ -89,11 +89,11 @@ class FieldReader(InputReader):
     def pair_size(self, model: Recommender) -> int:
         return int(model.items.weight.shape[1])
 
-    def item_entries(self) -> Entries:
+    def item_entries(self) -> SparseFeatures:
         n = self.shards.n_items
-        return self.items.at(np.arange(n), np.full(n, self.until)) if self.layout.item else Entries.none(n)
+        return self.items.at(np.arange(n), np.full(n, self.until)) if self.layout.item else SparseFeatures.none(n)
 
-    def read(self, users: I64, entries: Entries | None, timestamps: I64 | None, items: I64) -> Features:
+    def read(self, users: I64, entries: SparseFeatures | None, timestamps: I64 | None, items: I64) -> Features:
         """Of (b,) examples and their items, (b, k); those of a row see what is known at the time of its example.
 
         users  (b,) ids of them
@@ -109,21 +109,21 @@ class FieldReader(InputReader):
         flat = items.ravel().astype(np.int64)
         return Features(self._query(users, entries), self._items(flat, self.entries_of(items, timestamps)))
 
-    def entries_of(self, items: NDArray[Any], timestamps: I64 | None) -> Entries:
+    def entries_of(self, items: NDArray[Any], timestamps: I64 | None) -> SparseFeatures:
         """(b k,) of items (b, k), as they are known at the time of each row."""
         flat, times = items.ravel().astype(np.int64), np.zeros(0, np.int64)
         if not self.layout.item:
-            return Entries.none(len(flat))
+            return SparseFeatures.none(len(flat))
         if self._changes:
             assert timestamps is not None
             times = np.repeat(timestamps, items.shape[1])
         return self.items.at(flat, times)
 
-    def _query(self, users: I64, entries: Entries | None) -> FeatureBatch:
-        entries = Entries.none(len(users)) if entries is None else entries
+    def _query(self, users: I64, entries: SparseFeatures | None) -> FeatureBatch:
+        entries = SparseFeatures.none(len(users)) if entries is None else entries
         return feature_batch(self.layout, len(self.layout.query), users, entries, self.device)
 
-    def _items(self, items: I64, entries: Entries) -> FeatureBatch:
+    def _items(self, items: I64, entries: SparseFeatures) -> FeatureBatch:
         return feature_batch(self.layout, len(self.layout.item), items, entries, self.device)
 
 

@@ -19,7 +19,7 @@ from sparkrec.training.inputs.ids import InputReader
 class HistoryReader(InputReader):
     """Hands over the histories that a batch of sequences comes with."""
 
-    def of_batch(self, batch: Batch, items: Tensor) -> Features | None:
+    def features_of(self, batch: Batch, items: Tensor) -> Features | None:
         return Features(batch.shown.tensors(self.device), None) if batch.shown else None
 
     def of_users(self, model: Recommender, held_out: Shards, shard: Shard, part: I64) -> Features:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparkrec.fields import Entries
+from sparkrec.fields import SparseFeatures
 from sparkrec.kernels.arrays import I64
 from sparkrec.models.base.recommender import Features, KernelBatch, Recommender
 from sparkrec.shards import Shard, Shards
@@ -31,7 +31,7 @@ class InputReader:
     def __init__(self, shards: Shards, users: I64, device: torch.device) -> None:
         self.shards, self.users, self.device = shards, users, device
 
-    def of_batch(self, batch: Batch, items: Tensor) -> Features | None:
+    def features_of(self, batch: Batch, items: Tensor) -> Features | None:
         """Of the examples of a batch and their items, (b, k), or (1, k) where all share them."""
         return None
 
@@ -58,9 +58,9 @@ class InputReader:
         """Numbers in memory for each pair of a query and an item that is scored."""
         return 1
 
-    def item_entries(self) -> Entries:
+    def item_entries(self) -> SparseFeatures:
         """What is known of all items after the last example."""
-        return Entries.none(self.shards.n_items)
+        return SparseFeatures.none(self.shards.n_items)
 
 
 _NOBODY = np.zeros(0, np.int64)

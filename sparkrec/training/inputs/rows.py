@@ -14,7 +14,7 @@ from sparkrec.training.inputs.ids import InputReader
 class RowReader(InputReader):
     """Hands over the rows of a batch of users: its positives. Who is measured is read from the computed table."""
 
-    def of_batch(self, batch: Batch, items: Tensor) -> Features:
+    def features_of(self, batch: Batch, items: Tensor) -> Features:
         assert batch.start is not None
         columns = batch.items[:, 0].astype("int64"), batch.values, batch.confidence, batch.start
         return Features(Rows(*(torch.from_numpy(each).to(self.device) for each in columns)), None)

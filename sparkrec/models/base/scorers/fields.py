@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from sparkrec.errors import InputError
-from sparkrec.fields import Entries, Layout
+from sparkrec.fields import FieldSchema, SparseFeatures
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.kernels.gradients import field_pairs
 from sparkrec.models.base.field_model import FieldModel
@@ -23,7 +23,7 @@ from sparkrec.models.base.recommender import FeatureBatch, Recommender, Sees, Si
 from sparkrec.models.base.scorers.pairs import PairScorer, array, read_metadata, tensor
 from sparkrec.models.base.settings import NetworkSettings
 
-Side: TypeAlias = tuple[I64, F32, Entries]
+Side: TypeAlias = tuple[I64, F32, SparseFeatures]
 """Ids (n,), rows (n, d) and entries of users or items."""
 _FEATURES = "features"
 
@@ -33,7 +33,7 @@ class FieldScorer(PairScorer):
     """Scores of queries and items, whose rows `queries` and `items` make. `weights` have the rows of all features as
     `features`."""
 
-    layout: Layout = field(default_factory=Layout)
+    layout: FieldSchema = field(default_factory=FieldSchema)
     """Fields of the features."""
     codes: str = ""
     """Digest of the codes of the fields, `FieldCodes.digest`."""
@@ -52,7 +52,7 @@ class FieldScorer(PairScorer):
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         metadata = read_metadata(data)
-        layout = Layout.from_json(json.loads(metadata["layout"]))
+        layout = FieldSchema.from_json(json.loads(metadata["layout"]))
         return cls(json.loads(metadata["settings"]), load(data), layout, metadata["codes"])
 
     @property
@@ -75,13 +75,13 @@ class FieldScorer(PairScorer):
         """Whether its scores are inner products of vectors that `fold_queries` and `fold_items` make."""
         return self._model.is_factorized
 
-    def queries(self, ids: I64, users: F32, entries: Entries) -> F32:
+    def queries(self, ids: I64, users: F32, entries: SparseFeatures) -> F32:
         """Rows of (n,) queries as `scores` takes them, from (n, d) rows of their users and what is known of them."""
         module = self._model
         with torch.inference_mode():
             return array(module.query_rows(tensor(users), self._known(ids, entries, module.n_query)))
 
-    def items(self, ids: I64, items: F32, entries: Entries) -> F32:
+    def items(self, ids: I64, items: F32, entries: SparseFeatures) -> F32:
         """The same of items."""
         module = self._model
         with torch.inference_mode():
@@ -92,7 +92,7 @@ class FieldScorer(PairScorer):
         """All: a model of fields knows where its fields are."""
         return None, None
 
-    def item_rows(self, rows: F32, entries: Entries) -> F32:
+    def item_rows(self, rows: F32, entries: SparseFeatures) -> F32:
         return self.items(np.arange(len(rows)), rows, entries)
 
     def fold_queries(self, rows: F32) -> F32:
@@ -112,7 +112,7 @@ class FieldScorer(PairScorer):
         vectors = (self._vectors(entries) for _, _, entries in (users, items))
         return field_pairs.scores(of_users, of_items, features, constant, *vectors)
 
-    def _vectors(self, entries: Entries) -> field_pairs.Vectors:
+    def _vectors(self, entries: SparseFeatures) -> field_pairs.Vectors:
         row = entries.row.astype(np.int64)
         return field_pairs.Vectors(entries.start, row, entries.weight, self.layout.field_of[row], np.zeros(0, np.int32))
 
@@ -157,5 +157,5 @@ class FieldScorer(PairScorer):
             assert vectors is not None
             return array(vectors[0] if items is None else vectors[1])
 
-    def _known(self, ids: I64, entries: Entries, n_fields: int) -> FeatureBatch:
+    def _known(self, ids: I64, entries: SparseFeatures, n_fields: int) -> FeatureBatch:
         return feature_batch(self.layout, n_fields - 1, ids, entries, torch.device("cpu"))

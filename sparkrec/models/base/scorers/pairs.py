@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from sparkrec.config import model_settings
-from sparkrec.fields import Entries
+from sparkrec.fields import SparseFeatures
 from sparkrec.kernels.arrays import F32, Lists
 from sparkrec.kernels.ragged import rows_of
 from sparkrec.models.base.recommender import Recommender, Sees, Sizes
@@ -60,7 +60,7 @@ class Scorer:
         metadata = read_metadata(data)
         return cls(json.loads(metadata["settings"]), load(data))
 
-    def item_rows(self, rows: F32, entries: Entries) -> F32:
+    def item_rows(self, rows: F32, entries: SparseFeatures) -> F32:
         """(m, q) rows of all items as they are published, from their rows in the model and what is known of them."""
         return np.ascontiguousarray(rows)
 
@@ -102,7 +102,7 @@ class PairScorer(Scorer):
     def user_rows(self, rows: F32) -> F32:
         return zero_padded(rows, max(size or 0 for size in self.reads))
 
-    def item_rows(self, rows: F32, entries: Entries) -> F32:
+    def item_rows(self, rows: F32, entries: SparseFeatures) -> F32:
         return zero_padded(rows, max(size or 0 for size in self.reads))
 
     def scores(self, users: F32, items: F32) -> F32:

@@ -12,7 +12,7 @@ from sparkrec.config import RecommendSettings, instant
 from sparkrec.errors import InputError
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.features import encode, load, warn_of_extremes
-from sparkrec.spark.model.field_queries import in_context, known_users
+from sparkrec.spark.model.field_queries import in_context, latest_user_features
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.serving import Bound, bind
 from sparkrec.spark.platform.lake import Lake, Run
@@ -20,7 +20,7 @@ from sparkrec.spark.platform.sources import column, read_source
 
 
 @dataclass(frozen=True)
-class Asking:
+class ServingContext:
     """Who asks, and in which context."""
 
     settings: RecommendSettings
@@ -35,7 +35,7 @@ class Asking:
         one."""
 
         def queries(users: DataFrame) -> DataFrame:
-            known = known_users(self.dataset).join(users, "user", "left_semi")
+            known = latest_user_features(self.dataset).join(users, "user", "left_semi")
             layout = self.dataset.layout
             return in_context(known, self._context(lake)) if layout is not None and layout.context else known
 

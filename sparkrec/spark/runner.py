@@ -119,7 +119,7 @@ def pack(rows: DataFrame, key: str, arrays: ArrayColumns, max_rows: int, max_byt
 
 def types_of(rows: DataFrame, names: Iterable[str]) -> dict[str, pa.DataType]:
     """The types of some columns, for the schema of a task that hands them on."""
-    return {name: to_arrow_type(rows.schema[name].dataType) for name in names}
+    return {name: to_arrow_type(rows.schema[name].dataType, timezone="UTC") for name in names}
 
 
 def spark_schema(schema: pa.Schema) -> StructType:

@@ -4,7 +4,7 @@ from itertools import chain, pairwise
 
 import numpy as np
 
-from sparkrec.kernels.rankings import by_item, by_score, first_repeat, by_place, numbered, places
+from sparkrec.kernels.rankings import by_item, by_place, by_score, first_repeat, numbered, places
 
 
 def rows(n=400, users=17, seed=0):

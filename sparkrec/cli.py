@@ -155,8 +155,12 @@ class _Interruption:
     """Ctrl-C reaches the Python workers too, so what ends the run may be a failed job instead of KeyboardInterrupt; and
     so may SIGTERM.
 
-    Where a finalizer runs, and Py4J's run all the time, Python prints what is raised and goes on: raise it again.
+    Where a finalizer runs, and Py4J's run all the time, Python prints what is raised and goes on: raise it again. A
+    library may catch it, too, and go on: raise it once more when there has been time to end.
     """
+
+    PATIENCE = 15.0
+    """Seconds until it is raised once more."""
 
     came: signal.Signals | None = None
     """The first one, SIGINT or SIGTERM."""
@@ -172,15 +176,15 @@ class _Interruption:
     def _came(self, number: int, frame: FrameType | None) -> None:
         if self.came is None and number in _ENDED:
             self.came = signal.Signals(number)
+            signal.setitimer(signal.ITIMER_REAL, self.PATIENCE, self.PATIENCE)
             logging.disable(logging.ERROR)  # what ends with the run; Py4J tells it to the root logger, too
             # By a thread: Py4J's connection of this one may wait for an answer.
             threading.Thread(target=_silence_spark, daemon=True).start()
         raise KeyboardInterrupt
 
-    @staticmethod
-    def _swallowed(unraisable: sys.UnraisableHookArgs) -> None:
+    def _swallowed(self, unraisable: sys.UnraisableHookArgs) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            signal.setitimer(signal.ITIMER_REAL, 0.05, self.PATIENCE)
         else:
             sys.__unraisablehook__(unraisable)
 
@@ -193,7 +197,7 @@ def main(stage: str | None = None) -> None:
 
     Exit codes: 0 done, 1 the input or the run is at fault, 2 the settings are, 130 interrupted, 143 terminated.
     """
-    _interruption.listen_to(signal.SIGTERM)  # Spark sees to Ctrl-C until its session is there
+    _interruption.listen_to(signal.SIGTERM, signal.SIGALRM)  # Spark sees to Ctrl-C until its session is there
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(MaskingFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -201,6 +205,8 @@ def main(stage: str | None = None) -> None:
     arguments = [stage, *sys.argv[1:]] if stage else sys.argv[1:]
     try:
         sparkrec.main(arguments, prog_name="sparkrec", standalone_mode=False)
+        if _interruption.came is not None:  # and everybody went on
+            _leave_on(_interruption.came)
     except (KeyboardInterrupt, click.Abort):
         _leave_on(_interruption.came or signal.SIGINT)
     except Exception as error:
@@ -226,5 +232,6 @@ def _leave_on(number: signal.Signals) -> None:
 
 
 def _leave(message: str, code: int) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
     print(f"error: {masked(message)}", file=sys.stderr)
     sys.exit(code)

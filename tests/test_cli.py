@@ -153,3 +153,29 @@ cli.main()
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 143
     assert ended.stderr == "error: terminated. What was finished is kept; run the same command to go on.\n"
+
+
+@pytest.mark.parametrize("goes_on_for", [0, 3])
+def test_a_termination_that_a_library_swallows_ends_the_run_all_the_same(goes_on_for):
+    """Raised again while it goes on; and where it came to its end, the code says that it was told to stop."""
+    program = (
+        "import os, signal, sys, time\n"
+        "from sparkrec import cli\n"
+        "cli._Interruption.PATIENCE = 0.2\n"
+        "@cli.sparkrec.command('swallow')\n"
+        "def swallow():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(1)\n"
+        "    except BaseException:\n"
+        "        print('swallowed', flush=True)\n"
+        f"    time.sleep({goes_on_for})\n"
+        "    print('the end', flush=True)\n"
+        "sys.argv = ['sparkrec', 'swallow']\n"
+        "cli.main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 143
+    assert "error: terminated. What was finished is kept" in ended.stderr
+    assert ended.stdout.split("\n")[0] == "swallowed"
+    assert ("the end" in ended.stdout) == (goes_on_for == 0)

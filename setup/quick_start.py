@@ -7,7 +7,6 @@ a session can the JVM archive the classes. A JVM that cannot is no reason to sto
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 from pyspark import SparkContext
 from pyspark.sql import functions as F
@@ -46,7 +45,7 @@ def main() -> None:
         beside = archive.with_suffix(".new")
         use({"spark.driver.extraJavaOptions": f"-XX:ArchiveClassesAtExit={beside}"})
         if beside.exists():
-            Path(beside).replace(archive)
+            beside.replace(archive)
 
 
 if __name__ == "__main__":

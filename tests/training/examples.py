@@ -33,6 +33,20 @@ def planted(n_users=60, n_items=80, tastes=4, each=12, seed=0):
     return np.array(users), np.array(items), taste
 
 
+def liked_of_first(users, items, taste, tastes=4, k=5):
+    """How large a share of the first k unseen items of each user, by scores (users, items), is of the user's taste."""
+    n_users = users.max() + 1
+    liked = taste == (np.arange(n_users) % tastes)[:, None]
+    unseen = np.ones(liked.shape, bool)
+    unseen[users, items] = False
+
+    def share(scores):
+        best = np.where(unseen, scores, -np.inf).argsort(1)[:, ::-1][:, :k]
+        return np.take_along_axis(liked, best, 1).mean()
+
+    return share
+
+
 def write_shards(folder, users, items, n_items, *, of_group=1, groups=1, values=None, known=None, ordered=None):
     """As `spark.shards` writes them; a user is in the shard `user % n`.
 

@@ -18,7 +18,7 @@ from sparkrec.training.collective import Alone
 from sparkrec.training.export import Trained
 from sparkrec.training.gradients import kernel_fits
 from sparkrec.training.loop import Job, Trainer, train
-from tests.training.examples import in_threads, plain, planted, write_shards
+from tests.training.examples import in_threads, liked_of_first, plain, planted, write_shards
 
 pytestmark = pytest.mark.torch
 
@@ -148,15 +148,8 @@ def test_planted_tastes_are_found(tmp_path):
     (ids, rows), *_ = trained.users()
     scores = rows[np.argsort(ids)] @ trained.items().T
     popular = np.broadcast_to(np.bincount(items, minlength=80).astype(float), (60, 80))
-    liked = taste == (np.arange(60) % 4)[:, None]
-    unseen = np.ones((60, 80), bool)
-    unseen[users, items] = False
-
-    def first(of):
-        best = np.where(unseen, of, -np.inf).argsort(1)[:, ::-1][:, :5]
-        return np.take_along_axis(liked, best, 1).mean()
-
-    assert first(scores) > 0.9 > 0.5 > first(popular)
+    liked = liked_of_first(users, items, taste)
+    assert liked(scores) > 0.9 > 0.5 > liked(popular)
 
 
 class Weighed(LightGCN):

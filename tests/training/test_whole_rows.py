@@ -15,7 +15,7 @@ from sparkrec.training.collective import Alone
 from sparkrec.training.export import Trained
 from sparkrec.training.loop import Job, Trainer, train
 from tests.contracts.own_kinds import NonlinearSettings
-from tests.training.examples import in_threads, plain, planted, write_shards
+from tests.training.examples import in_threads, liked_of_first, plain, planted, write_shards
 
 pytestmark = pytest.mark.torch
 
@@ -236,15 +236,8 @@ def test_planted_tastes_are_found_with_dropout(tmp_path):
     order = np.argsort(np.concatenate([ids for ids, _ in parts]))
     scores = np.concatenate([rows for _, rows in parts])[order] @ trained.items().T
     popular = np.bincount(items, minlength=80).astype(float)
-    liked = taste == (np.arange(60) % 4)[:, None]
-    unseen = np.ones((60, 80), bool)
-    unseen[users, items] = False
-
-    def first(of):
-        best = np.where(unseen, of, -np.inf).argsort(1)[:, ::-1][:, :5]
-        return np.take_along_axis(liked, best, 1).mean()
-
-    assert first(scores) > 0.9 > 0.5 > first(np.broadcast_to(popular, (60, 80)))
+    liked = liked_of_first(users, items, taste)
+    assert liked(scores) > 0.9 > 0.5 > liked(np.broadcast_to(popular, (60, 80)))
 
 
 def test_shards_without_rows_are_passed_over(tmp_path):

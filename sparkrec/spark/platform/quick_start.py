@@ -16,6 +16,7 @@ import re
 import shlex
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pyspark
 from pyspark.sql import SparkSession
@@ -37,7 +38,7 @@ def remember_jars(coordinate: str, spark: SparkSession) -> None:
     """Write down the jars that Ivy found for a session, where the cache can be written to."""
     own = {_artifact(path.name) for path in _SPARK_JARS.glob("*.jar")}
     urls = spark.sparkContext.getConf().get("spark.jars", "") or ""
-    paths = [Path(url.removeprefix("file:")).as_posix().replace("//", "/") for url in urls.split(",") if url]
+    paths = [urlsplit(url).path for url in urls.split(",") if url]
     jars = [path for path in paths if _artifact(os.path.basename(path).split("_", 1)[-1]) not in own]
     record = _record(coordinate)
     beside = record.with_suffix(f".{os.getpid()}")

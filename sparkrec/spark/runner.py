@@ -1,4 +1,4 @@
-"""How Spark carries out tasks.
+"""Tasks, and how Spark carries them out.
 
 A task is what is done to Arrow rows. It says which columns it returns as an Arrow schema, and knows nothing of
 DataFrames, partitions or Spark. There are two kinds, and a few ways to hand rows to them:
@@ -8,23 +8,29 @@ DataFrames, partitions or Spark. There are two kinds, and a few ways to hand row
                                                    map_pairs   each row of one side with each row of the other
     GroupTask  one table -> one table              map_groups  all rows that have the same key
 
-A task must not depend on how rows are divided among its calls, beyond what the way promises. Another runner has to
-keep the same promises, over Arrow tables instead of DataFrames.
+A task must not depend on how rows are divided among its calls, beyond what the way promises.
+
+A plan of tasks is written for `Rows`, which are in a DataFrame (`SparkRows`) or, where they are few, in this process
+(`in_place.LocalRows`): both keep the promises, so that the plan has the same result, to the bit, wherever its rows are.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_type
 from pyspark.sql.types import StructType
+from typing_extensions import Self
 
 from sparkrec.spark.arrow.blocks import ArrayColumns, PackBlocks
+from sparkrec.spark.platform.partitions import task_slots
 
 Broadcast: TypeAlias = Literal["left", "right", "neither"]
 """The side of pairs that every task gets whole."""
@@ -72,6 +78,168 @@ class GroupFunction:
 
     def __call__(self, group: pa.Table, /) -> pa.Table:
         return self.function(group)
+
+
+class Rows(ABC):
+    """Rows of a table, wherever they are: what tasks are carried out on, and the little that a plan does in between."""
+
+    spark: SparkSession
+
+    @property
+    @abstractmethod
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+
+    @property
+    @abstractmethod
+    def slots(self) -> int:
+        """How many tasks run at once."""
+
+    @abstractmethod
+    def of(self, rows: DataFrame | pa.Table) -> Self:
+        """Other rows, brought to where these are."""
+
+    @abstractmethod
+    def select(self, *names: str, **renamed: str) -> Self:
+        """Some columns, then others under a new name: `to=block` is the column block, called `to`."""
+
+    @abstractmethod
+    def where_null(self, name: str) -> Self:
+        """The rows that have no value in a column."""
+
+    @abstractmethod
+    def where_present(self, name: str) -> Self:
+        """The rows that have a value in a column."""
+
+    @abstractmethod
+    def union(self, other: Self) -> Self:
+        """The rows of both, columns by name; one that either lacks is null there."""
+
+    @abstractmethod
+    def counted(self, key: str) -> Self:
+        """(key, n): how many rows have each value of a column that has no nulls."""
+
+    @abstractmethod
+    def joined(self, other: Self, key: str) -> Self:
+        """Each row beside the columns of that row of `other` that has the same value in `key`, where there is one.
+
+        The key is in no two rows of `other`, which is the smaller of both.
+        """
+
+    @abstractmethod
+    def map_rows(self, task: RowTask) -> Self:
+        """Hand the rows to any number of calls of the task."""
+
+    @abstractmethod
+    def map_pairs(self, right: Self, task: RowTask, broadcast: Broadcast) -> Self:
+        """As the function of this name; these rows are on the left."""
+
+    @abstractmethod
+    def map_groups(self, key: str, task: GroupTask, partitions: int | None = None) -> Self:
+        """As the function of this name."""
+
+    @abstractmethod
+    def one_part(self) -> Self:
+        """The same rows, which one call of a task gets."""
+
+    @abstractmethod
+    def computed(self) -> Self:
+        """The same rows, computed once, when they are first read, and cut from their history."""
+
+    @abstractmethod
+    def held(self, key: str, partitions: int, level: StorageLevel) -> Self:
+        """The same rows, computed now and kept until they are released, those of a key in one of so many partitions."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let go of what is held."""
+
+    @abstractmethod
+    def partitioned(self, key: str, partitions: int) -> Self:
+        """The same rows, those of a key in one of so many partitions."""
+
+    @abstractmethod
+    def table(self) -> pa.Table:
+        """The rows, here."""
+
+    @abstractmethod
+    def frame(self) -> DataFrame:
+        """The rows as a DataFrame."""
+
+    def pack(self, key: str, arrays: ArrayColumns, max_rows: int, max_bytes: int) -> Self:
+        """As the function of this name."""
+        return self.select(key, *arrays).map_rows(PackBlocks(key, arrays, max_rows, max_bytes))
+
+
+class SparkRows(Rows):
+    """Rows in a DataFrame."""
+
+    def __init__(self, frame: DataFrame) -> None:
+        self._frame = frame
+        self.spark = frame.sparkSession
+
+    @property
+    def columns(self) -> list[str]:
+        return self._frame.columns
+
+    @property
+    def slots(self) -> int:
+        return task_slots(self.spark)
+
+    def of(self, rows: DataFrame | pa.Table) -> SparkRows:
+        return SparkRows(rows if isinstance(rows, DataFrame) else self.spark.createDataFrame(rows))
+
+    def select(self, *names: str, **renamed: str) -> SparkRows:
+        return SparkRows(self._frame.select(*names, *(F.col(old).alias(new) for new, old in renamed.items())))
+
+    def where_null(self, name: str) -> SparkRows:
+        return SparkRows(self._frame.where(F.col(name).isNull()))
+
+    def where_present(self, name: str) -> SparkRows:
+        return SparkRows(self._frame.where(F.col(name).isNotNull()))
+
+    def union(self, other: SparkRows) -> SparkRows:
+        return SparkRows(self._frame.unionByName(other._frame, allowMissingColumns=True))
+
+    def counted(self, key: str) -> SparkRows:
+        return SparkRows(self._frame.groupBy(key).agg(F.count("*").alias("n")))
+
+    def joined(self, other: SparkRows, key: str) -> SparkRows:
+        return SparkRows(self._frame.join(other._frame, key))
+
+    def map_rows(self, task: RowTask) -> SparkRows:
+        return SparkRows(map_rows(self._frame, task))
+
+    def map_pairs(self, right: SparkRows, task: RowTask, broadcast: Broadcast) -> SparkRows:
+        return SparkRows(map_pairs(self._frame, right._frame, task, broadcast))
+
+    def map_groups(self, key: str, task: GroupTask, partitions: int | None = None) -> SparkRows:
+        return SparkRows(map_groups(self._frame, key, task, partitions))
+
+    def one_part(self) -> SparkRows:
+        return SparkRows(self._frame.coalesce(1))
+
+    def computed(self) -> SparkRows:
+        return SparkRows(self._frame.localCheckpoint(eager=False))
+
+    def held(self, key: str, partitions: int, level: StorageLevel) -> SparkRows:
+        # Partitioned last, then held: who groups by the key finds its rows where they are. Not by localCheckpoint,
+        # which forgets how its rows are partitioned.
+        held = self._frame.repartition(partitions, key).persist(level)
+        held.count()
+        return SparkRows(held)
+
+    def release(self) -> None:
+        self._frame.unpersist()
+
+    def partitioned(self, key: str, partitions: int) -> SparkRows:
+        return SparkRows(self._frame.repartition(partitions, key))
+
+    def table(self) -> pa.Table:
+        return self._frame.toArrow()
+
+    def frame(self) -> DataFrame:
+        return self._frame
 
 
 def map_rows(rows: DataFrame, task: RowTask) -> DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 from numpy.typing import NDArray
 from pyspark.sql import SparkSession
@@ -12,6 +14,9 @@ from sparkrec.kernels.arrays import I64
 
 def task_slots(spark: SparkSession) -> int:
     """How many tasks run at once, as far as Spark says."""
+    with suppress(Exception):  # over Connect there is no context, and what takes its place depends on the version
+        said = spark.conf.get("spark.sql.leafNodeDefaultParallelism", None)
+        return int(said or spark.sparkContext.defaultParallelism)
     at = spark.range(1 << 16).select(F.spark_partition_id().alias("partition"))
     return int(at.agg(F.max("partition")).collect()[0][0]) + 1
 

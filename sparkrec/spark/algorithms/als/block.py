@@ -182,22 +182,45 @@ def starter(d: int, scale: float, seed: int) -> Callable[[pa.Table], pa.Table]:
     return start
 
 
-def place(plan: SidePlan) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
-    """FACTORS as START: as `starter` and a warm solver want them."""
+def place(plan: SidePlan, keys: set[int]) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
+    """FACTORS as START, for those of the blocks that are there: as `starter` and a warm solver want them."""
 
     def send(batches: Iterable[pa.RecordBatch]) -> Batches:
-        for batch in batches:
-            ids = batch.column("id").to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
-            values = batch.column("value").flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-            values = values.reshape(len(ids), -1)
+        for ids, values in _factors(batches):
             homes = plan.homes(ids)
-            for home in np.unique(homes):
+            for home in np.intersect1d(homes, [*keys]):
                 here = homes == home
                 yield pa.RecordBatch.from_pydict(
-                    {"block": [int(home)], "start_ids": binary(ids[here]), "start": binary(values[here])}
+                    {"block": [int(home)], "start_ids": binary(ids[here]), "start": binary(values[here])}, START
                 )
 
     return send
+
+
+def only(wanted: I64) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
+    """FACTORS of the wanted ids."""
+
+    def keep(batches: Iterable[pa.RecordBatch]) -> Batches:
+        for ids, values in _factors(batches):
+            here = np.isin(ids, wanted)
+            yield from factors_table(ids[here], values[here]).to_batches()
+
+    return keep
+
+
+def factors_table(ids: I64, values: F32) -> pa.Table:
+    """FACTORS of (n,) ids and (n, d) values."""
+    offsets = np.arange(len(ids) + 1, dtype=np.int32) * values.shape[1]
+    return pa.Table.from_arrays([pa.array(ids), pa.ListArray.from_arrays(offsets, values.ravel())], schema=FACTORS)
+
+
+def _factors(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[I64, F32]]:
+    """(n,) ids and (n, d) values of FACTORS, of batches that have any."""
+    for batch in batches:
+        if batch.num_rows:
+            ids = batch.column("id").to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+            values = batch.column("value").flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+            yield ids, values.reshape(len(ids), -1)
 
 
 def grams(batches: Iterable[pa.RecordBatch]) -> Batches:
@@ -214,10 +237,7 @@ def unpack(batches: Iterable[pa.RecordBatch]) -> Batches:
     for row in each_row(batches):
         ids, values = row.array("ids", np.int64), row.array("factors", np.float32)
         if len(ids):
-            offsets = np.arange(0, len(values) + 1, len(values) // len(ids), dtype=np.int32)
-            yield pa.RecordBatch.from_arrays(
-                [pa.array(ids), pa.ListArray.from_arrays(offsets, values)], names=["id", "value"]
-            )
+            yield from factors_table(ids, values.reshape(len(ids), -1)).to_batches()
 
 
 def _receive(block: Outline, table: pa.Table, step: HalfStep) -> F32:

@@ -20,16 +20,18 @@ from pyspark.sql import functions as F
 from sparkrec.errors import SparkrecError
 from sparkrec.progress import track
 from sparkrec.spark.algorithms.als.fold import fold_in
-from sparkrec.spark.algorithms.als.layout import Side, lay_out
+from sparkrec.spark.algorithms.als.layout import Side, columns_of, lay_out
 from sparkrec.spark.algorithms.als.pack import Preference
 from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.algorithms.als.snapshots import Snapshots, fingerprint
 from sparkrec.spark.algorithms.als.solve import SideSolver
 from sparkrec.spark.algorithms.bias import biases
 from sparkrec.spark.data.fit_inputs import FitInputs
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense_vectors, with_tail
 from sparkrec.spark.platform.failures import mended
+from sparkrec.spark.runner import Rows
 
 log = logging.getLogger(__name__)
 
@@ -73,22 +75,11 @@ def fold_users(model: Model, settings: AlsSettings, events: DataFrame, observed:
 
     observed  what the model was fitted to, whose items count
     """
-    if settings.propensity_exponent:
-        events = _weighed(events, observed, settings.propensity_exponent)
     known = model.items.join(observed.select("item").distinct(), "item", "left_semi")
     fixed = known.select(F.col("item").alias("id"), "value")
     columns = events.select("user", "item", "value", "confidence")
-    folded = fold_in(columns, fixed, settings, shift=0.0, own_first=True, preference=None)
+    folded = fold_in(columns, fixed, settings, shift=0.0, own_first=True, preference=None, observed=observed)
     return dense_vectors(folded.toDF("user", "value"), "user")
-
-
-def _weighed(ratings: DataFrame, observed: DataFrame, exponent: float) -> DataFrame:
-    """Confidence of ratings divided by n_i^exponent and by the mean of that over all that is observed."""
-    counted = observed.groupBy("item").agg(F.count("*").alias("n"))
-    weights = counted.select("item", "n", F.pow("n", -exponent).alias("weight"))
-    mean = weights.agg(F.sum(F.col("n") * F.col("weight")) / F.sum("n")).collect()[0][0]
-    weight = (F.col("confidence") * F.col("weight") / F.lit(mean)).cast("float")
-    return ratings.join(weights, "item").withColumn("confidence", weight).drop("n", "weight")
 
 
 def fit_factors(
@@ -104,8 +95,6 @@ def fit_factors(
 
     Arguments and errors as of `factorize`; `warm_start` may have biases, too.
     """
-    if settings.propensity_exponent:
-        ratings = _weighed(ratings, ratings, settings.propensity_exponent)
     zeros = [0.0] * settings.rank
     if warm_start is not None:
         warm_start = warm_start.select("id", F.slice("value", 1, settings.rank).alias("value"))
@@ -182,27 +171,32 @@ class _Fit:
 
     def attempt(self, reached: list[int]) -> tuple[DataFrame, DataFrame, list[dict[str, float]]]:
         """Lay out, resume, iterate; `reached` gets each iteration that is begun."""
-        settings = self.settings
-        sides = lay_out(self.ratings, settings, self.preference)
+        return carry_out("als", partial(self._attempt, reached), columns_of(self.ratings))
+
+    def _attempt(self, reached: list[int], ratings: Rows) -> tuple[DataFrame, DataFrame, list[dict[str, float]]]:
+        sides = lay_out(ratings, self.settings, self.preference)
         try:
-            snapshots = Snapshots(self.scratch and f"{self.scratch}/{fingerprint(settings, self.seed, sides)}")
-            result = self._iterate(sides, snapshots, reached)
+            snapshots = Snapshots(self.scratch and f"{self.scratch}/{fingerprint(self.settings, self.seed, sides)}")
+            users, items, history = self._iterate(ratings, sides, snapshots, reached)
         finally:
             for side in sides:
-                side.unpersist()
+                side.release()
         snapshots.delete()
-        return result
+        return users.frame(), items.frame(), history
 
     def _iterate(
-        self, sides: tuple[Side, Side], snapshots: Snapshots, reached: list[int]
-    ) -> tuple[DataFrame, DataFrame, list[dict[str, float]]]:
+        self, ratings: Rows, sides: tuple[Side, Side], snapshots: Snapshots, reached: list[int]
+    ) -> tuple[Rows, Rows, list[dict[str, float]]]:
         settings = self.settings
         users, items = (SideSolver(side, other.n_ids, settings, self.seed) for side, other in (sides, sides[::-1]))
-        done, history, kept = snapshots.resume(self.ratings.sparkSession, settings.iterations)
+        done, history, kept = snapshots.resume(ratings.spark, settings.iterations)
         if done:
             log.info("als: resuming after iteration %s", done)
-        item_state = items.start(kept.get("item", self.warm_start))
-        user_state = users.start(kept.get("user")) if users.solver.needs_start else None
+        begun = kept.get("item", self.warm_start)
+        item_state = items.start(None if begun is None else ratings.of(begun))
+        user_state = None
+        if users.solver.needs_start:
+            user_state = users.start(ratings.of(kept["user"]) if "user" in kept else None)
         for iteration in track(range(done, settings.iterations), "als", done, settings.iterations):
             reached.append(iteration)
             started = time.perf_counter()
@@ -221,9 +215,9 @@ class _Fit:
             )
             log.info("als: iteration %s/%s, loss %.6g, %.1f s", iteration + 1, settings.iterations, loss, seconds)
             if (iteration + 1) % settings.snapshot_every == 0 and iteration + 1 < settings.iterations:
-                factors = {"item": item_state.factors()}
+                factors = {"item": item_state.factors().frame()}
                 if users.solver.needs_start:
-                    factors["user"] = user_state.factors()
+                    factors["user"] = user_state.factors().frame()
                 snapshots.write(iteration + 1, factors, history)
         assert user_state is not None
         return user_state.factors(), item_state.factors(), history

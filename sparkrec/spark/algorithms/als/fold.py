@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -12,15 +13,16 @@ from pyspark.sql import functions as F
 
 from sparkrec.kernels.arrays import F64
 from sparkrec.spark.algorithms.als import block
-from sparkrec.spark.algorithms.als.layout import lay_out
+from sparkrec.spark.algorithms.als.layout import columns_of, lay_out
 from sparkrec.spark.algorithms.als.pack import Preference
 from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.algorithms.als.solve import SideSolver, penalty_of
 from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.explain import CONTRIBUTIONS
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import as_vector, with_tail
-from sparkrec.spark.runner import RowFunction, map_rows
+from sparkrec.spark.runner import RowFunction, Rows
 
 
 def fold_in(
@@ -31,12 +33,14 @@ def fold_in(
     shift: float,
     own_first: bool,
     preference: Preference | None,
+    observed: DataFrame | None = None,
 ) -> DataFrame:
     """Factors (id, value) of the users in `ratings` (user, item, value, confidence) from fixed items; or the reverse.
 
     fixed      (id, value array<float>) of all items, biases with them where the settings have biases
     shift      mean to take off the ratings, besides the bias of the fixed side
     own_first  whether the own bias stands before the 1 in a row with biases, as in those of users
+    observed   (item) of all ratings that propensities come from, where the settings have some; None: `ratings`
 
     Ratings of items that are not in `fixed` tell nothing and are left out; a user with no others has no row. Each gets
     the exact solution (or nonnegative one), whatever solver the fit used.
@@ -52,19 +56,27 @@ def fold_in(
         bias = ratings.groupBy("user").agg(solution.alias("bias")).persist()
         ratings = ratings.join(bias, "user").withColumn("value", F.col("value") - F.col("bias"))
     exact = settings.model_copy(update={"solver": "cholesky", "user_blocks": None, "item_blocks": None})
-    users, items = lay_out(ratings.drop("row", "bias"), exact, preference)
     vectors = fixed.select("id", F.slice("value", 1, d).alias("value"))
-    try:
-        src = SideSolver(items, 0, exact, 0).start(vectors)
-        n_fixed, gram = _gram(vectors, d)
-        folded = SideSolver(users, n_fixed, exact, 0).half_step(replace(src, gram=gram), None).factors()
-    finally:
-        for side in (users, items):
-            side.unpersist()
+    counted = observed.select("item") if observed is not None and settings.propensity_exponent else None
+    plan = partial(_fold, exact, preference)
+    folded = carry_out("als", plan, columns_of(ratings), vectors, counted)
     if bias is None:
         return folded
     own, one = F.col("bias") + (0.0 if own_first else shift), F.lit(1.0)
     return with_tail(folded, bias, F.array(own, one) if own_first else F.array(one, own))
+
+
+def _fold(
+    settings: AlsSettings, preference: Preference | None, ratings: Rows, vectors: Rows, observed: Rows | None
+) -> DataFrame:
+    users, items = lay_out(ratings, settings, preference, observed)
+    try:
+        src = SideSolver(items, 0, settings, 0).start(vectors)
+        n_fixed, gram = _gram(vectors, settings.rank)
+        return SideSolver(users, n_fixed, settings, 0).half_step(replace(src, gram=gram), None).factors().frame()
+    finally:
+        for side in (users, items):
+            side.release()
 
 
 def explain_item(model: Model, dataset: Dataset, user: int, item: int) -> DataFrame:
@@ -119,7 +131,8 @@ def _contributions(
     target   (rank,) factors of the item that is explained
     fixed    (id, value array<float>) of all items
     """
-    n_fixed, gram = _gram(fixed.select(F.slice("value", 1, settings.rank).alias("value")), settings.rank)
+    vectors = fixed.select(F.slice("value", 1, settings.rank).alias("value"))
+    n_fixed, gram = carry_out("als", partial(_gram, d=settings.rank), vectors)
     w0 = settings.unobserved_weight
     n = len(p) if w0 == 0 else int((p > 0).sum())
     reg = penalty_of(settings, n_fixed)(np.array([n]))[0]
@@ -127,7 +140,8 @@ def _contributions(
     return np.asarray(c * p * (y @ np.linalg.solve(system, target)), np.float64)
 
 
-def _gram(vectors: DataFrame, d: int) -> tuple[int, F64]:
+def _gram(vectors: Rows, d: int) -> tuple[int, F64]:
     """How many rows (value array<float>) there are, and their gram."""
-    sums = map_rows(vectors.select("value"), RowFunction(block.GRAM, block.grams)).collect()
-    return sum(row.n for row in sums), np.sum([np.frombuffer(row.gram) for row in sums], axis=0).reshape(d, d)
+    sums = vectors.select("value").map_rows(RowFunction(block.GRAM, block.grams)).table()
+    grams = [np.frombuffer(gram) for gram in sums["gram"].to_pylist()]
+    return sum(sums["n"].to_pylist()), np.sum(grams, axis=0).reshape(d, d)

@@ -38,8 +38,9 @@ from sparkrec.kernels.arrays import I64
 from sparkrec.spark.algorithms.als import pack
 from sparkrec.spark.algorithms.als.plan import SidePlan, block_count, memory_of_task, plan_side
 from sparkrec.spark.algorithms.als.settings import AlsSettings
-from sparkrec.spark.platform.partitions import partition_keys, task_slots
-from sparkrec.spark.runner import GroupFunction, RowFunction, map_groups, map_rows
+from sparkrec.spark.platform.memory import bytes_of
+from sparkrec.spark.platform.partitions import partition_keys
+from sparkrec.spark.runner import GroupFunction, RowFunction, Rows
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +61,9 @@ class Side:
     name: str
     """user or item."""
     plan: SidePlan
-    blocks: DataFrame
+    blocks: Rows
     """IN_BLOCK rows, each in the partition of its key."""
-    outlines: DataFrame
+    outlines: Rows
     """OUTLINE rows, in the same partitions."""
     keys: set[int]
     """Of the blocks that are there: one that got no ratings is not."""
@@ -71,11 +72,10 @@ class Side:
     """Ratings in each bucket of ids."""
 
     @cached_property
-    def _layout(self) -> DataFrame:
-        ratings = self.blocks.drop("ids", "split", "needed")
-        return self.outlines.unionByName(ratings, allowMissingColumns=True)
+    def _layout(self) -> Rows:
+        return self.outlines.union(self.blocks.select("block", "indptr", "indices", "value", "confidence"))
 
-    def with_ratings(self, messages: DataFrame) -> DataFrame:
+    def with_ratings(self, messages: Rows) -> Rows:
         """For each `block` its ratings, its outline and the messages to it.
 
         A block is a row with its layout, a message a row without: grouped by block, each comes to its solver. Spark
@@ -84,117 +84,113 @@ class Side:
         """
         return self._with(messages, self._layout)
 
-    def without_ratings(self, messages: DataFrame) -> DataFrame:
+    def without_ratings(self, messages: Rows) -> Rows:
         """For each `block` its outline and the messages to it."""
         return self._with(messages, self.outlines)
 
-    def _with(self, messages: DataFrame, rows: DataFrame) -> DataFrame:
-        moved = messages.repartition(len(self.plan.keys), "block")
-        return rows.unionByName(moved, allowMissingColumns=True)
+    def _with(self, messages: Rows, rows: Rows) -> Rows:
+        return rows.union(messages.partitioned("block", len(self.plan.keys)))
 
-    def unpersist(self) -> None:
+    def release(self) -> None:
         """Let go of what is held."""
-        self.blocks.unpersist()
-        self.outlines.unpersist()
+        self.blocks.release()
+        self.outlines.release()
+
+
+def columns_of(ratings: DataFrame) -> DataFrame:
+    """The columns that `lay_out` takes of a DataFrame."""
+    columns = [name for name in ("value", "confidence") if name in ratings.columns]
+    return ratings.select(*SIDES, *(F.col(name).cast("float").alias(name) for name in columns))
 
 
 def lay_out(
-    ratings: DataFrame,
+    ratings: Rows,
     settings: AlsSettings,
     preference: pack.Preference | None = None,
+    observed: Rows | None = None,
     split_above: float | None = None,
 ) -> tuple[Side, Side]:
-    """Both sides of `ratings` (user, item, value; confidence or none), in memory; the caller unpersists them.
+    """Both sides of `ratings` (user, item, value float; confidence float or none), held; the caller releases them.
 
-    settings     of which it takes rank, blocks and storage level
+    settings     of which it takes rank, blocks, storage level and the exponent of propensities
     preference   makes of the values targets and confidences
+    observed     (item) of all ratings that propensities come from; None: of these
     split_above  most ratings of an id that is solved in one block; None: half the ratings of a block
     """
-    spark = ratings.sparkSession
-    columns = [name for name in (*SIDES, "value", "confidence") if name in ratings.columns]
-    read = [F.col(name) if name in SIDES else F.col(name).cast("float").alias(name) for name in columns]
+    propensity = None
+    if settings.propensity_exponent:
+        counts = (observed or ratings).select("item").counted("item")
+        of_items = counts.select(ratings="n").counted("ratings").table()
+        propensity = pack.Propensity.over(
+            settings.propensity_exponent, of_items["ratings"].to_pylist(), of_items["n"].to_pylist()
+        )
+        ratings = ratings.joined(counts, "item")
     # Cut from their history: the ratings are read once.
-    chunker = pack.chunker(preference)
-    chunks = map_rows(ratings.select(*read), RowFunction(pack.CHUNK, chunker)).localCheckpoint(eager=False)
-    tallies = chunks.where("n IS NULL").drop("n", *columns).collect()
+    chunks = ratings.map_rows(RowFunction(pack.CHUNK, pack.chunker(preference, propensity))).computed()
+    tallies = chunks.where_null("n").select(*pack.TALLIES, "unusable", "example").table().to_pylist()
     if not tallies:
         raise TrainError("als: found no ratings, expected at least one")
-    if unusable := sum(row.unusable for row in tallies):
-        example = next(row.example for row in tallies if row.example)
+    if unusable := sum(row["unusable"] for row in tallies):
+        example = next(row["example"] for row in tallies if row["example"])
         raise TrainError(
             f"als: {unusable} ratings cannot be used, among them: {example}. Ids must not be null, values finite in "
             "float32, confidences finite and not negative: leave out or mend these rows."
         )
-    counts, distinct = {}, {}
+    n_of, distinct = {}, {}
     for side in SIDES:
-        counts[side] = np.sum([np.frombuffer(row[f"{side}_counts"], np.int64) for row in tallies], axis=0)
+        n_of[side] = np.sum([np.frombuffer(row[f"{side}_counts"], np.int64) for row in tallies], axis=0)
         seen = [np.frombuffer(row[f"{side}_registers"], np.int32) for row in tallies]
         distinct[side] = distinct_count(np.max(seen, axis=0))
-    n_ratings, slots = int(counts["user"].sum()), task_slots(spark)
-    memory = task_memory(spark, slots)
-    rated = chunks.where("n IS NOT NULL").select("n", *SIDES, "value", "confidence")
+    n_ratings, slots = int(n_of["user"].sum()), ratings.slots
+    memory = task_memory(ratings.spark, slots)
+    rated = chunks.where_present("n").select("n", *SIDES, "value", "confidence")
     plans = {}
     for side, other, given in (("user", "item", settings.user_blocks), ("item", "user", settings.item_blocks)):
         n_blocks = given or block_count(n_ratings, distinct[other], settings.rank, slots, memory)
         most = split_above or max(n_ratings / n_blocks / 2, 1000.0)
-        found = _popular(rated, side, counts[side], most)
-        plans[side] = plan_side(counts[side], found, partition_keys(n_blocks), most)
+        found = _popular(rated, side, n_of[side], most)
+        plans[side] = plan_side(n_of[side], found, partition_keys(n_blocks), most)
         log.info("als: about %s %ss in %s blocks, %s split", round(distinct[side]), side, n_blocks, len(found))
     level = _LEVELS[settings.storage_level]
     blocks = {side: _in_blocks(rated, plans, side, other, level) for side, other in (SIDES, SIDES[::-1])}
     sides = []
     for side, other in (SIDES, SIDES[::-1]):
         outlines = _outlines(blocks[side], blocks[other], len(plans[side].keys), level)
-        sizes = outlines.select("block", (F.length("ids") / 8).cast("long").alias("n")).collect()
-        keys = sorted(row.block for row in sizes)
+        sizes = outlines.select("block", "n").table().to_pydict()
+        keys = sorted(sizes["block"])
         if len(set(keys)) != len(keys):
             raise RuntimeError(f"als: {side} blocks {keys} came, expected each once")
-        n_ids = sum(row.n for row in sizes) + len(plans[side].split)
-        sides.append(Side(side, plans[side], blocks[side], outlines, set(keys), n_ids, counts[side]))
+        n_ids = sum(sizes["n"]) + len(plans[side].split)
+        sides.append(Side(side, plans[side], blocks[side], outlines, set(keys), n_ids, n_of[side]))
     return sides[0], sides[1]
 
 
 def task_memory(spark: SparkSession, slots: int) -> float:
     """Bytes that a task may use, as far as Spark says."""
     local = str(spark.conf.get("spark.master", "")).startswith("local")
-    text = str(spark.conf.get("spark.driver.memory" if local else "spark.executor.memory", "1g")).lower()
-    units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-    size = float(text.rstrip("bkmgt")) * units.get(text.rstrip("b")[-1:], 1)
+    size = bytes_of(str(spark.conf.get("spark.driver.memory" if local else "spark.executor.memory", "1g")))
     cores = slots if local else int(spark.conf.get("spark.executor.cores", "1") or 1)
     return memory_of_task(size, cores)
 
 
-def _popular(chunks: DataFrame, side: str, counts: I64, most: float) -> dict[int, int]:
+def _popular(chunks: Rows, side: str, counts: I64, most: float) -> dict[int, int]:
     """The ids with more than `most` ratings, and how many: only in buckets that have as many can they be."""
     buckets = np.flatnonzero(counts > most)
     if len(buckets) == 0:
         return {}
-    found = map_rows(chunks, RowFunction(pack.POPULAR, pack.popular(side, buckets)))
-    totals = found.groupBy("id").agg(F.sum("count").alias("count")).where(F.col("count") > most)
-    return {row["id"]: row["count"] for row in totals.collect()}
+    found = chunks.map_rows(RowFunction(pack.POPULAR, pack.popular(side, buckets)))
+    totals = found.map_groups("bucket", GroupFunction(pack.POPULAR, pack.most_popular(most))).table()
+    return dict(zip(totals["id"].to_pylist(), totals["count"].to_pylist(), strict=True))
 
 
-def _in_blocks(chunks: DataFrame, plans: dict[str, SidePlan], dst: str, src: str, level: StorageLevel) -> DataFrame:
+def _in_blocks(chunks: Rows, plans: dict[str, SidePlan], dst: str, src: str, level: StorageLevel) -> Rows:
     n = len(plans[dst].keys)
-    pieces = map_rows(chunks, RowFunction(pack.PIECE, pack.pieces(plans[dst], dst, src)))
+    pieces = chunks.map_rows(RowFunction(pack.PIECE, pack.pieces(plans[dst], dst, src)))
     assemble = GroupFunction(pack.IN_BLOCK, pack.assemble(plans[dst], plans[src]))
-    return _held(map_groups(pieces, "block", assemble, partitions=n), n, level)
+    return pieces.map_groups("block", assemble, partitions=n).held("block", n, level)
 
 
-def _outlines(blocks: DataFrame, needing: DataFrame, n: int, level: StorageLevel) -> DataFrame:
-    needs = needing.select(F.col("block").alias("to"), F.explode("needed").alias("need"))
-    wanted = needs.where(F.col("need.block") >= 0).select(
-        F.col("need.block").alias("block"), "to", F.col("need.ids").alias("wanted")
-    )
-    rows = blocks.select("block", "ids", "split", "needed").unionByName(wanted, allowMissingColumns=True)
-    return _held(map_groups(rows, "block", GroupFunction(pack.OUTLINE, pack.link)), n, level)
-
-
-def _held(blocks: DataFrame, n: int, level: StorageLevel) -> DataFrame:
-    """Partitioned by key last, then held: the solving tasks find the blocks where they are.
-
-    Not by localCheckpoint, which forgets how its rows are partitioned.
-    """
-    held = blocks.repartition(n, "block").persist(level)
-    held.count()
-    return held
+def _outlines(blocks: Rows, needing: Rows, n: int, level: StorageLevel) -> Rows:
+    wanted = needing.select("block", "needed").map_rows(RowFunction(pack.WANTED, pack.wanted))
+    rows = blocks.select("block", "ids", "split", "needed").union(wanted)
+    return rows.map_groups("block", GroupFunction(pack.OUTLINE, pack.link)).held("block", n, level)

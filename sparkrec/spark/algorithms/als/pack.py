@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sparkrec.kernels.als.blocking import REGISTERS, hashed, numbered, positions, tally
-from sparkrec.kernels.arrays import I64
+from sparkrec.kernels.arrays import F64, I64
 from sparkrec.kernels.csr import by_key, grouped
-from sparkrec.spark.algorithms.als.plan import BUCKETS, SidePlan
+from sparkrec.spark.algorithms.als.plan import BUCKETS, SPLIT, SidePlan
 from sparkrec.spark.arrow.blocks import binary
 from sparkrec.spark.arrow.packed_rows import (
     Batches,
@@ -32,7 +33,7 @@ CHUNK_ROWS = 1 << 20
 
 _LINKS = pa.list_(pa.struct([("block", pa.int64()), ("positions", pa.binary())]))
 _NEEDED = pa.list_(pa.struct([("block", pa.int64()), ("ids", pa.binary())]))
-_TALLIES = {f"{side}_{what}": pa.binary() for side in ("user", "item") for what in ("counts", "registers")}
+TALLIES = {f"{side}_{what}": pa.binary() for side in ("user", "item") for what in ("counts", "registers")}
 
 CHUNK = schema_of(
     n=pa.int64(),
@@ -40,7 +41,7 @@ CHUNK = schema_of(
     item=pa.binary(),
     value=pa.binary(),
     confidence=pa.binary(),
-    **_TALLIES,
+    **TALLIES,
     unusable=pa.int64(),
     example=pa.string(),
 )
@@ -65,9 +66,11 @@ IN_BLOCK = schema_of(
 )
 """An in-block of `layout`."""
 
-POPULAR = schema_of(id=pa.int64(), count=pa.int64())
-OUTLINE = schema_of(block=pa.int64(), ids=pa.binary(), split=pa.binary(), needed=_NEEDED, links=_LINKS)
-"""An in-block without its ratings, and its out-links."""
+POPULAR = schema_of(bucket=pa.int64(), id=pa.int64(), count=pa.int64())
+WANTED = schema_of(block=pa.int64(), to=pa.int64(), wanted=pa.binary())
+"""Ids of a block that another one needs."""
+OUTLINE = schema_of(block=pa.int64(), n=pa.int64(), ids=pa.binary(), split=pa.binary(), needed=_NEEDED, links=_LINKS)
+"""An in-block of n ids without its ratings, and its out-links."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,33 @@ class Preference:
         return (r > 0).astype(r.dtype), (1 + self.alpha * np.abs(r)).astype(r.dtype)
 
 
-def chunker(preference: Preference | None) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
-    """CHUNK rows of batches (user, item integers, value float, confidence float).
+@dataclass(frozen=True)
+class Propensity:
+    """Confidence of the ratings of an item that has n of them, divided by n^exponent and by `mean`."""
 
-    Without a `confidence` it is 1, or what `preference` makes of the value.
+    exponent: float
+    mean: float
+    """Of n^-exponent over all ratings."""
+
+    @classmethod
+    def over(cls, exponent: float, n: Sequence[int], items: Sequence[int]) -> Propensity:
+        """n: numbers of ratings; items: how many items have as many."""
+        ratings = [each * times for each, times in zip(n, items, strict=True)]
+        total = math.fsum(each * most**-exponent for each, most in zip(ratings, n, strict=True))
+        return cls(exponent, total / sum(ratings))
+
+    def weights(self, n: NDArray[Any]) -> F64:
+        """Of ratings of items with n of them."""
+        weights: F64 = n.astype(np.float64) ** -self.exponent / self.mean
+        return weights
+
+
+def chunker(
+    preference: Preference | None, propensity: Propensity | None = None
+) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
+    """CHUNK rows of batches (user, item integers, value float, confidence float; n integer, ratings of the item).
+
+    Without a `confidence` it is 1, or what `preference` makes of the value. `propensity` weighs it by n.
     """
 
     def chunks(batches: Iterable[pa.RecordBatch]) -> Batches:
@@ -107,6 +133,9 @@ def chunker(preference: Preference | None) -> Callable[[Iterable[pa.RecordBatch]
             if preference is not None:
                 columns["value"], implied = preference.of(columns["value"])
                 columns.setdefault("confidence", implied)
+            if propensity is not None:
+                own = columns.get("confidence", np.ones(1))
+                columns["confidence"] = (own * propensity.weights(columns.pop("n"))).astype(np.float32)
             yield one_row(CHUNK, n=pa.array([len(table)]), **_packed(columns))
         if not empty:
             tallies = {f"{side}_counts": binary(counts[side]) for side in counts}
@@ -153,9 +182,24 @@ def popular(side: str, buckets: I64) -> Callable[[Iterable[pa.RecordBatch]], Bat
         for row in each_row(batches):
             ids = row.integers(side, row.n)
             distinct, counts = np.unique(ids[wanted[hashed(ids) % BUCKETS]], return_counts=True)
-            yield pa.RecordBatch.from_pydict({"id": distinct.astype(np.int64), "count": counts})
+            columns = {"bucket": hashed(distinct) % BUCKETS, "id": distinct.astype(np.int64), "count": counts}
+            yield pa.RecordBatch.from_pydict(columns, POPULAR)
 
     return count
+
+
+def most_popular(least: float) -> Callable[[pa.Table], pa.Table]:
+    """POPULAR: of a bucket, all ratings of the ids that have more than `least` together."""
+
+    def add_up(table: pa.Table) -> pa.Table:
+        ids, at = np.unique(table["id"].to_numpy(), return_inverse=True)
+        counts = np.zeros(len(ids), np.int64)
+        np.add.at(counts, at, table["count"].to_numpy())
+        enough = counts > least
+        bucket = np.full(int(enough.sum()), table["bucket"][0].as_py())
+        return pa.Table.from_pydict({"bucket": bucket, "id": ids[enough], "count": counts[enough]}, POPULAR)
+
+    return add_up
 
 
 def pieces(plan: SidePlan, dst: str, src: str) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
@@ -217,6 +261,15 @@ def assemble(dst_plan: SidePlan, src_plan: SidePlan) -> Callable[[pa.Table], pa.
     return put_together
 
 
+def wanted(batches: Iterable[pa.RecordBatch]) -> Batches:
+    """WANTED rows of what IN_BLOCK rows need of other blocks; what the driver sends is nobody's."""
+    for row in each_row(batches):
+        for need in row.batch["needed"][0].as_py():
+            if need["block"] != SPLIT:
+                columns = {"block": [need["block"]], "to": [row.key("block")], "wanted": [need["ids"]]}
+                yield pa.RecordBatch.from_pydict(columns, WANTED)
+
+
 def link(table: pa.Table) -> pa.Table:
     """The OUTLINE of a block from its own row, and rows (to, wanted) of what other blocks need of it."""
     own = only_row(table, "ids")
@@ -226,4 +279,5 @@ def link(table: pa.Table) -> pa.Table:
         at = positions(row.array("wanted", np.int64), ids).astype(np.int32)
         links.append({"block": row.key("to"), "positions": at.tobytes()})
     columns = {name: own.batch.column(name) for name in ("block", "ids", "split", "needed")}
-    return pa.Table.from_batches([one_row(OUTLINE, **columns, links=pa.array([links], _LINKS))])
+    columns |= {"n": pa.array([len(ids)]), "links": pa.array([links], _LINKS)}
+    return pa.Table.from_batches([one_row(OUTLINE, **columns)])

@@ -1,0 +1,201 @@
+"""Plans of tasks on few rows are carried out in this process: no job, no shuffle, no worker.
+
+What Spark would do for a second, be it for a thousand rows, threads of the driver do for a million in less. A plan does
+not know where it runs: `carry_out` gives it `Rows`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from threadpoolctl import threadpool_limits
+
+from sparkrec.kernels.ragged import starts_of
+from sparkrec.spark.platform.few import few
+from sparkrec.spark.runner import Broadcast, GroupTask, Rows, RowTask, SparkRows
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_WORTH_A_THREAD = 1 << 19
+"""Bytes of rows from which several threads share them."""
+
+
+def carry_out(label: str, plan: Callable[..., T], *frames: DataFrame | None) -> T:
+    """What a plan makes of the rows of some DataFrames: `plan(rows, ...)`, None where the frame is None.
+
+    The rows are brought here where they are `few`. Where this process then has too little memory for them, the plan
+    begins again on Spark.
+
+    label  of the plan, for the log
+    """
+    given = [frame for frame in frames if frame is not None]
+    if few(given):
+        try:
+            with threadpool_limits(1, "blas"):  # the threads share the cores: a task adds up as in a worker of Spark
+                return plan(*(frame and LocalRows(frame.sparkSession, frame.toArrow()) for frame in frames))
+        except MemoryError:
+            log.warning("%s: too little memory in this process; beginning again on Spark", label)
+    return plan(*(frame and SparkRows(frame) for frame in frames))
+
+
+class LocalRows(Rows):
+    """Rows in this process. Each step is carried out at once, tasks by as many threads as there are cores."""
+
+    def __init__(self, spark: SparkSession, table: pa.Table, whole: bool = False) -> None:
+        self.spark = spark
+        self._table = table
+        self._whole = whole  # whether one call of a task gets all rows
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self._table.column_names)
+
+    @property
+    def slots(self) -> int:
+        return cores()
+
+    def of(self, rows: DataFrame | pa.Table) -> LocalRows:
+        return LocalRows(self.spark, rows if isinstance(rows, pa.Table) else rows.toArrow())
+
+    def select(self, *names: str, **renamed: str) -> LocalRows:
+        table = self._table.select([*names, *renamed.values()])
+        return self.of(table.rename_columns([*names, *renamed]))
+
+    def where_null(self, name: str) -> LocalRows:
+        return self.of(self._table.filter(pc.is_null(self._table[name])))
+
+    def where_present(self, name: str) -> LocalRows:
+        return self.of(self._table.filter(pc.is_valid(self._table[name])))
+
+    def union(self, other: LocalRows) -> LocalRows:
+        return self.of(pa.concat_tables([self._table, other._table], promote_options="default"))
+
+    def counted(self, key: str) -> LocalRows:
+        counted = self._table.group_by(key, use_threads=False).aggregate([([], "count_all")])
+        return self.of(counted.rename_columns([key, "n"]))
+
+    def joined(self, other: LocalRows, key: str) -> LocalRows:
+        at = pc.index_in(self._table[key], other._table[key].combine_chunks())
+        if at.null_count:
+            there = pc.is_valid(at)
+            return self.of(self._table.filter(there))._beside(other, at.filter(there), key)
+        return self._beside(other, at, key)
+
+    def map_rows(self, task: RowTask) -> LocalRows:
+        def work(part: pa.Table) -> pa.Table:
+            return _table_of(task(part.to_batches()), task.schema)
+
+        return self._gathered(work, [self._table] if self._whole else _parts(self._table), task.schema)
+
+    def map_pairs(self, right: LocalRows, task: RowTask, broadcast: Broadcast) -> LocalRows:
+        lefts, rights = _single(self._table), _single(right._table)
+
+        def work(part: Sequence[pa.RecordBatch]) -> pa.Table:
+            return _table_of((_beside(left, each) for left in part for each in rights), task.schema)
+
+        parts = [lefts[first:stop] for first, stop in _ranges(len(lefts), cores())]
+        return self._gathered(work, parts, task.schema)
+
+    def map_groups(self, key: str, task: GroupTask, partitions: int | None = None) -> LocalRows:
+        def work(group: pa.Table) -> pa.Table:
+            return _cast(task(group), task.schema)
+
+        return self._gathered(work, _groups(self._table, key), task.schema)
+
+    def one_part(self) -> LocalRows:
+        return LocalRows(self.spark, self._table, whole=True)
+
+    def computed(self) -> LocalRows:
+        return self
+
+    def held(self, key: str, partitions: int, level: StorageLevel) -> LocalRows:
+        return self
+
+    def release(self) -> None:
+        pass
+
+    def partitioned(self, key: str, partitions: int) -> LocalRows:
+        return self
+
+    def table(self) -> pa.Table:
+        return self._table
+
+    def frame(self) -> DataFrame:
+        return self.spark.createDataFrame(self._table)
+
+    def _beside(self, other: LocalRows, at: pa.ChunkedArray, key: str) -> LocalRows:
+        table = self._table
+        for name in other.columns:
+            if name != key:
+                table = table.append_column(name, other._table[name].take(at))
+        return self.of(table)
+
+    def _gathered(self, work: Callable[[Any], pa.Table], parts: Sequence[Any], schema: pa.Schema) -> LocalRows:
+        made = [*_threads().map(work, parts)]
+        return self.of(pa.concat_tables(made) if made else schema.empty_table())
+
+
+def cores() -> int:
+    """How many threads run at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """As many as there are cores."""
+    return ThreadPoolExecutor(cores(), "sparkrec", initializer=lambda: threadpool_limits(1, "openmp"))
+
+
+def _parts(table: pa.Table) -> list[pa.Table]:
+    """The rows, in as many ranges as there are cores if they are worth it."""
+    n = min(cores(), table.num_rows) if table.nbytes >= _WORTH_A_THREAD else 1
+    return [table.slice(first, stop - first) for first, stop in _ranges(table.num_rows, n)]
+
+
+def _ranges(n: int, parts: int) -> Iterator[tuple[int, int]]:
+    """First and stop of so many ranges of n rows, or n, as equal as can be."""
+    bounds = [n * part // parts for part in range(parts + 1)]
+    return (each for each in pairwise(bounds) if each[0] < each[1])
+
+
+def _single(table: pa.Table) -> list[pa.RecordBatch]:
+    """Each row alone, where it is."""
+    return [batch.slice(at, 1) for batch in table.to_batches() for at in range(batch.num_rows)]
+
+
+def _beside(left: pa.RecordBatch, right: pa.RecordBatch) -> pa.RecordBatch:
+    """The columns of both."""
+    names = [*left.schema.names, *right.schema.names]
+    return pa.RecordBatch.from_arrays([*left.columns, *right.columns], names)
+
+
+def _groups(table: pa.Table, key: str) -> list[pa.Table]:
+    """The rows of each key, keys ascending, in the order in which they are."""
+    _, code = np.unique(table[key].to_numpy(), return_inverse=True)
+    order = np.argsort(code, kind="stable")
+    start = starts_of(np.bincount(code)) if len(code) else np.zeros(1, np.int64)
+    table = table.combine_chunks().take(order)
+    return [table.slice(first, stop - first) for first, stop in pairwise(start.tolist())]
+
+
+def _table_of(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    made = [_cast(pa.Table.from_batches([each]), schema) for each in batches]
+    return pa.concat_tables(made) if made else schema.empty_table()
+
+
+def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A task's result with the columns that it says: by name, as Spark takes them."""
+    return table.select(schema.names).cast(schema)

@@ -54,10 +54,9 @@ def carry_out(label: str, plan: Callable[..., T], *frames: DataFrame | None) -> 
 class LocalRows(Rows):
     """Rows in this process. Each step is carried out at once, tasks by as many threads as there are cores."""
 
-    def __init__(self, spark: SparkSession, table: pa.Table, whole: bool = False) -> None:
+    def __init__(self, spark: SparkSession, table: pa.Table) -> None:
         self.spark = spark
         self._table = table
-        self._whole = whole  # whether one call of a task gets all rows
 
     @property
     def columns(self) -> list[str]:
@@ -94,17 +93,18 @@ class LocalRows(Rows):
             return self.of(self._table.filter(there))._beside(other, at.filter(there), key)
         return self._beside(other, at, key)
 
-    def map_rows(self, task: RowTask) -> LocalRows:
+    def map_rows(self, task: RowTask, whole: bool = False) -> LocalRows:
         def work(part: pa.Table) -> pa.Table:
             return _table_of(task(part.to_batches()), task.schema)
 
-        return self._gathered(work, [self._table] if self._whole else _parts(self._table), task.schema)
+        return self._gathered(work, [self._table] if whole else _parts(self._table), task.schema)
 
     def map_pairs(self, right: LocalRows, task: RowTask, broadcast: Broadcast) -> LocalRows:
         lefts, rights = _single(self._table), _single(right._table)
 
         def work(part: Sequence[pa.RecordBatch]) -> pa.Table:
-            return _table_of((_beside(left, each) for left in part for each in rights), task.schema)
+            pairs = (_beside(left, each) for left in part for each in rights)
+            return _table_of(task(pairs), task.schema)
 
         parts = [lefts[first:stop] for first, stop in _ranges(len(lefts), cores())]
         return self._gathered(work, parts, task.schema)
@@ -114,9 +114,6 @@ class LocalRows(Rows):
             return _cast(task(group), task.schema)
 
         return self._gathered(work, _groups(self._table, key), task.schema)
-
-    def one_part(self) -> LocalRows:
-        return LocalRows(self.spark, self._table, whole=True)
 
     def computed(self) -> LocalRows:
         return self
@@ -129,6 +126,14 @@ class LocalRows(Rows):
 
     def partitioned(self, key: str, partitions: int) -> LocalRows:
         return self
+
+    def measured(self, lists: str, *others: LocalRows) -> list[tuple[int, int]]:
+        return [
+            (each.count(), pc.sum(pc.list_value_length(each._table[lists])).as_py() or 0) for each in (self, *others)
+        ]
+
+    def count(self) -> int:
+        return int(self._table.num_rows)
 
     def table(self) -> pa.Table:
         return self._table

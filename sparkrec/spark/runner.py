@@ -19,6 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal, Protocol, TypeAlias
 
 import pyarrow as pa
@@ -34,6 +35,9 @@ from sparkrec.spark.platform.partitions import task_slots
 
 Broadcast: TypeAlias = Literal["left", "right", "neither"]
 """The side of pairs that every task gets whole."""
+
+
+_UNBOUNDED = 1 << 40
 
 
 class RowTask(Protocol):
@@ -127,8 +131,8 @@ class Rows(ABC):
         """
 
     @abstractmethod
-    def map_rows(self, task: RowTask) -> Self:
-        """Hand the rows to any number of calls of the task."""
+    def map_rows(self, task: RowTask, whole: bool = False) -> Self:
+        """Hand the rows to any number of calls of the task; to one, if they are to be whole."""
 
     @abstractmethod
     def map_pairs(self, right: Self, task: RowTask, broadcast: Broadcast) -> Self:
@@ -137,10 +141,6 @@ class Rows(ABC):
     @abstractmethod
     def map_groups(self, key: str, task: GroupTask, partitions: int | None = None) -> Self:
         """As the function of this name."""
-
-    @abstractmethod
-    def one_part(self) -> Self:
-        """The same rows, which one call of a task gets."""
 
     @abstractmethod
     def computed(self) -> Self:
@@ -159,6 +159,14 @@ class Rows(ABC):
         """The same rows, those of a key in one of so many partitions."""
 
     @abstractmethod
+    def measured(self, lists: str, *others: Self) -> list[tuple[int, int]]:
+        """Of these rows and of others, how many there are, and how many values a column of lists has in all of them."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """How many rows there are."""
+
+    @abstractmethod
     def table(self) -> pa.Table:
         """The rows, here."""
 
@@ -166,9 +174,15 @@ class Rows(ABC):
     def frame(self) -> DataFrame:
         """The rows as a DataFrame."""
 
-    def pack(self, key: str, arrays: ArrayColumns, max_rows: int, max_bytes: int) -> Self:
-        """As the function of this name."""
-        return self.select(key, *arrays).map_rows(PackBlocks(key, arrays, max_rows, max_bytes))
+    def pack(self, key: str, arrays: ArrayColumns, limits: tuple[int, int] | None) -> Self:
+        """The rows in blocks, as `arrow.blocks` has them.
+
+        key     name of the id column
+        arrays  array columns, and the dtype of their values
+        limits  most rows and bytes of a block; None: all are in one
+        """
+        task = PackBlocks(key, arrays, *(limits or (_UNBOUNDED, _UNBOUNDED)))
+        return self.select(key, *arrays).map_rows(task, whole=limits is None)
 
 
 class SparkRows(Rows):
@@ -207,17 +221,14 @@ class SparkRows(Rows):
     def joined(self, other: SparkRows, key: str) -> SparkRows:
         return SparkRows(self._frame.join(other._frame, key))
 
-    def map_rows(self, task: RowTask) -> SparkRows:
-        return SparkRows(map_rows(self._frame, task))
+    def map_rows(self, task: RowTask, whole: bool = False) -> SparkRows:
+        return SparkRows(map_rows(self._frame.coalesce(1) if whole else self._frame, task))
 
     def map_pairs(self, right: SparkRows, task: RowTask, broadcast: Broadcast) -> SparkRows:
         return SparkRows(map_pairs(self._frame, right._frame, task, broadcast))
 
     def map_groups(self, key: str, task: GroupTask, partitions: int | None = None) -> SparkRows:
         return SparkRows(map_groups(self._frame, key, task, partitions))
-
-    def one_part(self) -> SparkRows:
-        return SparkRows(self._frame.coalesce(1))
 
     def computed(self) -> SparkRows:
         return SparkRows(self._frame.localCheckpoint(eager=False))
@@ -234,6 +245,15 @@ class SparkRows(Rows):
 
     def partitioned(self, key: str, partitions: int) -> SparkRows:
         return SparkRows(self._frame.repartition(partitions, key))
+
+    def measured(self, lists: str, *others: SparkRows) -> list[tuple[int, int]]:
+        sizes = [F.count("*").alias("rows"), F.coalesce(F.sum(F.size(lists)), F.lit(0)).alias("values")]
+        frames = [each._frame.agg(F.lit(at).alias("at"), *sizes) for at, each in enumerate((self, *others))]
+        found = reduce(DataFrame.unionAll, frames).collect()
+        return [(row["rows"], row["values"]) for row in sorted(found, key=lambda row: row["at"])]
+
+    def count(self) -> int:
+        return self._frame.count()
 
     def table(self) -> pa.Table:
         return self._frame.toArrow()

@@ -15,18 +15,17 @@ Both tables of a model must come the same again when Spark computes them anew: r
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import cast
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from sparkrec.kernels.csr import Storage
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.scorers import PairScorer
-from sparkrec.spark.platform.partitions import task_slots
 from sparkrec.spark.retrieval.block_tasks import (
     MODEL_ARRAYS,
     BlockTask,
@@ -36,13 +35,12 @@ from sparkrec.spark.retrieval.block_tasks import (
     ScorePairs,
 )
 from sparkrec.spark.retrieval.user_blocks import user_blocks
-from sparkrec.spark.runner import Broadcast, map_groups, map_pairs, pack
+from sparkrec.spark.runner import Broadcast, Rows
 
 log = logging.getLogger(__name__)
 
 _LEAST_USERS, _TASKS_A_SLOT = 1024, 4
 """Users that are worth a task, and tasks of a slot that end about when those of another do."""
-_UNBOUNDED = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -181,77 +179,76 @@ def _sweep(
     lists  of items for these users, by the names of `task.user_arrays`
     items  (item) to take; None: all of the model
     """
-    plan = _plan(model, task, users, lists, blocks)
-    item_rows = model.items
+    user_rows = model.users.select("user", "index", "value")
+    if users is not None:
+        user_rows = user_rows.join(users, "user", "left_semi")
+    item_rows = model.items.select("item", "index", "value")
     if items is not None:
         item_rows = item_rows.join(F.broadcast(items.select("item").distinct()), "item", "left_semi")
-    if plan.one_block:
-        item_blocks = pack(item_rows.coalesce(1), "item", MODEL_ARRAYS, _UNBOUNDED, _UNBOUNDED)
-    else:
-        item_blocks = pack(item_rows, "item", MODEL_ARRAYS, blocks.items, blocks.bytes)
-    of_users = user_blocks(model.users, users, lists, task.user_arrays, plan.partitions, plan.rows, blocks.bytes)
-    scoring = ScoreBlocks(
-        task,
-        model.size,
-        model.user_storage,
-        model.item_storage,
-        cast(PairScorer | None, model.scorer),
-        blocks.cells,
-        blocks.held_bytes,
-        plan.one_block,
-    )
-    scored = map_pairs(of_users, item_blocks, scoring, plan.broadcast)
-    return scored if plan.one_block else map_groups(scored, "block", MergeResults(task))
+    sweep = _Sweep(model, task, list(lists), blocks)
+    return carry_out("topk", sweep, user_rows, item_rows, *lists.values())
 
 
-def _plan(
-    model: Model, task: BlockTask, users: DataFrame | None, lists: Mapping[str, DataFrame], blocks: Blocks
-) -> _Plan:
-    """Count both sides, in one job, and the lists where it depends on them."""
+@dataclass(frozen=True)
+class _Sweep:
+    """The plan of `_sweep`."""
 
-    def sizes(table: str, frame: DataFrame, storage: Storage | None = None) -> DataFrame:
-        entries = F.size("value") if storage == "sparse" else F.lit(0)
-        return frame.select(F.lit(table).alias("table"), entries.alias("entries"))
+    model: Model
+    task: BlockTask
+    names: list[str]
+    """Of the lists."""
+    blocks: Blocks
 
-    frames = [sizes("users", model.users, model.user_storage), sizes("items", model.items, model.item_storage)]
-    if users is not None:
-        frames.append(sizes("chosen users", users))
-    total = F.sum("entries").alias("entries")
-    counted = reduce(DataFrame.unionAll, frames).groupBy("table").agg(F.count("*").alias("rows"), total).collect()
-    rows = {row["table"]: row["rows"] for row in counted}
-    entries = {row["table"]: row["entries"] for row in counted}
+    def __call__(self, users: Rows, items: Rows, *lists: Rows) -> DataFrame:
+        model, task, blocks = self.model, self.task, self.blocks
+        plan = self._plan(users, items, lists)
+        item_blocks = items.pack("item", MODEL_ARRAYS, None if plan.one_block else (blocks.items, blocks.bytes))
+        of_names = dict(zip(self.names, lists, strict=True))
+        of_users = user_blocks(users, of_names, task.user_arrays, plan.partitions, plan.rows, blocks.bytes)
+        scoring = ScoreBlocks(
+            task,
+            model.size,
+            model.user_storage,
+            model.item_storage,
+            cast(PairScorer | None, model.scorer),
+            blocks.cells,
+            blocks.held_bytes,
+            plan.one_block,
+        )
+        scored = of_users.map_pairs(item_blocks, scoring, plan.broadcast)
+        return (scored if plan.one_block else scored.map_groups("block", MergeResults(task))).frame()
 
-    def row_bytes(table: str, storage: Storage) -> float:
-        if storage == "dense":
-            return 16 + 4 * model.size
-        return 24 + float(8 * entries.get(table, 0) / max(1, rows.get(table, 0)))
+    def _plan(self, users: Rows, items: Rows, lists: Sequence[Rows]) -> _Plan:
+        """Count both sides, in one job, and the lists where it depends on them."""
+        model, task, blocks = self.model, self.task, self.blocks
+        (n_users, user_entries), (n_items, item_entries) = users.measured("value", items)
 
-    n_users, n_items = rows.get("users", 0), rows.get("items", 0)
-    if users is not None:
-        n_users = min(n_users, rows.get("chosen users", 0))
-    if task.list_length > n_items:
-        log.warning("k is %s, but there are %s items to rank: lists are shorter", task.list_length, n_items)
-    user_bytes = n_users * row_bytes("users", model.user_storage)
-    item_bytes = n_items * row_bytes("items", model.item_storage)
-    one_block = n_items <= blocks.items and item_bytes <= blocks.bytes
-    if not one_block:
-        user_bytes += sum(8 * frame.count() for frame in lists.values())
-    most = max(64, blocks.held_bytes // 4 // task.bytes_per_user)
-    broadcast: Broadcast
-    # Blocks of users make tasks of equal size, files of items do not: so users stream unless items are far larger.
-    if item_bytes <= max(blocks.bytes, min(blocks.broadcast_bytes, 8 * user_bytes)):
-        even = max(_LEAST_USERS, -(-n_users // (_TASKS_A_SLOT * task_slots(model.users.sparkSession))))
-        block, broadcast = min(blocks.users, even, most), "right"
-    else:
-        block = min(blocks.broadcast_users, most)
-        broadcast = "left" if user_bytes <= blocks.broadcast_bytes else "neither"
-    log.debug(
-        "%s users (%.0f MB) x %s items (%.0f MB), %s broadcast",
-        n_users,
-        user_bytes / 1e6,
-        n_items,
-        item_bytes / 1e6,
-        {"left": "users", "right": "items", "neither": "neither"}[broadcast],
-    )
-    # Hashing makes partitions of nearly, not quite, equal size.
-    return _Plan(max(1, -(-n_users // block)), block + block // 4, broadcast, one_block)
+        def size(n: int, entries: int, storage: Storage) -> float:
+            return n * (16 + 4 * model.size) if storage == "dense" else 24 * n + 8 * entries
+
+        if task.list_length > n_items:
+            log.warning("k is %s, but there are %s items to rank: lists are shorter", task.list_length, n_items)
+        user_bytes = size(n_users, user_entries, model.user_storage)
+        item_bytes = size(n_items, item_entries, model.item_storage)
+        one_block = n_items <= blocks.items and item_bytes <= blocks.bytes
+        if not one_block:
+            user_bytes += sum(8 * each.count() for each in lists)
+        most = max(64, blocks.held_bytes // 4 // task.bytes_per_user)
+        broadcast: Broadcast
+        # Blocks of users make tasks of equal size, files of items do not: so users stream unless items are far larger.
+        if item_bytes <= max(blocks.bytes, min(blocks.broadcast_bytes, 8 * user_bytes)):
+            even = max(_LEAST_USERS, -(-n_users // (_TASKS_A_SLOT * users.slots)))
+            block, broadcast = min(blocks.users, even, most), "right"
+        else:
+            block = min(blocks.broadcast_users, most)
+            broadcast = "left" if user_bytes <= blocks.broadcast_bytes else "neither"
+        log.debug(
+            "%s users (%.0f MB) x %s items (%.0f MB), %s broadcast",
+            n_users,
+            user_bytes / 1e6,
+            n_items,
+            item_bytes / 1e6,
+            {"left": "users", "right": "items", "neither": "neither"}[broadcast],
+        )
+        # Hashing makes partitions of nearly, not quite, equal size.
+        return _Plan(max(1, -(-n_users // block)), block + block // 4, broadcast, one_block)

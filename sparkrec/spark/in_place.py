@@ -22,7 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from threadpoolctl import threadpool_limits
 
 from sparkrec.kernels.ragged import starts_of
-from sparkrec.spark.platform.few import few
+from sparkrec.spark.platform.few import collected
 from sparkrec.spark.runner import Broadcast, GroupTask, Rows, RowTask, SparkRows
 
 log = logging.getLogger(__name__)
@@ -36,19 +36,21 @@ _WORTH_A_THREAD = 1 << 19
 def carry_out(label: str, plan: Callable[..., T], *frames: DataFrame | None) -> T:
     """What a plan makes of the rows of some DataFrames: `plan(rows, ...)`, None where the frame is None.
 
-    The rows are brought here where they are `few`. Where this process then has too little memory for them, the plan
+    The rows are brought here where they are few. Where this process then has too little memory for them, the plan
     begins again on Spark.
 
     label  of the plan, for the log
     """
-    given = [frame for frame in frames if frame is not None]
-    if few(given):
+    tables = collected([frame for frame in frames if frame is not None])
+    if tables is not None:
+        of_frames = iter(tables)
+        here = [None if frame is None else LocalRows(frame.sparkSession, next(of_frames)) for frame in frames]
         try:
             with threadpool_limits(1, "blas"):  # the threads share the cores: a task adds up as in a worker of Spark
-                return plan(*(frame and LocalRows(frame.sparkSession, frame.toArrow()) for frame in frames))
+                return plan(*here)
         except MemoryError:
             log.warning("%s: too little memory in this process; beginning again on Spark", label)
-    return plan(*(frame and SparkRows(frame) for frame in frames))
+    return plan(*(None if frame is None else SparkRows(frame) for frame in frames))
 
 
 class LocalRows(Rows):

@@ -1,17 +1,19 @@
-"""Whether the rows of DataFrames are few enough to be brought to the driver."""
+"""Bringing the rows of DataFrames to the driver, where they are few enough."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, AtomicType, BinaryType, DataType, StringType
 
 from sparkrec.errors import ConfigError
+from sparkrec.spark.platform.failures import FAILURES
 from sparkrec.spark.platform.memory import bytes_of, driver_memory
 from sparkrec.spark.platform.sources import column
 
@@ -22,20 +24,37 @@ _HEAP_SHARE, _MACHINE_SHARE = 16, 64
 """Rows pass through the heap of the driver's JVM, packed, and are worked on by its Python, where ALS takes about five
 times their size."""
 _WIDTH = 8
+_MAKES_ROWS = re.compile(
+    r"^[\s:+-]*(Join (?!LeftSemi|LeftAnti|ExistenceJoin)|Generate|Expand|Map|FlatMap|Lateral|Python)", re.M
+)
+"""Operators of a plan that may have more rows than they read."""
+_TOO_LARGE = "spark.driver.maxResultSize"
+"""What Spark names when it refuses to collect more than it allows."""
 
 
-def few(frames: Sequence[DataFrame]) -> bool:
-    """Whether all rows of some DataFrames fit together into what SETTING allows.
+def collected(frames: Sequence[DataFrame]) -> list[pa.Table] | None:
+    """All rows of some DataFrames; None where they do not fit together into what SETTING allows.
 
-    Spark's statistics are asked first, which cost nothing; as they may be wrong, rows are counted where they say yes.
+    Spark's statistics are asked first, which costs nothing. They may be wrong: where rows can become more than are
+    read, they are counted before they are collected, and what is larger than it was said to be is let go of.
     """
-    if not frames:
-        return False
-    most = most_bytes(frames[0].sparkSession)
-    if most in (0, float("inf")):
-        return most > 0
-    forecast = sum(_forecast(frame) for frame in frames)
-    return forecast <= most and _counted(frames) <= most
+    most = most_bytes(frames[0].sparkSession) if frames else 0.0
+    if most == 0:
+        return None
+    if most < float("inf"):
+        forecasts = [_forecast(frame) for frame in frames]
+        if sum(each.bytes for each in forecasts) > most:
+            return None
+        unsure = [frame for frame, forecast in zip(frames, forecasts, strict=True) if not forecast.is_bound]
+        if unsure and _counted(unsure) > most:
+            return None
+    try:
+        tables = [frame.toArrow() for frame in frames]
+    except FAILURES as error:
+        if _TOO_LARGE not in str(error):
+            raise
+        return None
+    return tables if sum(table.nbytes for table in tables) <= most else None
 
 
 def most_bytes(spark: SparkSession) -> float:
@@ -54,21 +73,28 @@ def most_bytes(spark: SparkSession) -> float:
     return min(heap / _HEAP_SHARE, driver_memory() / _MACHINE_SHARE)
 
 
-def _forecast(frame: DataFrame) -> float:
-    """Bytes by the statistics of Spark; 0 where it does not tell, as over Connect.
+class _Forecast(NamedTuple):
+    bytes: float
+    is_bound: bool
+    """Whether there are no more rows than are read, whose size is known but for compression."""
+
+
+def _forecast(frame: DataFrame) -> _Forecast:
+    """By the statistics of Spark, which does not tell them over Connect.
 
     Of a join Spark expects the product of both sides: so no more than what is read for it.
     """
-    with suppress(AttributeError):
+    try:
         plan = frame._jdf.queryExecution().optimizedPlan()
-        leaves = plan.collectLeaves()
-        read = sum(_size(leaves.apply(at)) for at in range(leaves.size()))
-        return min(_size(plan), read)
-    return 0.0
+    except AttributeError:
+        return _Forecast(0.0, False)
+    leaves = plan.collectLeaves()
+    read = sum(_size(leaves.apply(at)) for at in range(leaves.size()))
+    return _Forecast(min(_size(plan), read), not _MAKES_ROWS.search(plan.toString()))
 
 
 def _size(plan: Any) -> float:
-    return float(plan.stats().sizeInBytes().toString())
+    return float(str(plan.stats().sizeInBytes()))
 
 
 def _counted(frames: Sequence[DataFrame]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pyspark.sql import DataFrame, Window
@@ -15,8 +16,10 @@ from sparkrec.errors import ConfigError, InputError
 from sparkrec.fitting.registry import fit as fit_kind
 from sparkrec.recommender import Recommender
 from sparkrec.spark.data.dataset import Dataset
-from sparkrec.spark.data.ids import number
+from sparkrec.spark.data.ids import bucket_of, numbered
+from sparkrec.spark.in_place import carry_out, computed
 from sparkrec.spark.platform.sources import column, numbers, resolved
+from sparkrec.spark.runner import Rows
 
 _KEPT_BACK = 10_000
 """Users of whom a row is kept back, about."""
@@ -61,17 +64,12 @@ def fit(
     ).dropna(subset=["user_id", "item_id"])
     if rating:
         _refuse_what_is_no_rating(rows, user, item, rating)
-    if cut is None:
-        once = F.max("value").alias("value"), F.max("timestamp").alias("timestamp")
-        rows = rows.groupBy("user_id", "item_id").agg(*once)
-    rows = rows.persist()
     if cut is not None and cut.ordered and (untimed := rows.where("timestamp IS NULL").count()):
         raise InputError(f"{timestamp}: found {untimed:,} rows without a time, expected none. Drop them.")
-    users = number(rows.select("user_id").distinct(), "user").persist()
-    items = number(rows.select("item_id").distinct(), "item").persist()
-    observed = rows.join(users, "user_id").join(items, "item_id").select("user", "item", "value", "timestamp")
-    observed = observed.withColumn("confidence", F.lit(1.0).cast("float")).persist()
-    train, validation = observed, observed.limit(0)
+    rows = rows.withColumns({f"{side}_bucket": bucket_of(f"{side}_id") for side in ("user", "item")})
+    rows = rows.withColumn("confidence", F.lit(1.0).cast("float"))
+    observed, nothing, users, items = carry_out("fit", partial(_numbered, once=cut is None), rows)
+    train, validation = observed, nothing
     if model_settings.wants_validation:
         train, validation = _kept_back(observed)
     feedback = {"kind": "explicit" if rating else "implicit"}
@@ -82,13 +80,13 @@ def fit(
         manifest={"settings": {"feedback": feedback, "sequences": cut and cut.model_dump()}},
         train=train,
         validation=validation,
-        test=observed.limit(0),
-        users=_with_counts(users, observed, "user"),
-        items=_with_counts(items, observed, "item"),
+        test=nothing,
+        users=users,
+        items=items,
     )
     model = fit_kind(model_settings, dataset, seed=seed, scratch=scratch)
     if model.folder is None:  # what every question reads is computed once
-        model = replace(model, users=model.users.localCheckpoint(), items=model.items.localCheckpoint())
+        model = replace(model, users=computed("model", model.users), items=computed("model", model.items))
     return Recommender(model, dataset, user, item, rating, timestamp)
 
 
@@ -124,5 +122,18 @@ def _kept_back(observed: DataFrame) -> tuple[DataFrame, DataFrame]:
     return marked.where("NOT kept_back").drop("kept_back"), marked.where("kept_back").drop("kept_back")
 
 
-def _with_counts(ids: DataFrame, train: DataFrame, side: str) -> DataFrame:
-    return ids.join(train.groupBy(side).agg(F.count("*").alias("train_count")), side)
+def _numbered(rows: Rows, once: bool) -> tuple[DataFrame, ...]:
+    """The rows by numbers of users and items, none of them, and both tables of ids.
+
+    once  whether the rows of a pair become one, with the greatest value and time
+    """
+    rows = (rows.greatest("user_id", "item_id") if once else rows).kept()
+    ids = {
+        side: numbered(rows, f"{side}_id", f"{side}_bucket").select(**{side: "number", f"{side}_id": "id"}).kept()
+        for side in ("user", "item")
+    }
+    observed = rows.joined(ids["user"], "user_id").joined(ids["item"], "item_id")
+    observed = observed.select("user", "item", "value", "timestamp", "confidence").kept()
+    counted = {side: observed.counted(side).select(side, train_count="n") for side in ids}
+    users, items = (ids[side].joined(counted[side], side).frame() for side in ids)
+    return observed.frame(), observed.none().frame(), users, items

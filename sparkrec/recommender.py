@@ -15,6 +15,7 @@ from sparkrec.config import kinds_that
 from sparkrec.errors import InputError
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.ids import with_strangers
+from sparkrec.spark.in_place import carry_out, computed
 from sparkrec.spark.model import explain as of_features
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.serving import bind, following, follows_history
@@ -22,6 +23,7 @@ from sparkrec.spark.platform.session import open_session
 from sparkrec.spark.platform.sources import column, numbers, resolved
 from sparkrec.spark.retrieval.similar import neighbours
 from sparkrec.spark.retrieval.topk import score_pairs, topk
+from sparkrec.spark.runner import Rows
 
 _MANIFEST = "manifest.json"
 _WHAT = "a model of sparkrec.fit"
@@ -69,12 +71,8 @@ class Recommender:
                 )
             named = self._named(history)
             people = with_strangers(people, named)
-            told = (
-                named.join(people, "user_id")
-                .join(self._ids("item"), "item_id")
-                .select(*events.columns)
-                .localCheckpoint()
-            )
+            told = named.join(people, "user_id").join(self._ids("item"), "item_id").select(*events.columns)
+            told = computed("history", told)
         wanted = people.select("user")
         if users is not None:
             wanted = people.join(self._listed(users, "user"), "user_id").select("user")
@@ -85,12 +83,15 @@ class Recommender:
         model, answered = self._served(wanted, before, changed)
         seen = None
         if exclude_seen:
-            seen = events.select("user", "item")
-            seen = seen if told is None else seen.unionByName(told.select("user", "item"))
+            seen = events if told is None else events.unionByName(told)
         best = topk(model, k, users=answered, exclude=seen)
-        listed = best.join(people, "user").join(self._ids("item"), "item")
-        columns = F.col("user_id").alias(self.user), "rank", F.col("item_id").alias(self.item), "score"
-        return listed.orderBy("user_id", "rank").select(*columns)
+
+        def plan(best: Rows, people: Rows, items: Rows) -> DataFrame:
+            listed = best.joined(people, "user").joined(items.select("item", "item_id"), "item")
+            listed = listed.sorted("user_id", "rank").select(user="user_id", rank="rank", item="item_id", score="score")
+            return listed.named(self.user, "rank", self.item, "score").frame()
+
+        return carry_out("recommend", plan, best, people, self.dataset.items)
 
     def predict(self, pairs: DataFrame) -> DataFrame:
         """The pairs, and `score` float: null where the fit does not know the user or the item, as MLlib's NaN under
@@ -199,8 +200,8 @@ class Recommender:
         return "model" if self.model.settings is None else self.model.settings.kind
 
     def _events(self) -> DataFrame:
-        """What the fit knows that users did."""
-        return self.dataset.observed(True).select("user", "item", "value", "confidence", "timestamp")
+        """(user, item, value, confidence, timestamp) what the fit knows that users did."""
+        return self.dataset.observed(True)
 
     def _ids(self, side: str) -> DataFrame:
         """(<side>, <side>_id)."""
@@ -210,7 +211,7 @@ class Recommender:
     def _served(self, users: DataFrame, events: DataFrame, changed: DataFrame | None) -> tuple[Model, DataFrame]:
         """The model as it ranks for users, and (user) of those whom it can answer."""
         bound = bind(self.model, self.dataset, users, events, anew=changed)
-        return bound.model, bound.users.select("user")
+        return bound.model, bound.users
 
     def _named(self, history: DataFrame) -> DataFrame:
         """(user_id, item_id, value, confidence, timestamp) of rows as `fit` takes them."""

@@ -17,13 +17,15 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from threadpoolctl import threadpool_limits
 
+from sparkrec import storage
 from sparkrec.kernels.ragged import starts_of
-from sparkrec.spark.platform.few import collected
-from sparkrec.spark.runner import Broadcast, GroupTask, Rows, RowTask, SparkRows
+from sparkrec.spark.platform.few import collected, frame_of, is_here
+from sparkrec.spark.runner import Broadcast, Described, GroupTask, Rows, RowTask, SparkRows
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +35,16 @@ _WORTH_A_THREAD = 1 << 19
 """Bytes of rows from which several threads share them."""
 
 
-def carry_out(label: str, plan: Callable[..., T], *frames: DataFrame | None) -> T:
+def carry_out(label: str, plan: Callable[..., T], *frames: DataFrame | None, fetch: bool = True) -> T:
     """What a plan makes of the rows of some DataFrames: `plan(rows, ...)`, None where the frame is None.
 
     The rows are brought here where they are few. Where this process then has too little memory for them, the plan
     begins again on Spark.
 
     label  of the plan, for the log
+    fetch  whether rows are worth bringing here for this plan alone; else only those are taken that are here already
     """
-    tables = collected([frame for frame in frames if frame is not None])
+    tables = collected([frame for frame in frames if frame is not None], fetch)
     if tables is not None:
         of_frames = iter(tables)
         here = [None if frame is None else LocalRows(frame.sparkSession, next(of_frames)) for frame in frames]
@@ -51,6 +54,15 @@ def carry_out(label: str, plan: Callable[..., T], *frames: DataFrame | None) -> 
         except MemoryError:
             log.warning("%s: too little memory in this process; beginning again on Spark", label)
     return plan(*(None if frame is None else SparkRows(frame) for frame in frames))
+
+
+def computed(label: str, frame: DataFrame) -> DataFrame:
+    """The same rows, computed once: now and here, where they are few, else when they are first read."""
+
+    def plan(rows: Rows) -> DataFrame:
+        return rows.computed().frame()
+
+    return frame if is_here(frame) else carry_out(label, plan, frame)
 
 
 class LocalRows(Rows):
@@ -68,12 +80,21 @@ class LocalRows(Rows):
     def slots(self) -> int:
         return cores()
 
+    def kind(self, name: str) -> pa.DataType:
+        return self._table.schema.field(name).type
+
     def of(self, rows: DataFrame | pa.Table) -> LocalRows:
         return LocalRows(self.spark, rows if isinstance(rows, pa.Table) else rows.toArrow())
+
+    def none(self) -> LocalRows:
+        return self.of(self._table.schema.empty_table())
 
     def select(self, *names: str, **renamed: str) -> LocalRows:
         table = self._table.select([*names, *renamed.values()])
         return self.of(table.rename_columns([*names, *renamed]))
+
+    def named(self, *names: str) -> LocalRows:
+        return self.of(self._table.rename_columns(list(names)))
 
     def where_null(self, name: str) -> LocalRows:
         return self.of(self._table.filter(pc.is_null(self._table[name])))
@@ -85,15 +106,37 @@ class LocalRows(Rows):
         return self.of(pa.concat_tables([self._table, other._table], promote_options="default"))
 
     def counted(self, key: str) -> LocalRows:
-        counted = self._table.group_by(key, use_threads=False).aggregate([([], "count_all")])
+        counted = self._table.group_by(key).aggregate([([], "count_all")])
         return self.of(counted.rename_columns([key, "n"]))
 
-    def joined(self, other: LocalRows, key: str) -> LocalRows:
-        at = pc.index_in(self._table[key], other._table[key].combine_chunks())
-        if at.null_count:
-            there = pc.is_valid(at)
-            return self.of(self._table.filter(there))._beside(other, at.filter(there), key)
-        return self._beside(other, at, key)
+    def joined(self, other: LocalRows, key: str, every: bool = False) -> LocalRows:
+        at, table = pc.index_in(self._table[key], other._table[key].combine_chunks()), self._table
+        if at.null_count and not every:
+            table, at = table.filter(pc.is_valid(at)), at.drop_null()
+        for name in other.columns:
+            if name != key:
+                table = table.append_column(name, other._table[name].take(at))
+        return self.of(table)
+
+    def only(self, other: LocalRows, key: str) -> LocalRows:
+        return self.of(self._table.filter(self._is_in(other, key)))
+
+    def without(self, other: LocalRows, key: str) -> LocalRows:
+        return self.of(self._table.filter(pc.invert(self._is_in(other, key))))
+
+    def distinct(self) -> LocalRows:
+        return self.of(self._table.group_by(self.columns).aggregate([]))
+
+    def greatest(self, *keys: str) -> LocalRows:
+        others = [name for name in self.columns if name not in keys]
+        made = self._table.group_by(list(keys)).aggregate([(name, "max") for name in others])
+        return self.of(made.select([*keys, *(f"{name}_max" for name in others)]).rename_columns([*keys, *others]))
+
+    def sorted(self, *keys: str) -> LocalRows:
+        return self.of(self._table.sort_by([(key, "ascending") for key in keys]))
+
+    def described(self, *names: str) -> list[Described]:
+        return [_described(self._table[name].cast(pa.float64())) for name in names]
 
     def map_rows(self, task: RowTask, whole: bool = False) -> LocalRows:
         def work(part: pa.Table) -> pa.Table:
@@ -117,6 +160,9 @@ class LocalRows(Rows):
 
         return self._gathered(work, _groups(self._table, key), task.schema)
 
+    def kept(self) -> LocalRows:
+        return self
+
     def computed(self) -> LocalRows:
         return self
 
@@ -125,6 +171,12 @@ class LocalRows(Rows):
 
     def release(self) -> None:
         pass
+
+    def write(self, folder: str) -> None:
+        buffer = pa.BufferOutputStream()
+        pq.write_table(self._table, buffer)
+        storage.delete(folder)
+        storage.write(f"{folder}/part-00000.parquet", buffer.getvalue().to_pybytes())
 
     def partitioned(self, key: str, partitions: int) -> LocalRows:
         return self
@@ -141,14 +193,10 @@ class LocalRows(Rows):
         return self._table
 
     def frame(self) -> DataFrame:
-        return self.spark.createDataFrame(self._table)
+        return frame_of(self.spark, self._table)
 
-    def _beside(self, other: LocalRows, at: pa.ChunkedArray, key: str) -> LocalRows:
-        table = self._table
-        for name in other.columns:
-            if name != key:
-                table = table.append_column(name, other._table[name].take(at))
-        return self.of(table)
+    def _is_in(self, other: LocalRows, key: str) -> pa.ChunkedArray:
+        return pc.is_in(self._table[key], other._table[key].combine_chunks())
 
     def _gathered(self, work: Callable[[Any], pa.Table], parts: Sequence[Any], schema: pa.Schema) -> LocalRows:
         made = [*_threads().map(work, parts)]
@@ -187,6 +235,11 @@ def _beside(left: pa.RecordBatch, right: pa.RecordBatch) -> pa.RecordBatch:
     """The columns of both."""
     names = [*left.schema.names, *right.schema.names]
     return pa.RecordBatch.from_arrays([*left.columns, *right.columns], names)
+
+
+def _described(values: pa.ChunkedArray) -> Described:
+    mean, least, different = pc.mean(values), pc.min(values), pc.count_distinct(values)
+    return Described(len(values), mean.as_py(), pc.stddev(values, ddof=1).as_py(), least.as_py(), different.as_py())
 
 
 def _groups(table: pa.Table, key: str) -> list[pa.Table]:

@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
 from pyspark import StorageLevel
@@ -84,6 +84,19 @@ class GroupFunction:
         return self.function(group)
 
 
+class Described(NamedTuple):
+    """A column of numbers."""
+
+    rows: int
+    mean: float | None
+    """None, as the others: there is no number."""
+    deviation: float | None
+    """Of the sample; None for a single number, too."""
+    least: float | None
+    different: int
+    """About how many numbers are not the same."""
+
+
 class Rows(ABC):
     """Rows of a table, wherever they are: what tasks are carried out on, and the little that a plan does in between."""
 
@@ -100,12 +113,24 @@ class Rows(ABC):
         """How many tasks run at once."""
 
     @abstractmethod
+    def kind(self, name: str) -> pa.DataType:
+        """Type of a column, for the schema of a task that hands it on."""
+
+    @abstractmethod
     def of(self, rows: DataFrame | pa.Table) -> Self:
         """Other rows, brought to where these are."""
 
     @abstractmethod
+    def none(self) -> Self:
+        """No rows, of the same columns."""
+
+    @abstractmethod
     def select(self, *names: str, **renamed: str) -> Self:
         """Some columns, then others under a new name: `to=block` is the column block, called `to`."""
+
+    @abstractmethod
+    def named(self, *names: str) -> Self:
+        """The same columns under other names."""
 
     @abstractmethod
     def where_null(self, name: str) -> Self:
@@ -124,11 +149,36 @@ class Rows(ABC):
         """(key, n): how many rows have each value of a column that has no nulls."""
 
     @abstractmethod
-    def joined(self, other: Self, key: str) -> Self:
-        """Each row beside the columns of that row of `other` that has the same value in `key`, where there is one.
+    def joined(self, other: Self, key: str, every: bool = False) -> Self:
+        """Each row beside the columns of that row of `other` that has the same value in `key`. Where there is none the
+        row is left out, or has nulls if `every` row is to stay.
 
-        The key is in no two rows of `other`, which is the smaller of both.
+        The key is in no two rows of `other`.
         """
+
+    @abstractmethod
+    def only(self, other: Self, key: str) -> Self:
+        """The rows whose value in `key` some row of `other` has, too."""
+
+    @abstractmethod
+    def without(self, other: Self, key: str) -> Self:
+        """The rows whose value in `key` no row of `other` has."""
+
+    @abstractmethod
+    def distinct(self) -> Self:
+        """The same rows, each once."""
+
+    @abstractmethod
+    def greatest(self, *keys: str) -> Self:
+        """(keys, all other columns): the greatest of each column, null where all are, of the rows of each key."""
+
+    @abstractmethod
+    def sorted(self, *keys: str) -> Self:
+        """The same rows in ascending order of some columns."""
+
+    @abstractmethod
+    def described(self, *names: str) -> list[Described]:
+        """What there is to know of columns of numbers."""
 
     @abstractmethod
     def map_rows(self, task: RowTask, whole: bool = False) -> Self:
@@ -143,6 +193,10 @@ class Rows(ABC):
         """As the function of this name."""
 
     @abstractmethod
+    def kept(self) -> Self:
+        """The same rows, kept once they are read, as long as the session lasts."""
+
+    @abstractmethod
     def computed(self) -> Self:
         """The same rows, computed once, when they are first read, and cut from their history."""
 
@@ -153,6 +207,10 @@ class Rows(ABC):
     @abstractmethod
     def release(self) -> None:
         """Let go of what is held."""
+
+    @abstractmethod
+    def write(self, folder: str) -> None:
+        """Write the rows to Parquet files, instead of what the folder has."""
 
     @abstractmethod
     def partitioned(self, key: str, partitions: int) -> Self:
@@ -200,11 +258,20 @@ class SparkRows(Rows):
     def slots(self) -> int:
         return task_slots(self.spark)
 
+    def kind(self, name: str) -> pa.DataType:
+        return types_of(self._frame, [name])[name]
+
     def of(self, rows: DataFrame | pa.Table) -> SparkRows:
         return SparkRows(rows if isinstance(rows, DataFrame) else self.spark.createDataFrame(rows))
 
+    def none(self) -> SparkRows:
+        return SparkRows(self._frame.limit(0))
+
     def select(self, *names: str, **renamed: str) -> SparkRows:
         return SparkRows(self._frame.select(*names, *(F.col(old).alias(new) for new, old in renamed.items())))
+
+    def named(self, *names: str) -> SparkRows:
+        return SparkRows(self._frame.toDF(*names))
 
     def where_null(self, name: str) -> SparkRows:
         return SparkRows(self._frame.where(F.col(name).isNull()))
@@ -218,8 +285,31 @@ class SparkRows(Rows):
     def counted(self, key: str) -> SparkRows:
         return SparkRows(self._frame.groupBy(key).agg(F.count("*").alias("n")))
 
-    def joined(self, other: SparkRows, key: str) -> SparkRows:
-        return SparkRows(self._frame.join(other._frame, key))
+    def joined(self, other: SparkRows, key: str, every: bool = False) -> SparkRows:
+        return SparkRows(self._frame.join(other._frame, key, "left" if every else "inner"))
+
+    def only(self, other: SparkRows, key: str) -> SparkRows:
+        return SparkRows(self._frame.join(other._frame, key, "left_semi"))
+
+    def without(self, other: SparkRows, key: str) -> SparkRows:
+        return SparkRows(self._frame.join(other._frame, key, "left_anti"))
+
+    def distinct(self) -> SparkRows:
+        return SparkRows(self._frame.distinct())
+
+    def greatest(self, *keys: str) -> SparkRows:
+        others = [F.max(name).alias(name) for name in self.columns if name not in keys]
+        return SparkRows(self._frame.groupBy(*keys).agg(*others))
+
+    def sorted(self, *keys: str) -> SparkRows:
+        return SparkRows(self._frame.orderBy(*keys))
+
+    def described(self, *names: str) -> list[Described]:
+        columns = [
+            F.struct(F.count("*"), F.avg(name), F.stddev(name), F.min(name), F.approx_count_distinct(name)).alias(name)
+            for name in names
+        ]
+        return [Described(*each) for each in self._frame.agg(*columns).collect()[0]]
 
     def map_rows(self, task: RowTask, whole: bool = False) -> SparkRows:
         return SparkRows(map_rows(self._frame.coalesce(1) if whole else self._frame, task))
@@ -229,6 +319,9 @@ class SparkRows(Rows):
 
     def map_groups(self, key: str, task: GroupTask, partitions: int | None = None) -> SparkRows:
         return SparkRows(map_groups(self._frame, key, task, partitions))
+
+    def kept(self) -> SparkRows:
+        return SparkRows(self._frame.persist())
 
     def computed(self) -> SparkRows:
         return SparkRows(self._frame.localCheckpoint(eager=False))
@@ -242,6 +335,9 @@ class SparkRows(Rows):
 
     def release(self) -> None:
         self._frame.unpersist()
+
+    def write(self, folder: str) -> None:
+        self._frame.write.mode("overwrite").parquet(folder)
 
     def partitioned(self, key: str, partitions: int) -> SparkRows:
         return SparkRows(self._frame.repartition(partitions, key))

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from sparkrec import storage
 from sparkrec.config import DataFacts, SequenceSettings, values_of
 from sparkrec.errors import InputError
 from sparkrec.fields import FieldSchema
+from sparkrec.spark.in_place import carry_out
+from sparkrec.spark.platform.few import is_known_to_be_empty
 from sparkrec.spark.platform.lake import Lake
+from sparkrec.spark.runner import Rows
 
 
 @dataclass(frozen=True)
@@ -80,28 +82,35 @@ class Dataset:
 
     def facts(self, include_validation: bool = False) -> DataFacts:
         """What settings are chosen by that are left to the data: one pass over train, one over validation."""
-        columns = F.count("*"), F.avg("confidence"), F.stddev("value"), F.min("value"), F.approx_count_distinct("value")
-        rows, confidence, deviation, lowest, different = self.observed(include_validation).agg(*columns).collect()[0]
-        held_out = None
-        if not include_validation:
-            n, least, several = self.validation.agg(F.count("*"), *columns[3:]).collect()[0]
-            held_out = values_of(self.explicit, several, least) if n else None
-        return DataFacts(
-            users=self.users.count(),
-            items=self.items.count(),
-            rows=rows,
-            explicit=self.explicit,
-            held_out=held_out,
-            confidence=confidence or 1.0,
-            deviation=deviation or 0.0,
-            values=values_of(self.explicit, different, lowest or 0.0),
-        )
+        frames = self.observed(include_validation), self.validation, self.users, self.items
+
+        def plan(observed: Rows, validation: Rows, users: Rows, items: Rows) -> DataFacts:
+            of_all, confidence = observed.described("value", "confidence")
+            held_out = None
+            if not include_validation and (of_some := validation.described("value")[0]).rows:
+                held_out = values_of(self.explicit, of_some.different, of_some.least or 0.0)
+            return DataFacts(
+                users=users.count(),
+                items=items.count(),
+                rows=of_all.rows,
+                explicit=self.explicit,
+                held_out=held_out,
+                confidence=confidence.mean or 1.0,
+                deviation=of_all.deviation or 0.0,
+                values=values_of(self.explicit, of_all.different, of_all.least or 0.0),
+            )
+
+        return carry_out("facts", plan, *frames, fetch=False)
 
     def observed(self, include_validation: bool) -> DataFrame:
         """What a model is fitted to."""
-        return self.train.unionByName(self.validation) if include_validation else self.train
+        if not include_validation or is_known_to_be_empty(self.validation):
+            return self.train
+        return self.train.unionByName(self.validation)
 
     def fitted(self, side: str, include_validation: bool) -> DataFrame:
         """(<side>) of the users or items that such a model has been fitted to a row of."""
         ids = (self.users if side == "user" else self.items).where("train_count > 0").select(side)
-        return ids.unionByName(self.validation.select(side)).distinct() if include_validation else ids
+        if not include_validation or is_known_to_be_empty(self.validation):
+            return ids
+        return ids.unionByName(self.validation.select(side)).distinct()

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from itertools import accumulate
 
+import numpy as np
 from delta.exceptions import (
     ConcurrentAppendException,
     ConcurrentTransactionException,
@@ -28,11 +28,15 @@ from delta.exceptions import (
     MetadataChangedException,
     ProtocolChangedException,
 )
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.errors import PrepareError
+from sparkrec.kernels.ragged import starts_of
+from sparkrec.spark.data.numbering import DistinctIds, NumberIds, PlaceIds
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.platform.lake import Lake
+from sparkrec.spark.runner import Rows
 
 log = logging.getLogger(__name__)
 
@@ -102,15 +106,33 @@ def assign(lake: Lake, name: str, raw: DataFrame, index: str) -> IdTable:
 
 
 def number(raw: DataFrame, index: str, start: int = 0) -> DataFrame:
-    """A column of integers from `start` on, without gaps, before the one column of different values."""
+    """A column of integers from `start` on, without gaps, before the different values of a column without nulls."""
     (column,) = raw.columns
-    bucketed = raw.withColumn("bucket", F.pmod(F.xxhash64(column), F.lit(_BUCKETS)))
-    sizes: dict[int, int] = dict(bucketed.groupBy("bucket").count().collect())
-    log.info("%d new values of %s are numbered from %d on", sum(sizes.values()), column, start)
-    starts = accumulate((sizes.get(bucket, 0) for bucket in range(_BUCKETS)), initial=start)
-    bucket_start = F.expr(f"array({', '.join(f'{each}L' for each in starts)})")[F.col("bucket")]
-    place = F.row_number().over(Window.partitionBy("bucket").orderBy(column)) - 1
-    return bucketed.select((bucket_start + place).alias(index), column)
+
+    def plan(ids: Rows) -> DataFrame:
+        return numbered(ids, "id", "bucket", start, column).select(**{index: "number", column: "id"}).frame()
+
+    return carry_out("ids", plan, raw.select(F.col(column).alias("id"), bucket_of(column).alias("bucket")))
+
+
+def bucket_of(column: str) -> Column:
+    """The bucket in which an id is numbered."""
+    return F.pmod(F.xxhash64(column), F.lit(_BUCKETS))
+
+
+def numbered(rows: Rows, column: str, bucket: str, start: int = 0, label: str = "") -> Rows:
+    """(number, id): the different values of `column`, whose buckets are in column `bucket`, numbered from `start` on.
+
+    label  what to call the column in the log
+    """
+    ids = rows.select(bucket=bucket, id=column)
+    kind = ids.kind("id")
+    placed = ids.map_rows(DistinctIds(kind)).map_groups("bucket", PlaceIds(kind)).computed()
+    sizes = placed.counted("bucket").table()
+    size = np.zeros(_BUCKETS, np.int64)
+    size[sizes["bucket"].to_numpy()] = sizes["n"].to_numpy()
+    log.info("%d new values of %s are numbered from %d on", size.sum(), label or column, start)
+    return placed.map_rows(NumberIds(kind, start + starts_of(size)))
 
 
 def with_strangers(known: DataFrame, events: DataFrame) -> DataFrame:

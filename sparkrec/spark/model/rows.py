@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,9 @@ from sparkrec import storage
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.runner import Rows
 
 
 def matrix(values: pa.ListArray) -> F32:
@@ -79,6 +83,39 @@ def sum_of_parts(dataset: Dataset, mean: float, users: DataFrame, items: DataFra
 def dense_vectors(rows: DataFrame, key: str) -> DataFrame:
     """Dense model rows of (key, value array<float>)."""
     return rows.select(key, F.lit(None).cast("array<int>").alias("index"), "value")
+
+
+@dataclass(frozen=True)
+class DenseRows:
+    """Model rows (key, index, value) of rows (key, value) whose values are lists of one length, or null.
+
+    missing  what stands for null
+    """
+
+    key: str
+    missing: Sequence[float]
+
+    @property
+    def schema(self) -> pa.Schema:
+        return schema_of(**{self.key: pa.int64()}, index=pa.list_(pa.int32()), value=pa.list_(pa.float32()))
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            value = batch.column("value")
+            if value.null_count:
+                value = value.fill_null(pa.scalar([*self.missing], value.type))
+            index = pa.nulls(len(value), self.schema.field("index").type)
+            yield pa.RecordBatch.from_arrays([batch.column(self.key), index, value], schema=self.schema)
+
+
+def dense_of_all(ids: DataFrame, key: str, vectors: DataFrame, missing: Sequence[float]) -> DataFrame:
+    """Dense model rows of all `ids`: vectors (id, value array<float>), or what stands for those that are missing."""
+
+    def plan(ids: Rows, vectors: Rows) -> DataFrame:
+        every = ids.select(key).joined(vectors.select(**{key: "id", "value": "value"}), key, every=True)
+        return every.map_rows(DenseRows(key, missing)).frame()
+
+    return carry_out("model", plan, ids, vectors)
 
 
 def sparse(ids: DataFrame, key: str, rows: DataFrame) -> DataFrame:

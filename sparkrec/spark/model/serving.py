@@ -15,10 +15,12 @@ from pyspark.sql import functions as F
 from sparkrec.config import ModelSettings, kinds_that
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.sequences import histories
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model import field_queries
 from sparkrec.spark.model.encoded import ENCODED
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.histories import bind as bind_histories
+from sparkrec.spark.runner import Rows
 
 ANSWERS = ("model", "history", "folded in")
 """What answers a user: the model, which was fitted to it; the history of one to whom it was not; a row that was folded
@@ -64,11 +66,11 @@ def bind(
                         each and of the context; None: what was known when the last train row took place
     Raises InputError where the features of the dataset are not those that the model was fitted to.
     """
+    if not model.sees_histories and not model.serving.sees_fields:
+        return _by_rows(model, dataset, users, events, include_validation, anew)
     users = users.select("user").distinct()
     if model.sees_histories:
         return _by_histories(model, dataset, users, events, include_validation)
-    if not model.serving.sees_fields:
-        return _by_rows(model, dataset, users, events, include_validation, anew)
     field_queries.check_codes(model, dataset)
     tells = field_queries.tells_strangers(model)
     fitted = dataset.users if tells else dataset.fitted("user", include_validation)
@@ -99,15 +101,22 @@ def _by_rows(
     anew: DataFrame | None,
 ) -> Bound:
     fitted = dataset.users if model.serving.ranks_strangers else dataset.fitted("user", include_validation)
-    own = users.join(fitted, "user", "left_semi").select("user", F.lit("model").alias("by"))
     rows = model.serving.user_rows if model.encoder is None else ENCODED
-    if rows is None:
-        return Bound(model, own)
-    wanted = users.join(own, "user", "left_anti")
-    if anew is not None:
-        wanted = wanted.unionByName(users.join(anew, "user", "left_semi"))
-    wanted = wanted.distinct().localCheckpoint()
-    if wanted.isEmpty():
+
+    def plan(users: Rows, fitted: Rows, anew: Rows | None) -> tuple[DataFrame, DataFrame | None]:
+        users, fitted = users.select("user").distinct(), fitted.select("user")
+        own = users.only(fitted, "user")
+        if rows is None:
+            return own.frame(), None
+        wanted = users.without(fitted, "user")
+        if anew is not None:
+            wanted = wanted.union(users.only(anew, "user")).distinct()
+        wanted = wanted.computed()
+        return own.frame(), wanted.frame() if wanted.count() else None
+
+    known, wanted = carry_out("bind", plan, users, fitted, anew)
+    own = known.withColumn("by", F.lit("model"))
+    if rows is None or wanted is None:
         return Bound(model, own)
     items = dataset.fitted("item", include_validation)
     told = events.join(wanted, "user", "left_semi").join(items, "item", "left_semi")

@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import ArrayType, AtomicType, BinaryType, DataType, StringType
 
 from sparkrec.errors import ConfigError
@@ -28,33 +30,88 @@ _MAKES_ROWS = re.compile(
     r"^[\s:+-]*(Join (?!LeftSemi|LeftAnti|ExistenceJoin)|Generate|Expand|Map|FlatMap|Lateral|Python)", re.M
 )
 """Operators of a plan that may have more rows than they read."""
+_LOCAL_RELATION = "spark.sql.execution.arrow.localRelationThreshold"
+_INLINE = 1 << 20
+"""Bytes of Arrow up to which rows become a part of Spark's plan. What is larger Spark keeps as it is: a plan is read,
+copied and sent again for each job."""
+_here: WeakKeyDictionary[DataFrame, pa.Table] = WeakKeyDictionary()
+"""Rows of DataFrames that were made of them. Neither ever changes."""
+_OPAQUE = "LogicalRDD"
+_sizes: dict[int, float] = {}
+"""Bytes of what Spark takes for infinite, by the number of its RDD: rows that went to it from here."""
 _TOO_LARGE = "spark.driver.maxResultSize"
 """What Spark names when it refuses to collect more than it allows."""
 
 
-def collected(frames: Sequence[DataFrame]) -> list[pa.Table] | None:
+def frame_of(spark: SparkSession, table: pa.Table) -> DataFrame:
+    """A table as a DataFrame, whose rows `collected` knows to be here."""
+    before = spark.conf.get(_LOCAL_RELATION, None)
+    spark.conf.set(_LOCAL_RELATION, str(_INLINE))
+    try:
+        frame = spark.createDataFrame(table)
+    finally:
+        if before is None:
+            spark.conf.unset(_LOCAL_RELATION)
+        else:
+            spark.conf.set(_LOCAL_RELATION, before)
+    _here[frame] = table
+    for leaf in _leaves(frame):
+        if leaf.nodeName() == _OPAQUE:
+            _sizes[leaf.rdd().id()] = table.nbytes
+    return frame
+
+
+def collected(frames: Sequence[DataFrame], fetch: bool = True) -> list[pa.Table] | None:
     """All rows of some DataFrames; None where they do not fit together into what SETTING allows.
 
     Spark's statistics are asked first, which costs nothing. They may be wrong: where rows can become more than are
     read, they are counted before they are collected, and what is larger than it was said to be is let go of.
+
+    fetch  whether to bring rows here; else only those that are here already are returned, and None if some are not
     """
     most = most_bytes(frames[0].sparkSession) if frames else 0.0
-    if most == 0:
+    away = [frame for frame in frames if frame not in _here]
+    if most == 0 or (away and not fetch):
         return None
+    here = sum(_here[frame].nbytes for frame in frames if frame in _here)
     if most < float("inf"):
-        forecasts = [_forecast(frame) for frame in frames]
-        if sum(each.bytes for each in forecasts) > most:
+        forecasts = [_forecast(frame) for frame in away]
+        if here + sum(each.bytes for each in forecasts) > most:
             return None
-        unsure = [frame for frame, forecast in zip(frames, forecasts, strict=True) if not forecast.is_bound]
-        if unsure and _counted(unsure) > most:
+        unsure = [frame for frame, forecast in zip(away, forecasts, strict=True) if not forecast.is_bound]
+        if unsure and here + _counted(unsure) > most:
             return None
     try:
-        tables = [frame.toArrow() for frame in frames]
+        tables = [_here[frame] if frame in _here else _fetched(frame) for frame in frames]
     except FAILURES as error:
         if _TOO_LARGE not in str(error):
             raise
         return None
     return tables if sum(table.nbytes for table in tables) <= most else None
+
+
+def is_here(frame: DataFrame) -> bool:
+    """Whether the rows of a DataFrame are here already."""
+    return frame in _here
+
+
+def is_known_to_be_empty(frame: DataFrame) -> bool:
+    """Whether a DataFrame has no rows, and this is known without a job."""
+    return frame in _here and _here[frame].num_rows == 0
+
+
+def _fetched(frame: DataFrame) -> pa.Table:
+    """The rows; without a job where they are a part of Spark's plan."""
+    leaves = _leaves(frame)
+    if len(leaves) == 1 and leaves[0].nodeName() == "LocalRelation":
+        plan = frame._jdf.queryExecution().optimizedPlan()
+        if plan.nodeName() == "LocalRelation":
+            schema = to_arrow_schema(frame.schema, timezone="UTC")
+            rows = [*zip(*frame.collect(), strict=True)] or [()] * len(schema)
+            return pa.Table.from_arrays(
+                [pa.array(values, field.type) for values, field in zip(rows, schema)], schema=schema
+            )
+    return frame.toArrow()
 
 
 def most_bytes(spark: SparkSession) -> float:
@@ -84,16 +141,25 @@ def _forecast(frame: DataFrame) -> _Forecast:
 
     Of a join Spark expects the product of both sides: so no more than what is read for it.
     """
-    try:
-        plan = frame._jdf.queryExecution().optimizedPlan()
-    except AttributeError:
+    if not (leaves := _leaves(frame)):
         return _Forecast(0.0, False)
-    leaves = plan.collectLeaves()
-    read = sum(_size(leaves.apply(at)) for at in range(leaves.size()))
+    plan = frame._jdf.queryExecution().optimizedPlan()
+    read = sum(_size(leaf) for leaf in leaves)
     return _Forecast(min(_size(plan), read), not _MAKES_ROWS.search(plan.toString()))
 
 
+def _leaves(frame: DataFrame) -> list[Any]:
+    """What the plan of a DataFrame reads; none over Connect."""
+    try:
+        leaves = frame._jdf.queryExecution().optimizedPlan().collectLeaves()
+    except AttributeError:
+        return []
+    return [leaves.apply(at) for at in range(leaves.size())]
+
+
 def _size(plan: Any) -> float:
+    if plan.nodeName() == _OPAQUE and (known := _sizes.get(plan.rdd().id())) is not None:
+        return known
     return float(str(plan.stats().sizeInBytes()))
 
 

@@ -114,7 +114,7 @@ class BlockTask(ABC):
     partial_arrays: ClassVar[ArrayColumns]
     """Arrays of a partial result."""
     schema: ClassVar[pa.Schema]
-    """Columns of the result, one row for each user."""
+    """Columns of the result."""
 
     @property
     @abstractmethod
@@ -326,6 +326,20 @@ class RankItems(BlockTask):
                 "equal": Ragged(merged["target_start"], merged["equal"]).arrow(),
             }
         )
+
+
+@dataclass(frozen=True)
+class ListItems(RankItems):
+    """The k best items that are not excluded, one row each, best first: `rank` counts from 1."""
+
+    schema: ClassVar[pa.Schema] = schema_of(user=pa.int64(), rank=pa.int32(), item=pa.int64(), score=pa.float32())
+
+    def result(self, merged: PartialResult) -> pa.RecordBatch:
+        item = merged["item"].reshape(-1, self.k)
+        row, column = np.nonzero(item >= 0)
+        score = merged["score"].reshape(-1, self.k)[row, column]
+        columns = {"user": merged["user"][row], "rank": column + 1, "item": item[row, column], "score": score}
+        return pa.RecordBatch.from_pydict(columns, self.schema)
 
 
 @dataclass(frozen=True)

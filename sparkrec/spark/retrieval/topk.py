@@ -29,6 +29,7 @@ from sparkrec.spark.model.scorers import PairScorer
 from sparkrec.spark.retrieval.block_tasks import (
     MODEL_ARRAYS,
     BlockTask,
+    ListItems,
     MergeResults,
     RankItems,
     ScoreBlocks,
@@ -78,14 +79,7 @@ def topk(
     items    (item) what to rank; None: all of the model
     Ties go to the lower item id. A user with fewer than k items left gets those.
     """
-    ranked = rank(model, k, users, exclude=exclude, items=items, blocks=blocks)
-    place = F.posexplode(F.arrays_zip("items", "scores")).alias("place", "one")
-    return ranked.select("user", place).select(
-        "user",
-        (F.col("place") + 1).alias("rank"),
-        F.col("one.items").alias("item"),
-        F.col("one.scores").alias("score"),
-    )
+    return _sweep(model, ListItems(k), users, {} if exclude is None else {"exclude": exclude}, items, blocks)
 
 
 def score_pairs(model: Model, pairs: DataFrame, blocks: Blocks = Blocks()) -> DataFrame:
@@ -140,15 +134,15 @@ def rank(
     """
     lists = {}
     if exclude is not None:
-        lists["exclude"] = exclude.select("user", "item")
+        lists["exclude"] = exclude
     if targets is not None:
-        lists["target"] = targets.select("user", "item", "score")
+        lists["target"] = targets
     return _sweep(model, RankItems(k), users, lists, items, blocks)
 
 
 def score_lists(model: Model, pairs: DataFrame, blocks: Blocks = Blocks()) -> DataFrame:
     """Scores of `pairs` (user, item), one row a user: columns as `ScorePairs.schema`, items ascending."""
-    return _sweep(model, ScorePairs(), pairs.select("user"), {"pair": pairs.select("user", "item")}, None, blocks)
+    return _sweep(model, ScorePairs(), pairs.select("user"), {"pair": pairs}, None, blocks)
 
 
 @dataclass(frozen=True)
@@ -179,14 +173,8 @@ def _sweep(
     lists  of items for these users, by the names of `task.user_arrays`
     items  (item) to take; None: all of the model
     """
-    user_rows = model.users.select("user", "index", "value")
-    if users is not None:
-        user_rows = user_rows.join(users, "user", "left_semi")
-    item_rows = model.items.select("item", "index", "value")
-    if items is not None:
-        item_rows = item_rows.join(F.broadcast(items.select("item").distinct()), "item", "left_semi")
     sweep = _Sweep(model, task, list(lists), blocks)
-    return carry_out("topk", sweep, user_rows, item_rows, *lists.values())
+    return carry_out("topk", sweep, model.users, model.items, users, items, *lists.values())
 
 
 @dataclass(frozen=True)
@@ -199,8 +187,14 @@ class _Sweep:
     """Of the lists."""
     blocks: Blocks
 
-    def __call__(self, users: Rows, items: Rows, *lists: Rows) -> DataFrame:
+    def __call__(self, users: Rows, items: Rows, wanted: Rows | None, allowed: Rows | None, *lists: Rows) -> DataFrame:
         model, task, blocks = self.model, self.task, self.blocks
+        users, items = users.select("user", "index", "value"), items.select("item", "index", "value")
+        if wanted is not None:
+            users = users.only(wanted.select("user"), "user")
+        if allowed is not None:
+            items = items.only(allowed.select("item").distinct(), "item")
+        lists = tuple(each.select("user", "item", *(["score"] if "score" in each.columns else [])) for each in lists)
         plan = self._plan(users, items, lists)
         item_blocks = items.pack("item", MODEL_ARRAYS, None if plan.one_block else (blocks.items, blocks.bytes))
         of_names = dict(zip(self.names, lists, strict=True))

@@ -29,7 +29,7 @@ from sparkrec.spark.algorithms.bias import biases
 from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.rows import dense_vectors, with_tail
+from sparkrec.spark.model.rows import dense_of_all, dense_vectors, with_tail
 from sparkrec.spark.platform.failures import mended
 from sparkrec.spark.runner import Rows
 
@@ -55,14 +55,9 @@ def fit_als(settings: AlsSettings, inputs: FitInputs) -> Model:
     dataset = inputs.dataset
     fitted = fit_factors(inputs.observed, settings, seed=inputs.seed, scratch=inputs.scratch)
 
-    def rows(ids: DataFrame, key: str, factors: DataFrame, unseen: list[float]) -> DataFrame:
-        value = F.coalesce("value", F.array(*map(F.lit, unseen)).cast("array<float>"))
-        every = ids.select(key).join(factors.toDF(key, "value"), key, "left")
-        return dense_vectors(every.select(key, value.alias("value")), key)
-
     return Model(
-        users=rows(dataset.users, "user", fitted.users, fitted.unseen_user),
-        items=rows(dataset.items, "item", fitted.items, fitted.unseen_item),
+        users=dense_of_all(dataset.users, "user", fitted.users, fitted.unseen_user),
+        items=dense_of_all(dataset.items, "item", fitted.items, fitted.unseen_item),
         size=len(fitted.unseen_user),
         user_storage="dense",
         item_storage="dense",
@@ -215,9 +210,9 @@ class _Fit:
             )
             log.info("als: iteration %s/%s, loss %.6g, %.1f s", iteration + 1, settings.iterations, loss, seconds)
             if (iteration + 1) % settings.snapshot_every == 0 and iteration + 1 < settings.iterations:
-                factors = {"item": item_state.factors().frame()}
+                factors = {"item": item_state.factors()}
                 if users.solver.needs_start:
-                    factors["user"] = user_state.factors().frame()
+                    factors["user"] = user_state.factors()
                 snapshots.write(iteration + 1, factors, history)
         assert user_state is not None
         return user_state.factors(), item_state.factors(), history

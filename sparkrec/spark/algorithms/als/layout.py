@@ -98,9 +98,9 @@ class Side:
 
 
 def columns_of(ratings: DataFrame) -> DataFrame:
-    """The columns that `lay_out` takes of a DataFrame."""
-    columns = [name for name in ("value", "confidence") if name in ratings.columns]
-    return ratings.select(*SIDES, *(F.col(name).cast("float").alias(name) for name in columns))
+    """Ratings as `lay_out` takes them: with numbers of 32 bits."""
+    wide = [name for name in ("value", "confidence") if dict(ratings.dtypes).get(name, "float") != "float"]
+    return ratings.withColumns({name: F.col(name).cast("float") for name in wide}) if wide else ratings
 
 
 def lay_out(
@@ -117,6 +117,7 @@ def lay_out(
     observed     (item) of all ratings that propensities come from; None: of these
     split_above  most ratings of an id that is solved in one block; None: half the ratings of a block
     """
+    ratings = ratings.select(*(name for name in (*SIDES, "value", "confidence") if name in ratings.columns))
     propensity = None
     if settings.propensity_exponent:
         counts = (observed or ratings).select("item").counted("item")

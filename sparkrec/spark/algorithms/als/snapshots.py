@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sparkrec import storage
 from sparkrec.spark.algorithms.als.layout import Side
 from sparkrec.spark.algorithms.als.settings import AlsSettings
+from sparkrec.spark.runner import Rows
 
 
 def fingerprint(settings: AlsSettings, seed: int, sides: tuple[Side, Side]) -> str:
@@ -31,11 +32,11 @@ class Snapshots:
     folder: str | None
     """None: nothing is kept."""
 
-    def write(self, iteration: int, factors: dict[str, DataFrame], history: list[dict[str, float]]) -> None:
+    def write(self, iteration: int, factors: dict[str, Rows], history: list[dict[str, float]]) -> None:
         if self.folder is None:
             return
-        for side, frame in factors.items():
-            frame.write.mode("overwrite").parquet(self._path(iteration, side))
+        for side, rows in factors.items():
+            rows.write(self._path(iteration, side))
         manifest = {"iteration": iteration, "sides": sorted(factors), "history": history}
         storage.write_json(self._path(iteration, "manifest.json"), manifest)
 

@@ -140,7 +140,7 @@ class LocalRows(Rows):
 
     def map_rows(self, task: RowTask, whole: bool = False) -> LocalRows:
         def work(part: pa.Table) -> pa.Table:
-            return _table_of(task(part.to_batches()), task.schema)
+            return _table_of(task(part.combine_chunks().to_batches()), task.schema)
 
         return self._gathered(work, [self._table] if whole else _parts(self._table), task.schema)
 

@@ -68,9 +68,10 @@ def computed(label: str, frame: DataFrame) -> DataFrame:
 class LocalRows(Rows):
     """Rows in this process. Each step is carried out at once, tasks by as many threads as there are cores."""
 
-    def __init__(self, spark: SparkSession, table: pa.Table) -> None:
+    def __init__(self, spark: SparkSession, table: pa.Table, keeps: bool = False) -> None:
         self.spark = spark
         self._table = table
+        self._keeps = keeps  # whether Spark is to keep them, should it read them
 
     @property
     def columns(self) -> list[str]:
@@ -85,6 +86,9 @@ class LocalRows(Rows):
 
     def of(self, rows: DataFrame | pa.Table) -> LocalRows:
         return LocalRows(self.spark, rows if isinstance(rows, pa.Table) else rows.toArrow())
+
+    def made(self, folder: str, schema: pa.Schema, parts: Iterable[pa.Table]) -> LocalRows:
+        return self.of(pa.concat_tables([schema.empty_table(), *parts]))
 
     def none(self) -> LocalRows:
         return self.of(self._table.schema.empty_table())
@@ -161,7 +165,7 @@ class LocalRows(Rows):
         return self._gathered(work, _groups(self._table, key), task.schema)
 
     def kept(self) -> LocalRows:
-        return self
+        return LocalRows(self.spark, self._table, keeps=True)
 
     def computed(self) -> LocalRows:
         return self
@@ -178,6 +182,9 @@ class LocalRows(Rows):
         storage.delete(folder)
         storage.write(f"{folder}/part-00000.parquet", buffer.getvalue().to_pybytes())
 
+    def stored(self, folder: str) -> LocalRows:
+        return self
+
     def partitioned(self, key: str, partitions: int) -> LocalRows:
         return self
 
@@ -192,8 +199,11 @@ class LocalRows(Rows):
     def table(self) -> pa.Table:
         return self._table
 
+    def each(self) -> Iterator[dict[str, Any]]:
+        return (row for batch in self._table.to_batches(max_chunksize=1) for row in batch.to_pylist())
+
     def frame(self) -> DataFrame:
-        return frame_of(self.spark, self._table)
+        return frame_of(self.spark, self._table, self._keeps)
 
     def _is_in(self, other: LocalRows, key: str) -> pa.ChunkedArray:
         return pc.is_in(self._table[key], other._table[key].combine_chunks())
@@ -238,8 +248,8 @@ def _beside(left: pa.RecordBatch, right: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _described(values: pa.ChunkedArray) -> Described:
-    mean, least, different = pc.mean(values), pc.min(values), pc.count_distinct(values)
-    return Described(len(values), mean.as_py(), pc.stddev(values, ddof=1).as_py(), least.as_py(), different.as_py())
+    found = pc.mean(values), pc.stddev(values, ddof=1), pc.min(values), pc.max(values), pc.count_distinct(values)
+    return Described(len(values), *(each.as_py() for each in found))
 
 
 def _groups(table: pa.Table, key: str) -> list[pa.Table]:

@@ -20,9 +20,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -30,6 +31,7 @@ from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_type
 from pyspark.sql.types import StructType
 from typing_extensions import Self
 
+from sparkrec import storage
 from sparkrec.spark.arrow.blocks import ArrayColumns, PackBlocks
 from sparkrec.spark.platform.partitions import task_slots
 
@@ -93,6 +95,7 @@ class Described(NamedTuple):
     deviation: float | None
     """Of the sample; None for a single number, too."""
     least: float | None
+    most: float | None
     different: int
     """About how many numbers are not the same."""
 
@@ -119,6 +122,10 @@ class Rows(ABC):
     @abstractmethod
     def of(self, rows: DataFrame | pa.Table) -> Self:
         """Other rows, brought to where these are."""
+
+    @abstractmethod
+    def made(self, folder: str, schema: pa.Schema, parts: Iterable[pa.Table]) -> Self:
+        """Other rows, which are made here part by part; Spark reads them from a file that is written to a folder."""
 
     @abstractmethod
     def none(self) -> Self:
@@ -213,6 +220,10 @@ class Rows(ABC):
         """Write the rows to Parquet files, instead of what the folder has."""
 
     @abstractmethod
+    def stored(self, folder: str) -> Self:
+        """The same rows, computed once; on Spark in files of a folder, where they outlive executors."""
+
+    @abstractmethod
     def partitioned(self, key: str, partitions: int) -> Self:
         """The same rows, those of a key in one of so many partitions."""
 
@@ -227,6 +238,10 @@ class Rows(ABC):
     @abstractmethod
     def table(self) -> pa.Table:
         """The rows, here."""
+
+    @abstractmethod
+    def each(self) -> Iterator[dict[str, Any]]:
+        """Row after row, here; not all at a time."""
 
     @abstractmethod
     def frame(self) -> DataFrame:
@@ -263,6 +278,15 @@ class SparkRows(Rows):
 
     def of(self, rows: DataFrame | pa.Table) -> SparkRows:
         return SparkRows(rows if isinstance(rows, DataFrame) else self.spark.createDataFrame(rows))
+
+    def made(self, folder: str, schema: pa.Schema, parts: Iterable[pa.Table]) -> SparkRows:
+        filesystem, name = storage.resolve(folder)
+        filesystem.create_dir(name, recursive=True)
+        file, how = f"{name}/part-0.parquet", {"compression": "none", "use_dictionary": False}
+        with pq.ParquetWriter(file, schema, filesystem=filesystem, **how) as writer:
+            for part in parts:
+                writer.write_table(part)
+        return SparkRows(self.spark.read.parquet(folder))
 
     def none(self) -> SparkRows:
         return SparkRows(self._frame.limit(0))
@@ -305,10 +329,8 @@ class SparkRows(Rows):
         return SparkRows(self._frame.orderBy(*keys))
 
     def described(self, *names: str) -> list[Described]:
-        columns = [
-            F.struct(F.count("*"), F.avg(name), F.stddev(name), F.min(name), F.approx_count_distinct(name)).alias(name)
-            for name in names
-        ]
+        of_each = F.avg, F.stddev, F.min, F.max, F.approx_count_distinct
+        columns = [F.struct(F.count("*"), *(what(name) for what in of_each)).alias(name) for name in names]
         return [Described(*each) for each in self._frame.agg(*columns).collect()[0]]
 
     def map_rows(self, task: RowTask, whole: bool = False) -> SparkRows:
@@ -339,6 +361,10 @@ class SparkRows(Rows):
     def write(self, folder: str) -> None:
         self._frame.write.mode("overwrite").parquet(folder)
 
+    def stored(self, folder: str) -> SparkRows:
+        self.write(folder)
+        return SparkRows(self.spark.read.parquet(folder))
+
     def partitioned(self, key: str, partitions: int) -> SparkRows:
         return SparkRows(self._frame.repartition(partitions, key))
 
@@ -353,6 +379,9 @@ class SparkRows(Rows):
 
     def table(self) -> pa.Table:
         return self._frame.toArrow()
+
+    def each(self) -> Iterator[dict[str, Any]]:
+        return (row.asDict() for row in self._frame.toLocalIterator())
 
     def frame(self) -> DataFrame:
         return self._frame

@@ -17,26 +17,30 @@ or over items (userknn), so popular items make userknn the dearer of the two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.config.model import ModelSettings
 from sparkrec.errors import TrainError
 from sparkrec.kernels.csr import Csr
-from sparkrec.kernels.ragged import Ragged, rows_of
+from sparkrec.kernels.ragged import Ragged, rows_of, starts_of
 from sparkrec.kernels.retrieval.similarity import cosine_topn, row_norms
-from sparkrec.spark.arrow.blocks import Block, unpack
-from sparkrec.spark.arrow.packed_rows import schema_of
+from sparkrec.spark.arrow.blocks import Block, binary, unpack
+from sparkrec.spark.arrow.entries import ARRAYS
+from sparkrec.spark.arrow.packed_rows import each_row, one_row, schema_of
 from sparkrec.spark.data.fit_inputs import FitInputs
+from sparkrec.spark.data.matrix_rows import matrix_blocks, matrix_rows, partitions_of
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.rows import lists, sparse, strengths
-from sparkrec.spark.runner import RowFunction, map_pairs, pack
+from sparkrec.spark.model.rows import sparse_rows, strengths
+from sparkrec.spark.runner import Rows
 
 BM25_K1, BM25_B = 1.2, 0.75
 """Saturation and length normalisation as in Robertson and Zaragoza 2009, and in Frederickson's `implicit`."""
@@ -44,7 +48,8 @@ BM25_K1, BM25_B = 1.2, 0.75
 BLOCK_BYTES = 64 << 20
 """Size of the larger block of a pair, in memory; 8 bytes an interaction."""
 
-_ARRAYS = {"index": np.int32, "value": np.float32}
+_FOUND = schema_of(block=pa.int64(), ids=pa.binary(), start=pa.binary(), index=pa.binary(), value=pa.binary())
+"""What queries found among some candidates, in arrays. The block is the lowest of their ids."""
 _NEAREST = schema_of(row=pa.int64(), index=pa.list_(pa.int32()), value=pa.list_(pa.float32()))
 
 
@@ -68,58 +73,61 @@ class NeighborSettings(ModelSettings):
 def fit_neighbors(key: str, other: str, settings: NeighborSettings, inputs: FitInputs) -> Model:
     """Neighbours among the `key` side; the `other` side's rows are the votes."""
     dataset = inputs.dataset
-    ids = {"user": dataset.users, "item": dataset.items}
-    size = _size(ids[key], key)
-    entries = strengths(inputs.observed)
-    matrix = entries.select(F.col(key).alias("row"), F.col(other).alias("column"), "strength")
-    nearest = neighbors(matrix, settings, inputs.scratch)
-    votes = divided_votes(entries, key, nearest, settings.normalization)
-    rows = {key: nearest.withColumnRenamed("row", key), other: lists(votes, other, key, "strength")}
-    return Model(
-        users=sparse(dataset.users, "user", rows["user"]),
-        items=sparse(dataset.items, "item", rows["item"]),
-        size=size,
-        user_storage="sparse",
-        item_storage="sparse",
-    )
+
+    def plan(observed: Rows, users: Rows, items: Rows) -> tuple[Any, ...]:
+        ids = {"user": users, "item": items}
+        size = _size(ids[key], key)
+        matrix = observed.select("value", "confidence", row=key, column=other)
+        nearest = neighbors(matrix, settings, inputs.scratch)
+        votes = observed.select("value", "confidence", row=other, column=key)
+        if settings.normalization:
+            divided = divided_votes(strengths(observed.frame()), key, nearest.frame(), settings.normalization)
+            votes = observed.of(divided).select(row=other, column=key, value="strength")
+        rows = {key: nearest, other: matrix_rows(votes, partitions_of(observed))}
+        tables = {
+            side: sparse_rows(ids[side], side, rows[side].select("index", "value", **{side: "row"})) for side in ids
+        }
+        return tables["user"].frame(), tables["item"].frame(), size
+
+    users, items, size = carry_out(settings.kind, plan, inputs.observed, dataset.users, dataset.items)
+    return Model(users=users, items=items, size=size, user_storage="sparse", item_storage="sparse")
 
 
-def neighbors(
-    entries: DataFrame, settings: NeighborSettings, scratch: str | None, queries: DataFrame | None = None
-) -> DataFrame:
-    """Neighbours of each row of a matrix with `entries` (row long, column long, strength double).
+def neighbors(entries: Rows, settings: NeighborSettings, scratch: str | None, queries: Rows | None = None) -> Rows:
+    """Neighbours of each row of a matrix with `entries` (row, column, value; confidence or none).
 
     scratch  folder to keep the result in; None: it is kept by the executors
     queries  entries of other rows, whose neighbours are wanted instead; a row is not its own where it is in both
 
-    Returns (row, index array<int>: ids of its `neighbors` most similar other rows, ascending, the lower id
-    where two are equally similar; value array<float>: their similarities). Rows that meet no other are left out or
+    Returns (row, index list<int32>: ids of its `neighbors` most similar other rows, ascending, the lower id
+    where two are equally similar; value list<float32>: their similarities). Rows that meet no other are left out or
     empty. Raises TrainError where the weighting needs strengths above 0.
     """
-    spark = entries.sparkSession
-    rows = lists(_weighted(entries, entries, settings.weighting), "row", "column", "weight").persist()
-    asked = rows
-    if queries is not None:
-        asked = lists(_weighted(queries, entries, settings.weighting), "row", "column", "weight")
-    try:
-        bytes_needed = 8 * (rows.agg(F.sum(F.size("index"))).collect()[0][0] or 0)
-        n_candidates = 1 + bytes_needed // BLOCK_BYTES
-        # Queries come in smaller blocks: tasks for all cores, and little beside the candidates of each.
-        n_queries = max(int(spark.conf.get("spark.sql.shuffle.partitions") or 1), 4 * n_candidates)
-        of_queries = _blocks(asked, "query", n_queries).persist()
-        candidates = _blocks(rows, "candidate", n_candidates).persist()
-        search = RowFunction(_NEAREST, _searcher(settings))
-        best = _merge(map_pairs(of_queries, candidates, search, broadcast="neither"), settings.neighbors)
-        if scratch is None:
-            best = best.localCheckpoint()
-        else:
-            best.write.mode("overwrite").parquet(f"{scratch}/neighbors")
-            best = spark.read.parquet(f"{scratch}/neighbors")
-        of_queries.unpersist()
-        candidates.unpersist()
-    finally:
-        rows.unpersist()
+    asked = entries if queries is None else queries
+    if settings.weighting != "none":
+        matrix, wanted = (_strengths(each) for each in (entries, asked))
+        asked = entries.of(_weighted(wanted, matrix, settings.weighting))
+        entries = entries.of(_weighted(matrix, matrix, settings.weighting))
+    n_candidates = 1 + 8 * entries.count() // BLOCK_BYTES
+    # Queries come in smaller blocks: tasks for all cores, and little beside the candidates of each.
+    n_queries = max(partitions_of(entries), 4 * n_candidates)
+    of_queries = matrix_blocks(asked, "query", n_queries).kept()
+    candidates = matrix_blocks(entries, "candidate", n_candidates).kept()
+    found = of_queries.map_pairs(candidates, SearchBlocks(settings), broadcast="neither")
+    best = found.map_groups("block", MergeNearest(settings.neighbors))
+    best = best.computed() if scratch is None else best.stored(f"{scratch}/neighbors")
+    best.count()  # before the blocks are let go of
+    of_queries.release()
+    candidates.release()
     return best
+
+
+def _strengths(entries: Rows) -> DataFrame:
+    """(row, column, strength double) of entries."""
+    named = entries.select("row", "column", "value", *(["confidence"] if "confidence" in entries.columns else []))
+    frame = named.frame()
+    strength = F.col("value") * F.col("confidence") if "confidence" in frame.columns else F.col("value")
+    return frame.groupBy("row", "column").agg(F.sum(strength).alias("strength"))
 
 
 def divided_votes(entries: DataFrame, key: str, neighbors: DataFrame, normalization: float) -> DataFrame:
@@ -133,8 +141,8 @@ def divided_votes(entries: DataFrame, key: str, neighbors: DataFrame, normalizat
     return voted.select("user", "item", "strength")
 
 
-def _size(ids: DataFrame, key: str) -> int:
-    size = int(ids.agg(F.max(key)).collect()[0][0]) + 1
+def _size(ids: Rows, key: str) -> int:
+    size = int(ids.described(key)[0].most or 0) + 1
     if size > 2**31 - 1:
         raise TrainError(
             f"knn: {key} {size - 1} is beyond 2^31 - 2, the largest position of a sparse row. Take model.kind als."
@@ -143,9 +151,8 @@ def _size(ids: DataFrame, key: str) -> int:
 
 
 def _weighted(entries: DataFrame, matrix: DataFrame, weighting: str) -> DataFrame:
-    """(row, column, weight) of entries: less for a column that many rows of the matrix share, and in a long row."""
-    if weighting == "none":
-        return entries.withColumnRenamed("strength", "weight")
+    """(row, column, value) of entries (row, column, strength): less for a column that many rows of the matrix share,
+    and in a long row."""
     totals = matrix.agg(F.countDistinct("row"), F.sum("strength"), F.min("strength"))
     n_rows, total, least = totals.collect()[0]
     if least is not None and least <= 0:
@@ -161,26 +168,54 @@ def _weighted(entries: DataFrame, matrix: DataFrame, weighting: str) -> DataFram
         relative = F.sum("strength") / ((total or 1.0) / (n_rows or 1))
         lengths = entries.groupBy("row").agg((BM25_K1 * (1 - BM25_B + BM25_B * relative)).alias("k"))
         weighed, part = entries.join(lengths, "row"), strength * (BM25_K1 + 1) / (F.col("k") + strength)
-    return weighed.join(columns, "column").select("row", "column", (part * F.col("idf")).alias("weight"))
+    return weighed.join(columns, "column").select("row", "column", (part * F.col("idf")).alias("value"))
 
 
-def _blocks(rows: DataFrame, name: str, n: int) -> DataFrame:
-    """The matrix in about n blocks, each a row of binary columns."""
-    laid_out = rows.repartition(n, "row").toDF(name, "index", "value")
-    return pack(laid_out, name, _ARRAYS, max_rows=2**31 - 1, max_bytes=2 * BLOCK_BYTES)
+@dataclass(frozen=True)
+class SearchBlocks:
+    """The task on rows that each hold a block of queries and one of candidates: FOUND of the two."""
 
+    settings: NeighborSettings
 
-def _searcher(settings: NeighborSettings) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    @property
+    def schema(self) -> pa.Schema:
+        return _FOUND
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for at in range(batch.num_rows):
-                queries, candidates = (unpack(batch, at, name, _ARRAYS) for name in ("query", "candidate"))
-                index, value = _nearest(queries, candidates, settings)
-                yield pa.RecordBatch.from_arrays(
-                    [pa.array(queries.ids), index.arrow(), value.arrow()], names=["row", "index", "value"]
-                )
+                queries, candidates = (unpack(batch, at, name, ARRAYS) for name in ("query", "candidate"))
+                index, value = _nearest(queries, candidates, self.settings)
+                columns = {"ids": queries.ids, "start": index.start, "index": index.values, "value": value.values}
+                arrays = {name: binary(array) for name, array in columns.items()}
+                yield one_row(_FOUND, block=pa.array([int(queries.ids[0])]), **arrays)
 
-    return search
+
+@dataclass(frozen=True)
+class MergeNearest:
+    """The task on FOUND of a block of queries in all blocks of candidates: the n most similar of each, the lower id
+    where two are equally so."""
+
+    n: int
+
+    @property
+    def schema(self) -> pa.Schema:
+        return _NEAREST
+
+    def __call__(self, group: pa.Table) -> pa.Table:
+        parts = [*each_row(group.to_batches())]
+        ids = parts[0].array("ids", np.int64)
+        row = np.concatenate([rows_of(part.array("start", np.int64)) for part in parts])
+        index = np.concatenate([part.array("index", np.int32) for part in parts])
+        value = np.concatenate([part.array("value", np.float32) for part in parts])
+        order = np.lexsort((index, -value, row))
+        lengths = np.bincount(row, minlength=len(ids))
+        place = np.arange(len(row)) - np.repeat(starts_of(lengths)[:-1], lengths)
+        kept = order[place < self.n]
+        kept = kept[np.lexsort((index[kept], row[kept]))]
+        lengths = np.minimum(lengths, self.n)
+        lists = (Ragged.of_lengths(lengths, values[kept]).arrow() for values in (index, value))
+        return pa.Table.from_arrays([pa.array(ids), *lists], schema=_NEAREST)
 
 
 def _nearest(queries: Block, candidates: Block, settings: NeighborSettings) -> tuple[Ragged, Ragged]:
@@ -207,18 +242,3 @@ def _nearest(queries: Block, candidates: Block, settings: NeighborSettings) -> t
     index = Ragged(found.indptr, ids)
     is_other = ids != queries.ids[index.rows]
     return index.keep(is_other, ids), index.keep(is_other, found.values)
-
-
-def _merge(found: DataFrame, n: int) -> DataFrame:
-    """The n most similar of the finds of each row in all blocks; the lower id where two are equally so."""
-
-    def nearest_first(each: Column) -> Column:
-        return F.struct((-each["value"]).alias("distance"), each["index"].alias("index"))
-
-    def by_id(each: Column) -> Column:
-        return F.struct(each["index"].alias("index"), (-each["distance"]).alias("value"))
-
-    finds = F.flatten(F.collect_list(F.transform(F.arrays_zip("index", "value"), nearest_first)))
-    gathered = found.groupBy("row").agg(F.slice(F.sort_array(finds), 1, n).alias("best"))
-    rows = gathered.select("row", F.sort_array(F.transform("best", by_id)).alias("best"))
-    return rows.select("row", F.col("best.index").alias("index"), F.col("best.value").alias("value"))

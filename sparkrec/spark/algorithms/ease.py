@@ -7,27 +7,31 @@ lies and writes its columns to Parquet. The driver holds nothing else as large a
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 from pyspark.sql import DataFrame
 from scipy.sparse import csr_array
 
-from sparkrec import storage
 from sparkrec.config.model import Declaration, ModelSettings, UserRows
 from sparkrec.errors import TrainError
 from sparkrec.kernels.arrays import F32, I64
+from sparkrec.kernels.csr import located
 from sparkrec.kernels.retrieval.ease import TILE, NotPositiveDefinite, ease_weights
+from sparkrec.spark.arrow.entries import ARRAYS
+from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.fit_inputs import FitInputs
+from sparkrec.spark.data.matrix_rows import matrix_rows, partitions_of
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.explain import contributions_of_items
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.rows import dense_vectors, list_column, lists, sparse, strengths
-from sparkrec.spark.runner import pack
+from sparkrec.spark.model.rows import DenseRows, list_column, sparse_rows
+from sparkrec.spark.runner import Rows
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +40,9 @@ BLOCK_BYTES = 64 << 20
 
 TILE_BYTES = 32 << 20
 """Of the matrix that are added up, or written as a Parquet row group, at a time."""
+
+
+_ITEM = schema_of(item=pa.int64(), value=pa.list_(pa.float32()))
 
 
 class EaseSettings(ModelSettings):
@@ -57,16 +64,17 @@ def fit_ease(settings: EaseSettings, inputs: FitInputs) -> Model:
     `max_memory_gb`, or the regularization too small for float32.
     """
     dataset = inputs.dataset
-    ids = _items(dataset, settings)
-    spark = inputs.observed.sparkSession
-    users = _placed(inputs.observed, ids).persist()
-    try:
+
+    def add_up(observed: Rows, users: Rows, items: Rows) -> tuple[DataFrame, I64, F32]:
+        ids = _items(items, settings)
+        histories = _placed(observed, ids).kept()
         # In Fortran order, so that a column, which is an item's row of the model, is contiguous.
         gram: F32 = np.zeros((len(ids), len(ids)), np.float32, order="F")
-        for history in _histories(users, len(ids)):
+        for history in _histories(histories, len(ids)):
             _add_gram(gram, history)
-    finally:
-        users.unpersist()
+        return sparse_rows(users, "user", histories.select(*ARRAYS, user="row")).frame(), ids, gram
+
+    users, ids, gram = carry_out("ease", add_up, inputs.observed, dataset.users, dataset.items)
     log.info("ease: X'X of %s items added up", len(ids))
     try:
         weights = ease_weights(gram, settings.regularization)
@@ -76,20 +84,17 @@ def fit_ease(settings: EaseSettings, inputs: FitInputs) -> Model:
             f"{settings.regularization:g}. Raise model.regularization: 100 to 1000 is usual."
         ) from None
     log.info("ease: inverted")
-    _write_columns(weights, ids, f"{inputs.scratch}/items")
-    items = spark.read.parquet(f"{inputs.scratch}/items")
-    return Model(
-        users=sparse(dataset.users, "user", users),
-        items=dense_vectors(items, "item"),
-        size=len(ids),
-        user_storage="sparse",
-        item_storage="dense",
-    )
+
+    def columns(items: Rows) -> DataFrame:
+        return items.made(f"{inputs.scratch}/items", _ITEM, _columns(weights, ids)).map_rows(DenseRows("item")).frame()
+
+    items = carry_out("ease", columns, dataset.items)
+    return Model(users=users, items=items, size=len(ids), user_storage="sparse", item_storage="dense")
 
 
-def _items(dataset: Dataset, settings: EaseSettings) -> I64:
+def _items(items: Rows, settings: EaseSettings) -> I64:
     """Ascending ids of all items, once it is sure that their matrix is small enough."""
-    m = dataset.items.count()
+    m = items.count()
     needed = (4 * m**2 + 16 * TILE * m + 4 * (BLOCK_BYTES + TILE_BYTES)) / 1e9
     if needed > settings.max_memory_gb:
         raise TrainError(
@@ -97,33 +102,52 @@ def _items(dataset: Dataset, settings: EaseSettings) -> I64:
             f"{settings.max_memory_gb:g}. Raise it if the driver has that much beside Spark; else prepare "
             "with a higher min_item_interactions, or take model.kind itemknn."
         )
-    return _ascending(dataset.items)
+    return _ascending(items)
 
 
 def user_rows(model: Model, settings: EaseSettings, events: DataFrame, observed: DataFrame) -> DataFrame:
     """Rows of the users in `events` (user, item, value, confidence): their histories."""
-    return _placed(events, _ascending(model.items))
+
+    def plan(events: Rows, items: Rows) -> DataFrame:
+        return _placed(events, _ascending(items)).select(*ARRAYS, user="row").frame()
+
+    return carry_out("ease", plan, events, model.items.select("item"))
 
 
-def _ascending(items: DataFrame) -> I64:
-    return np.sort(items.select("item").toArrow()["item"].to_numpy())
+def _ascending(items: Rows) -> I64:
+    return np.sort(items.select("item").table()["item"].to_numpy())
 
 
-def _placed(events: DataFrame, ids: I64) -> DataFrame:
-    """(user, index, value): the strengths of each user, by the place of an item among the ascending `ids`."""
-    places = pa.table({"item": ids, "place": np.arange(len(ids), dtype=np.int32)})
-    entries = strengths(events).join(events.sparkSession.createDataFrame(places), "item")
-    return lists(entries, "user", "place", "strength")
+@dataclass(frozen=True)
+class PlaceItems:
+    """Entries (row, column, value, confidence) of events (user, item, value, confidence): a column is the place of an
+    item among the ascending `ids`. Other items are left out."""
+
+    ids: I64
+
+    @property
+    def schema(self) -> pa.Schema:
+        return schema_of(row=pa.int64(), column=pa.int64(), value=pa.float32(), confidence=pa.float32())
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            at, known = located(batch.column("item").to_numpy().astype(np.int64, copy=False), self.ids)
+            entries = [batch.column("user"), pa.array(at), batch.column("value"), batch.column("confidence")]
+            yield pa.RecordBatch.from_arrays(entries, self.schema.names).filter(pa.array(known))
 
 
-def _histories(users: DataFrame, n_items: int) -> Iterator[csr_array]:
+def _placed(events: Rows, ids: I64) -> Rows:
+    """(row, index, value): the strengths of each user, by the place of an item among the ascending `ids`."""
+    columns = events.select("user", "item", "value", "confidence")
+    return matrix_rows(columns.map_rows(PlaceItems(ids)), partitions_of(events))
+
+
+def _histories(users: Rows, n_items: int) -> Iterator[csr_array]:
     """X, some users at a time."""
-    arrays = {"index": np.int32, "value": np.float32}
-    blocks = pack(users, "user", arrays, max_rows=2**31 - 1, max_bytes=BLOCK_BYTES)
-    for row in blocks.toLocalIterator():
-        start = np.frombuffer(row["user_index_start"], np.int64)
-        index = np.frombuffer(row["user_index"], np.int32)
-        value = np.frombuffer(row["user_value"], np.float32)
+    for row in users.pack("row", ARRAYS, (2**31 - 1, BLOCK_BYTES)).each():
+        start = np.frombuffer(row["row_index_start"], np.int64)
+        index = np.frombuffer(row["row_index"], np.int32)
+        value = np.frombuffer(row["row_value"], np.float32)
         yield csr_array((value, index, start), shape=(len(start) - 1, n_items))
 
 
@@ -136,25 +160,18 @@ def _add_gram(gram: F32, history: csr_array) -> None:
         gram.T[tile] += (by_item[tile] @ history).toarray()
 
 
-def _write_columns(weights: F32, ids: I64, folder: str) -> None:
-    """Column j of the weights as the row (item, value array<float>) of item j."""
-    m = len(ids)
-    filesystem, name = storage.resolve(folder)
-    filesystem.create_dir(name, recursive=True)
-    schema = pa.schema([("item", pa.int64()), ("value", pa.list_(pa.float32()))])
-    step = max(1, TILE_BYTES // (4 * m))
-    with pq.ParquetWriter(
-        f"{name}/part-0.parquet", schema, filesystem=filesystem, compression="none", use_dictionary=False
-    ) as writer:
-        for first in range(0, m, step):
-            rows = weights[:, first : first + step].T
-            columns = {"item": ids[first : first + step], "value": list_column(rows)}
-            writer.write_table(pa.table(columns, schema=schema))
+def _columns(weights: F32, ids: I64) -> Iterator[pa.Table]:
+    """Column j of the weights as the row (item, value) of item j, some at a time."""
+    step = max(1, TILE_BYTES // (4 * len(ids)))
+    for first in range(0, len(ids), step):
+        rows = weights[:, first : first + step].T
+        yield pa.table({"item": ids[first : first + step], "value": list_column(rows)}, schema=_ITEM)
 
 
 def explain(model: Model, dataset: Dataset, user: int, item: int) -> DataFrame:
     """(item, contribution) of the items that a user has; a position of a row is a place among the model's items."""
-    return contributions_of_items(model, user, item, _ascending(model.items).tolist())
+    items = np.sort(model.items.select("item").toArrow()["item"].to_numpy())
+    return contributions_of_items(model, user, item, items.tolist())
 
 
 MODEL = Declaration(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame
 
 from sparkrec.config.model import Declaration, ModelSettings
 from sparkrec.spark.data.fit_inputs import FitInputs
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.rows import dense
+from sparkrec.spark.model.rows import Constants, all_rows
+from sparkrec.spark.runner import Rows
 
 
 class PopularitySettings(ModelSettings):
@@ -20,15 +22,15 @@ class PopularitySettings(ModelSettings):
 
 def fit_popularity(settings: PopularitySettings, inputs: FitInputs) -> Model:
     """Score of an item: how many interactions it has (exact up to 2^24, as floats are)."""
-    counts = inputs.observed.groupBy("item").agg(F.count("*").alias("count"))
-    items = inputs.dataset.items.join(counts, "item", "left")
-    return Model(
-        users=dense(inputs.dataset.users, "user", 1.0),
-        items=dense(items, "item", F.coalesce("count", F.lit(0))),
-        size=1,
-        user_storage="dense",
-        item_storage="dense",
-    )
+    dataset = inputs.dataset
+
+    def plan(observed: Rows, users: Rows, items: Rows) -> tuple[DataFrame, DataFrame]:
+        counted = observed.counted("item").map_rows(Constants("item", ("n",)))
+        everyone = users.select("user").map_rows(Constants("user", (1.0,)))
+        return everyone.frame(), all_rows(items, "item", counted, [0.0]).frame()
+
+    users, items = carry_out("popularity", plan, inputs.observed, dataset.users, dataset.items)
+    return Model(users=users, items=items, size=1, user_storage="dense", item_storage="dense")
 
 
 MODEL = Declaration(settings=PopularitySettings, feedback=("implicit", "explicit"), fit=fit_popularity, likeness=None)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from sparkrec.config.model import Declaration, Likeness, UserRows
 from sparkrec.spark.algorithms._neighbors import NeighborSettings, fit_neighbors, neighbors
 from sparkrec.spark.data.fit_inputs import FitInputs
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.rows import strengths
+from sparkrec.spark.runner import Rows
 
 
 class UserKnnSettings(NeighborSettings):
@@ -28,9 +28,12 @@ def fit_userknn(settings: UserKnnSettings, inputs: FitInputs) -> Model:
 def nearest_users(model: Model, settings: UserKnnSettings, events: DataFrame, observed: DataFrame) -> DataFrame:
     """Rows of userknn of the users in `events` (user, item, value, confidence): the users most similar to them among
     those in `observed`, which the model was fitted to."""
-    columns = F.col("user").alias("row"), F.col("item").alias("column"), "strength"
-    matrix, queries = (strengths(each).select(*columns) for each in (observed, events))
-    return neighbors(matrix, settings, None, queries).withColumnRenamed("row", "user")
+
+    def plan(observed: Rows, events: Rows) -> DataFrame:
+        matrix, queries = (each.select("value", "confidence", row="user", column="item") for each in (observed, events))
+        return neighbors(matrix, settings, None, queries).select("index", "value", user="row").frame()
+
+    return carry_out("userknn", plan, observed, events)
 
 
 MODEL = Declaration(

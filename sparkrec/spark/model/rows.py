@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
@@ -18,6 +19,8 @@ from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.runner import Rows
+
+_LISTS = ("index", "value")
 
 
 def matrix(values: pa.ListArray) -> F32:
@@ -93,7 +96,7 @@ class DenseRows:
     """
 
     key: str
-    missing: Sequence[float]
+    missing: Sequence[float] = ()
 
     @property
     def schema(self) -> pa.Schema:
@@ -108,14 +111,59 @@ class DenseRows:
             yield pa.RecordBatch.from_arrays([batch.column(self.key), index, value], schema=self.schema)
 
 
+@dataclass(frozen=True)
+class Constants:
+    """Model rows (key, index, value) with a number for each of `cells`: itself, or that of the column it names."""
+
+    key: str
+    cells: tuple[str | float, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        return DenseRows(self.key).schema
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            rows = np.empty((batch.num_rows, len(self.cells)), np.float32)
+            for at, cell in enumerate(self.cells):
+                rows[:, at] = batch.column(cell).to_numpy() if isinstance(cell, str) else cell
+            index = pa.nulls(len(rows), self.schema.field("index").type)
+            yield pa.RecordBatch.from_arrays([batch.column(self.key), index, list_column(rows)], schema=self.schema)
+
+
+def all_rows(ids: Rows, key: str, rows: Rows, missing: Sequence[float]) -> Rows:
+    """Dense model rows of all `ids`: those of `rows` (key, value), or what stands for those that are missing."""
+    return ids.select(key).joined(rows.select(key, "value"), key, every=True).map_rows(DenseRows(key, missing))
+
+
 def dense_of_all(ids: DataFrame, key: str, vectors: DataFrame, missing: Sequence[float]) -> DataFrame:
-    """Dense model rows of all `ids`: vectors (id, value array<float>), or what stands for those that are missing."""
+    """`all_rows` of vectors (id, value array<float>)."""
 
     def plan(ids: Rows, vectors: Rows) -> DataFrame:
-        every = ids.select(key).joined(vectors.select(**{key: "id", "value": "value"}), key, every=True)
-        return every.map_rows(DenseRows(key, missing)).frame()
+        return all_rows(ids, key, vectors.select("value", **{key: "id"}), missing).frame()
 
     return carry_out("model", plan, ids, vectors)
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """Model rows (key, index, value) of such rows, of which index and value may be null: they are empty then."""
+
+    key: str
+
+    @property
+    def schema(self) -> pa.Schema:
+        return schema_of(**{self.key: pa.int64()}, index=pa.list_(pa.int32()), value=pa.list_(pa.float32()))
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            lists = [pc.fill_null(batch.column(name), pa.scalar([], self.schema.field(name).type)) for name in _LISTS]
+            yield pa.RecordBatch.from_arrays([batch.column(self.key), *lists], schema=self.schema)
+
+
+def sparse_rows(ids: Rows, key: str, rows: Rows) -> Rows:
+    """Sparse model rows of all `ids`: those that `rows` (key, index, value) has, empty ones for the rest."""
+    return ids.select(key).joined(rows.select(key, *_LISTS), key, every=True).map_rows(SparseRows(key))
 
 
 def sparse(ids: DataFrame, key: str, rows: DataFrame) -> DataFrame:

@@ -43,8 +43,11 @@ _TOO_LARGE = "spark.driver.maxResultSize"
 """What Spark names when it refuses to collect more than it allows."""
 
 
-def frame_of(spark: SparkSession, table: pa.Table) -> DataFrame:
-    """A table as a DataFrame, whose rows `collected` knows to be here."""
+def frame_of(spark: SparkSession, table: pa.Table, keeps: bool = False) -> DataFrame:
+    """A table as a DataFrame, whose rows `collected` knows to be here.
+
+    keeps  whether Spark keeps the rows as it needs them, once it has read them
+    """
     before = spark.conf.get(_LOCAL_RELATION, None)
     spark.conf.set(_LOCAL_RELATION, str(_INLINE))
     try:
@@ -54,6 +57,8 @@ def frame_of(spark: SparkSession, table: pa.Table) -> DataFrame:
             spark.conf.unset(_LOCAL_RELATION)
         else:
             spark.conf.set(_LOCAL_RELATION, before)
+    if keeps and table.nbytes > _INLINE:
+        frame = frame.persist()
     _here[frame] = table
     for leaf in _leaves(frame):
         if leaf.nodeName() == _OPAQUE:
@@ -107,10 +112,9 @@ def _fetched(frame: DataFrame) -> pa.Table:
         plan = frame._jdf.queryExecution().optimizedPlan()
         if plan.nodeName() == "LocalRelation":
             schema = to_arrow_schema(frame.schema, timezone="UTC")
-            rows = [*zip(*frame.collect(), strict=True)] or [()] * len(schema)
-            return pa.Table.from_arrays(
-                [pa.array(values, field.type) for values, field in zip(rows, schema)], schema=schema
-            )
+            columns = [*zip(*frame.collect(), strict=True)] or [()] * len(schema)
+            arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+            return pa.Table.from_arrays(arrays, schema=schema)
     return frame.toArrow()
 
 

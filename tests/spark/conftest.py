@@ -4,6 +4,15 @@ import numpy as np
 import pytest
 
 from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.platform.few import SETTING
+
+
+@pytest.fixture(params=["never", "always"], ids=["on Spark", "in place"])
+def everywhere(spark, request):
+    """Each test twice: its plans are carried out on Spark, and in place."""
+    spark.conf.set(SETTING, request.param)
+    yield request.param
+    spark.conf.unset(SETTING)
 
 
 @pytest.fixture(scope="session")

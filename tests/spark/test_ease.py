@@ -8,7 +8,7 @@ from sparkrec.spark.algorithms import ease
 from sparkrec.spark.algorithms.ease import EaseSettings, fit_ease
 from sparkrec.spark.data.fit_inputs import FitInputs
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("everywhere")]
 
 N_USERS, N_ITEMS = 41, 21
 

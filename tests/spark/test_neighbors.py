@@ -9,7 +9,7 @@ from sparkrec.spark.algorithms.itemknn import ItemKnnSettings, fit_itemknn
 from sparkrec.spark.algorithms.userknn import UserKnnSettings, fit_userknn
 from sparkrec.spark.data.fit_inputs import FitInputs
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("everywhere")]
 
 N_USERS, N_ITEMS = 41, 21
 

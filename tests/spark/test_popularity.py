@@ -6,7 +6,7 @@ import pytest
 from sparkrec.spark.algorithms.popularity import PopularitySettings, fit_popularity
 from sparkrec.spark.data.fit_inputs import FitInputs
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("everywhere")]
 
 
 def test_everyone_gets_the_interaction_counts(dataset_of, scores_of):

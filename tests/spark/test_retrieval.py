@@ -11,7 +11,7 @@ from sparkrec.spark.arrow.blocks import _gather, read_lists
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.retrieval.topk import Blocks, rank_counts, score_pairs, topk
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("everywhere")]
 
 SMALL = Blocks(users=16, broadcast_users=16, items=12, cells=64 * 12, held_bytes=2000)
 """Many blocks, many tiles, and partial answers that leave a task early."""

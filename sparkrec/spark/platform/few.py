@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 from pyspark.sql.types import ArrayType, AtomicType, BinaryType, DataType, StringType
 
 from sparkrec.errors import ConfigError
@@ -48,15 +48,10 @@ def frame_of(spark: SparkSession, table: pa.Table, keeps: bool = False) -> DataF
 
     keeps  whether Spark keeps the rows as it needs them, once it has read them
     """
-    before = spark.conf.get(_LOCAL_RELATION, None)
-    spark.conf.set(_LOCAL_RELATION, str(_INLINE))
-    try:
-        frame = spark.createDataFrame(table)
-    finally:
-        if before is None:
-            spark.conf.unset(_LOCAL_RELATION)
-        else:
-            spark.conf.set(_LOCAL_RELATION, before)
+    if table.num_rows == 0:  # Connect has no schema of an empty table
+        frame = spark.createDataFrame([], from_arrow_schema(table.schema))
+    else:
+        frame = _created(spark, table)
     if keeps and table.nbytes > _INLINE:
         frame = frame.persist()
     _here[frame] = table
@@ -64,6 +59,18 @@ def frame_of(spark: SparkSession, table: pa.Table, keeps: bool = False) -> DataF
         if leaf.nodeName() == _OPAQUE:
             _sizes[leaf.rdd().id()] = table.nbytes
     return frame
+
+
+def _created(spark: SparkSession, table: pa.Table) -> DataFrame:
+    before = spark.conf.get(_LOCAL_RELATION, None)
+    spark.conf.set(_LOCAL_RELATION, str(_INLINE))
+    try:
+        return spark.createDataFrame(table)
+    finally:
+        if before is None:
+            spark.conf.unset(_LOCAL_RELATION)
+        else:
+            spark.conf.set(_LOCAL_RELATION, before)
 
 
 def collected(frames: Sequence[DataFrame], fetch: bool = True) -> list[pa.Table] | None:

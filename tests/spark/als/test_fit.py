@@ -12,7 +12,7 @@ from sparkrec.spark.algorithms.als.fit import factorize, fit_factors
 from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.platform.partitions import partition_keys, spark_hash
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("everywhere")]
 
 
 def exactly(**given):
@@ -236,9 +236,10 @@ def test_what_dies_with_an_executor_is_made_again(spark, tmp_path, matrix, monke
 def test_a_missing_or_doubled_block_is_named(spark, matrix):
     from sparkrec.spark.algorithms.als.block import Outline
     from sparkrec.spark.algorithms.als.layout import lay_out
+    from sparkrec.spark.runner import SparkRows
 
-    users, _ = lay_out(ratings_of(spark, matrix), exactly(rank=3, user_blocks=2, item_blocks=2))
-    outline = users.outlines.limit(1).toArrow()
+    users, _ = lay_out(SparkRows(ratings_of(spark, matrix)), exactly(rank=3, user_blocks=2, item_blocks=2))
+    outline = users.outlines.table().slice(0, 1)
     key = outline["block"][0].as_py()
     assert Outline.read(outline).key == key
     import pyarrow as pa

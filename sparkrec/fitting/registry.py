@@ -13,6 +13,7 @@ from sparkrec.fitting.networks import fit_network
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.data.naming import looked_up, named, title
+from sparkrec.spark.in_place import noted
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.platform.failures import mendable
 
@@ -47,7 +48,8 @@ def fit(
 ) -> Model:
     """Fit the model that `settings` describe to the train rows of a dataset.
 
-    What the settings leave to the data is chosen, logged, and one of the model's facts, `chosen`. The model has a row
+    What the settings leave to the data is chosen, logged, and one of the model's facts, `chosen`;
+    `carried_out` is where its plan was carried out, in place or on Spark. The model has a row
     for every user and item of the dataset. `scratch` is a folder for what the fit keeps on the way: called again with
     the same folder, a fit resumes from there. `parents` are the models that `settings.parents` refer to. Errors as of
     `suited`; they name users and items by the ids of the dataset.
@@ -64,6 +66,10 @@ def fit(
     inputs = FitInputs(dataset, observed, seed, scratch, parents, prepared)
     fitter: Callable[[Any, FitInputs], Model] = settings.declaration.fit or fit_network
     users, items = looked_up(dataset.users, "user", "user_id"), looked_up(dataset.items, "item", "item_id")
-    with mendable(), named(title("user", None, users), title("item", None, items)):
+    with mendable(), named(title("user", None, users), title("item", None, items)), noted() as where:
         model = fitter(complete, inputs)
-    return replace(model, settings=complete, facts=model.facts | {"chosen": of_data})
+    facts = model.facts | {"chosen": of_data}
+    if settings.kind in where:
+        facts["carried_out"] = where[settings.kind]
+        log.info("%s: fitted %s", settings.kind, where[settings.kind])
+    return replace(model, settings=complete, facts=facts)

@@ -10,6 +10,8 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+IN_PLACE, ON_SPARK = "in place", "on Spark"
+_noted: ContextVar[dict[str, str] | None] = ContextVar("_noted", default=None)
 _WORTH_A_THREAD = 1 << 19
 """Bytes of rows from which several threads share them."""
 
@@ -48,12 +52,31 @@ def carry_out(label: str, plan: Callable[..., T], *frames: DataFrame | None, fet
     if tables is not None:
         of_frames = iter(tables)
         here = [None if frame is None else LocalRows(frame.sparkSession, next(of_frames)) for frame in frames]
+        log.debug("%s: in place, %.1f MB of rows", label, sum(table.nbytes for table in tables) / 1e6)
+        _note(label, IN_PLACE)
         try:
             with threadpool_limits(1, "blas"):  # the threads share the cores: a task adds up as in a worker of Spark
                 return plan(*here)
         except MemoryError:
             log.warning("%s: too little memory in this process; beginning again on Spark", label)
+    _note(label, ON_SPARK)
     return plan(*(None if frame is None else SparkRows(frame) for frame in frames))
+
+
+@contextmanager
+def noted() -> Iterator[dict[str, str]]:
+    """Where the plans of the body are carried out: IN_PLACE or ON_SPARK, by their labels."""
+    notes: dict[str, str] = {}
+    token = _noted.set(notes)
+    try:
+        yield notes
+    finally:
+        _noted.reset(token)
+
+
+def _note(label: str, where: str) -> None:
+    if (notes := _noted.get()) is not None:
+        notes[label] = where
 
 
 def computed(label: str, frame: DataFrame) -> DataFrame:
@@ -148,6 +171,11 @@ class LocalRows(Rows):
 
         return self._gathered(work, [self._table] if whole else _parts(self._table), task.schema)
 
+    def map_sorted(self, key: Sequence[str], task: RowTask) -> LocalRows:
+        table = self._table.sort_by([(name, "ascending") for name in key]).combine_chunks()
+        parts = [table.slice(first, stop - first) for first, stop in _key_ranges(table, key)]
+        return self._gathered(lambda part: _table_of(task(part.to_batches()), task.schema), parts, task.schema)
+
     def map_pairs(self, right: LocalRows, task: RowTask, broadcast: Broadcast) -> LocalRows:
         lefts, rights = _single(self._table), _single(right._table)
 
@@ -234,6 +262,18 @@ def _ranges(n: int, parts: int) -> Iterator[tuple[int, int]]:
     """First and stop of so many ranges of n rows, or n, as equal as can be."""
     bounds = [n * part // parts for part in range(parts + 1)]
     return (each for each in pairwise(bounds) if each[0] < each[1])
+
+
+def _key_ranges(table: pa.Table, key: Sequence[str]) -> list[tuple[int, int]]:
+    """First and stop of as many ranges of sorted rows as there are cores; all rows of a key are in one."""
+    begins = np.zeros(table.num_rows, bool)
+    for name in key:
+        codes = table[name].combine_chunks().dictionary_encode(null_encoding="encode").indices.to_numpy()
+        begins[1:] |= codes[1:] != codes[:-1]
+    starts = np.flatnonzero(begins)
+    wanted = [table.num_rows * part // cores() for part in range(1, cores())]
+    bounds = [starts[at] for at in np.searchsorted(starts, wanted) if at < len(starts)]
+    return [each for each in pairwise([0, *dict.fromkeys(bounds), table.num_rows]) if each[0] < each[1]]
 
 
 def _single(table: pa.Table) -> list[pa.RecordBatch]:

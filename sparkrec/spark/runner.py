@@ -192,6 +192,10 @@ class Rows(ABC):
         """Hand the rows to any number of calls of the task; to one, if they are to be whole."""
 
     @abstractmethod
+    def map_sorted(self, key: Sequence[str], task: RowTask) -> Self:
+        """As the function of this name."""
+
+    @abstractmethod
     def map_pairs(self, right: Self, task: RowTask, broadcast: Broadcast) -> Self:
         """As the function of this name; these rows are on the left."""
 
@@ -335,6 +339,9 @@ class SparkRows(Rows):
 
     def map_rows(self, task: RowTask, whole: bool = False) -> SparkRows:
         return SparkRows(map_rows(self._frame.coalesce(1) if whole else self._frame, task))
+
+    def map_sorted(self, key: Sequence[str], task: RowTask) -> SparkRows:
+        return SparkRows(map_sorted(self._frame, key, task))
 
     def map_pairs(self, right: SparkRows, task: RowTask, broadcast: Broadcast) -> SparkRows:
         return SparkRows(map_pairs(self._frame, right._frame, task, broadcast))

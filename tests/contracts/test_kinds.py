@@ -13,6 +13,7 @@ from sparkrec.config import TrainSettings, TuneSettings, declaration, kinds
 from sparkrec.configfile import validate
 from sparkrec.errors import ConfigError
 from sparkrec.spark.model.serving import bind
+from sparkrec.spark.platform.few import SETTING
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.train import train
 from sparkrec.stages.tune import tune
@@ -98,6 +99,27 @@ def test_a_kind_ranks_as_it_scores_and_is_the_same_when_it_is_read_again(spark, 
     read = Recommender.load(str(tmp_path / "model"), spark)
     assert read.model.settings == model.model.settings
     assert listed(read.recommend(k=3)) == pytest.approx(unseen, rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in OF_FRAMES if declaration(kind).fit is not None])
+def test_a_fit_on_spark_and_one_in_place_are_the_same_to_the_bit(spark, ratings, fitted, kind):
+    in_place = fitted(kind)
+    spark.conf.set(SETTING, "never")
+    try:
+        rating = "stars" if "implicit" not in declaration(kind).feedback else None
+        there = fit(ratings, user="who", item="what", rating=rating, timestamp="at", kind=kind, **small(kind))
+        best = listed(there.recommend(k=12, exclude_seen=False))
+        unseen = listed(there.recommend(k=3))
+    finally:
+        spark.conf.unset(SETTING)
+    assert {in_place.model.facts.get("carried_out"), there.model.facts.get("carried_out")} in (
+        {"in place", "on Spark"},
+        {None},
+    )
+    for here, other in ((in_place.model.users, there.model.users), (in_place.model.items, there.model.items)):
+        assert sorted(map(repr, here.collect())) == sorted(map(repr, other.collect()))
+    assert listed(in_place.recommend(k=12, exclude_seen=False)) == best
+    assert listed(in_place.recommend(k=3)) == unseen
 
 
 def test_who_is_encoded_anew_from_what_the_fit_knows_has_the_row_of_the_fit(ratings, fitted, spark, tmp_path):

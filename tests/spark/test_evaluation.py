@@ -14,7 +14,7 @@ from sparkrec.kernels.metrics.hits import find_hits
 from sparkrec.spark.evaluation.totals import MetricTotals, PartialTotals
 from tests.kernels.metrics.test_accuracy import lists, reference
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("everywhere")]
 
 NAMES = ["ndcg", "recall", "hit_rate", "map", "mrr", "precision", "ndcg_exponential"]
 COLUMNS = "user long, item long, rank int"

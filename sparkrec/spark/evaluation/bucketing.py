@@ -1,4 +1,4 @@
-"""Tables of users and items as rows of buckets."""
+"""Tables of users and items as buckets take them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, IntegralType
 
 from sparkrec.spark.evaluation.buckets import FillBuckets
-from sparkrec.spark.runner import map_rows
 
 
-def buckets(
+def for_buckets(
     frame: DataFrame,
     side: int,
     label: Column | None = None,
     data: Column | None = None,
     auc_share: Column | None = None,
-) -> DataFrame:
-    """The rows (user, item) of a table in buckets, as `FillBuckets` has them; ids as `encoded_ids` has them.
+) -> tuple[DataFrame, FillBuckets]:
+    """The rows (user, item) of a table, ids as `encoded_ids` has them, and the task that puts them in buckets.
 
     Where items are arrays, so are `data` and `auc_share`.
     """
@@ -29,7 +28,7 @@ def buckets(
     for name, numbers in (("data", data), ("auc_share", auc_share)):
         if numbers is not None:
             columns.append(numbers.cast(kind).alias(name))
-    return map_rows(frame.select(*columns), FillBuckets(side, lists))
+    return frame.select(*columns), FillBuckets(side, lists)
 
 
 def encoded_ids(frame: DataFrame, name: str) -> Column:

@@ -1,4 +1,4 @@
-"""Bringing the totals of all tasks to the driver, and results back into a DataFrame."""
+"""Results as a DataFrame."""
 
 from __future__ import annotations
 
@@ -9,14 +9,6 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
-
-from sparkrec.spark.evaluation.totals import KEY, AddItemCounts
-from sparkrec.spark.runner import map_sorted
-
-
-def collect_totals(rows: DataFrame) -> list[Any]:
-    """Rows of `totals.SCHEMA` on the driver, counts of items added up before: see `AddItemCounts`."""
-    return map_sorted(rows, KEY, AddItemCounts()).collect()
 
 
 def result_frame(spark: SparkSession, rows: Sequence[Sequence[Any]], columns: str) -> DataFrame:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -14,8 +15,8 @@ from pyspark.sql.types import ArrayType, IntegralType
 from sparkrec.errors import EvaluateError
 from sparkrec.kernels.metrics.accuracy import AT_CUTOFF, WHOLE
 from sparkrec.kernels.metrics.measures import CORRECTED, LIFT, OF_LISTS, OF_SCORES, ItemFacts
-from sparkrec.spark.evaluation.bucketing import buckets
-from sparkrec.spark.evaluation.collect import collect_totals
+from sparkrec.spark.evaluation.bucketing import for_buckets
+from sparkrec.spark.evaluation.buckets import FillBuckets
 from sparkrec.spark.evaluation.item_facts import item_facts
 from sparkrec.spark.evaluation.partial_metrics import (
     ALL,
@@ -29,10 +30,11 @@ from sparkrec.spark.evaluation.partial_metrics import (
     PartialMetrics,
     UserMetrics,
 )
-from sparkrec.spark.evaluation.totals import MetricTotals
+from sparkrec.spark.evaluation.totals import KEY, AddItemCounts, MetricTotals
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.platform.session import small_rows
 from sparkrec.spark.platform.sources import column, resolved
-from sparkrec.spark.runner import map_sorted
+from sparkrec.spark.runner import Rows
 
 OF_ITEMS = ("coverage", "entropy", "gini", "personalisation")
 """At a cutoff: what all lists together are like."""
@@ -142,19 +144,31 @@ class EvaluationRequest:
     def values(self) -> DataFrame:
         """(user, run, a column for each of `user_metrics`), user as `bucketing.encoded_ids` has it.
 
-        It is made when it is read; for faulty rows Spark raises EvaluateError's message then.
+        Where it is made on Spark, that is when it is read, and faulty rows are found then.
         """
-        return map_sorted(self._rows(None), ["bucket"], UserMetrics(self._aggregator(0, None)))
+        task, (tables, fills) = UserMetrics(self._aggregator(0, None)), self._tables(None)
+
+        def plan(*rows: Rows) -> DataFrame:
+            return _filled(rows, fills).map_sorted(["bucket"], task).frame()
+
+        return carry_out("metrics", plan, *tables)
 
     def totals(self, segments: DataFrame | None, bootstrap: int = 0, baseline: str | None = None) -> MetricTotals:
         """The sums over users, in one pass. Raises EvaluateError for faulty rows."""
         if isinstance(bootstrap, bool) or not isinstance(bootstrap, int) or bootstrap < 0:
             raise EvaluateError(f"bootstrap: found {bootstrap!r}, expected a number of samples, or 0")
-        task = PartialMetrics(self._aggregator(bootstrap, baseline))
-        partial = map_sorted(self._rows(segments), ["bucket"], task)
+        task, (tables, fills) = PartialMetrics(self._aggregator(bootstrap, baseline)), self._tables(segments)
+
+        def plan(*rows: Rows) -> list[dict[str, Any]]:
+            partial = _filled(rows, fills).map_sorted(["bucket"], task)
+            if self.list_metrics:  # counts of items are added up before they come here
+                partial = partial.map_sorted(KEY, AddItemCounts())
+            found: list[dict[str, Any]] = partial.table().to_pylist()
+            return found
+
         lists = isinstance(self.recommendations.schema["item"].dataType, ArrayType)
-        with nullcontext() if lists else small_rows(partial.sparkSession):
-            rows = collect_totals(partial) if self.list_metrics else partial.collect()
+        with nullcontext() if lists else small_rows(self.recommendations.sparkSession):
+            rows = carry_out("metrics", plan, *tables)
         totals = MetricTotals(rows, bootstrap, [metric.name == "rmse" for metric in self.user_metrics])
         for kind, message in PROBLEMS.items():
             if n := totals.problem(kind):
@@ -176,25 +190,25 @@ class EvaluationRequest:
             sampled_from=self.sampled_from or 0,
         )
 
-    def _rows(self, segments: DataFrame | None) -> DataFrame:
-        """All tables in buckets."""
+    def _tables(self, segments: DataFrame | None) -> tuple[list[DataFrame], list[FillBuckets]]:
+        """All tables, and the tasks that put them in buckets."""
         label = column(self.by).cast("string") if self.by else None
         order = None if self.order == "list" else F.col(self.order)
         gain, auc_share, segment = (
             F.col(name) if name in self.relevant.columns else None for name in ("relevance", "beaten", "segment")
         )
         parts = [
-            buckets(self.recommendations, RECOMMENDED, label, order),
-            buckets(self.relevant, RELEVANT, segment, gain, auc_share),
+            for_buckets(self.recommendations, RECOMMENDED, label, order),
+            for_buckets(self.relevant, RELEVANT, segment, gain, auc_share),
         ]
         if segments is not None:
             segments = resolved(segments, ["user", "segment"], "segments")
             self._same_type("segments", segments, "user")
             members = segments.select("user", F.lit(0).alias("item"), F.col("segment").cast("string"))
-            parts.append(buckets(members, SEGMENT, F.col("segment")))
+            parts.append(for_buckets(members, SEGMENT, F.col("segment")))
         if self.before is not None and set(_OF_BEFORE).intersection(self.metrics):
-            parts.append(buckets(self.before, BEFORE))
-        return reduce(DataFrame.unionAll, parts)
+            parts.append(for_buckets(self.before, BEFORE))
+        return [table for table, _ in parts], [task for _, task in parts]
 
     def _same_type(self, title: str, frame: DataFrame, *names: str) -> None:
         for name in names:
@@ -224,6 +238,14 @@ class EvaluationRequest:
             "relevance": "relevance" in self.relevant.columns,
         }
         check_needs(self.metrics, {name for name, is_known in known.items() if is_known})
+
+
+def _filled(tables: Sequence[Rows], fills: Sequence[FillBuckets]) -> Rows:
+    """All tables in buckets."""
+    first, *others = (rows.map_rows(fill) for rows, fill in zip(tables, fills, strict=True))
+    for other in others:
+        first = first.union(other)
+    return first
 
 
 def check_names(metrics: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from bench import als, defaults, metrics, topk, training
+from bench import als, defaults, metrics, small, topk, training
 from bench.measure import QUICK, Treatment
 from bench.ratings import SIZES
 
@@ -43,6 +43,13 @@ def als_command(quick: bool, sizes: str, rank: int, explicit: bool, peers: str, 
 def topk_command(quick: bool, rank: int) -> None:
     """The best ten items of every user, seen ones excluded."""
     print(json.dumps(topk.compare(SIZES["2M" if quick else "20M"], rank, _treatment(quick))))
+
+
+@bench.command("small")
+@click.option("--quick", is_flag=True, help="Each contestant once.")
+def small_command(quick: bool) -> None:
+    """A million interactions: seconds of a fit, and of the best 20 items of all users."""
+    print(json.dumps(small.compare(_treatment(quick))))
 
 
 @bench.command("metrics")

@@ -27,6 +27,7 @@ from threadpoolctl import threadpool_limits
 from sparkrec import storage
 from sparkrec.kernels.ragged import starts_of
 from sparkrec.spark.platform.few import collected, frame_of, is_here
+from sparkrec.spark.platform.partitions import task_slots
 from sparkrec.spark.runner import Broadcast, Described, GroupTask, Rows, RowTask, SparkRows
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class LocalRows(Rows):
 
     @property
     def slots(self) -> int:
-        return cores()
+        return _cores_for(self.spark)
 
     def kind(self, name: str) -> pa.DataType:
         return self._table.schema.field(name).type
@@ -169,11 +170,11 @@ class LocalRows(Rows):
         def work(part: pa.Table) -> pa.Table:
             return _table_of(task(part.combine_chunks().to_batches()), task.schema)
 
-        return self._gathered(work, [self._table] if whole else _parts(self._table), task.schema)
+        return self._gathered(work, [self._table] if whole else _parts(self._table, self.slots), task.schema)
 
     def map_sorted(self, key: Sequence[str], task: RowTask) -> LocalRows:
         table = self._table.sort_by([(name, "ascending") for name in key]).combine_chunks()
-        parts = [table.slice(first, stop - first) for first, stop in _key_ranges(table, key)]
+        parts = [table.slice(first, stop - first) for first, stop in _key_ranges(table, key, self.slots)]
         return self._gathered(lambda part: _table_of(task(part.to_batches()), task.schema), parts, task.schema)
 
     def map_pairs(self, right: LocalRows, task: RowTask, broadcast: Broadcast) -> LocalRows:
@@ -183,7 +184,7 @@ class LocalRows(Rows):
             pairs = (_beside(left, each) for left in part for each in rights)
             return _table_of(task(pairs), task.schema)
 
-        parts = [lefts[first:stop] for first, stop in _ranges(len(lefts), cores())]
+        parts = [lefts[first:stop] for first, stop in _ranges(len(lefts), self.slots)]
         return self._gathered(work, parts, task.schema)
 
     def map_groups(self, key: str, task: GroupTask, partitions: int | None = None) -> LocalRows:
@@ -237,24 +238,24 @@ class LocalRows(Rows):
         return pc.is_in(self._table[key], other._table[key].combine_chunks())
 
     def _gathered(self, work: Callable[[Any], pa.Table], parts: Sequence[Any], schema: pa.Schema) -> LocalRows:
-        made = [*_threads().map(work, parts)]
+        made = [*_threads(self.slots).map(work, parts)]
         return self.of(pa.concat_tables(made) if made else schema.empty_table())
 
 
-def cores() -> int:
-    """How many threads run at once."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _cores_for(spark: SparkSession) -> int:
+    """How many threads run at once: as many as this process has cores, and a local session slots."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(here, task_slots(spark)) if str(spark.conf.get("spark.master", "")).startswith("local") else here
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
-    """As many as there are cores."""
-    return ThreadPoolExecutor(cores(), "sparkrec", initializer=lambda: threadpool_limits(1, "openmp"))
+def _threads(n: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n, "sparkrec", initializer=lambda: threadpool_limits(1, "openmp"))
 
 
-def _parts(table: pa.Table) -> list[pa.Table]:
-    """The rows, in as many ranges as there are cores if they are worth it."""
-    n = min(cores(), table.num_rows) if table.nbytes >= _WORTH_A_THREAD else 1
+def _parts(table: pa.Table, slots: int) -> list[pa.Table]:
+    """The rows, in as many ranges as there are slots if they are worth it."""
+    n = min(slots, table.num_rows) if table.nbytes >= _WORTH_A_THREAD else 1
     return [table.slice(first, stop - first) for first, stop in _ranges(table.num_rows, n)]
 
 
@@ -264,14 +265,14 @@ def _ranges(n: int, parts: int) -> Iterator[tuple[int, int]]:
     return (each for each in pairwise(bounds) if each[0] < each[1])
 
 
-def _key_ranges(table: pa.Table, key: Sequence[str]) -> list[tuple[int, int]]:
-    """First and stop of as many ranges of sorted rows as there are cores; all rows of a key are in one."""
+def _key_ranges(table: pa.Table, key: Sequence[str], n: int) -> list[tuple[int, int]]:
+    """First and stop of about n ranges of sorted rows; all rows of a key are in one."""
     begins = np.zeros(table.num_rows, bool)
     for name in key:
         codes = table[name].combine_chunks().dictionary_encode(null_encoding="encode").indices.to_numpy()
         begins[1:] |= codes[1:] != codes[:-1]
     starts = np.flatnonzero(begins)
-    wanted = [table.num_rows * part // cores() for part in range(1, cores())]
+    wanted = [table.num_rows * part // n for part in range(1, n)]
     bounds = [starts[at] for at in np.searchsorted(starts, wanted) if at < len(starts)]
     return [each for each in pairwise([0, *dict.fromkeys(bounds), table.num_rows]) if each[0] < each[1]]
 

@@ -36,10 +36,11 @@ from sparkrec.spark.arrow.blocks import Block, binary, unpack
 from sparkrec.spark.arrow.entries import ARRAYS
 from sparkrec.spark.arrow.packed_rows import each_row, one_row, schema_of
 from sparkrec.spark.data.fit_inputs import FitInputs
-from sparkrec.spark.data.matrix_rows import matrix_blocks, matrix_rows, partitions_of
+from sparkrec.spark.data.matrix_rows import EVENT, matrix_blocks, matrix_rows, partitions_of
 from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import sparse_rows, strengths
+from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.runner import Rows
 
 BM25_K1, BM25_B = 1.2, 0.75
@@ -89,7 +90,13 @@ def fit_neighbors(key: str, other: str, settings: NeighborSettings, inputs: FitI
         }
         return tables["user"].frame(), tables["item"].frame(), size
 
-    users, items, size = carry_out(settings.kind, plan, inputs.observed, dataset.users, dataset.items)
+    users, items, size = carry_out(
+        settings.kind,
+        plan,
+        narrowed(inputs.observed, *EVENT),
+        narrowed(dataset.users, "user"),
+        narrowed(dataset.items, "item"),
+    )
     return Model(users=users, items=items, size=size, user_storage="sparse", item_storage="sparse")
 
 

@@ -26,11 +26,12 @@ from sparkrec.spark.arrow.entries import ARRAYS
 from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.fit_inputs import FitInputs
-from sparkrec.spark.data.matrix_rows import matrix_rows, partitions_of
+from sparkrec.spark.data.matrix_rows import EVENT, matrix_rows, partitions_of
 from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.explain import contributions_of_items
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import DenseRows, list_column, sparse_rows
+from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.runner import Rows
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,13 @@ def fit_ease(settings: EaseSettings, inputs: FitInputs) -> Model:
             _add_gram(gram, history)
         return sparse_rows(users, "user", histories.select(*ARRAYS, user="row")).frame(), ids, gram
 
-    users, ids, gram = carry_out("ease", add_up, inputs.observed, dataset.users, dataset.items)
+    users, ids, gram = carry_out(
+        "ease",
+        add_up,
+        narrowed(inputs.observed, *EVENT),
+        narrowed(dataset.users, "user"),
+        narrowed(dataset.items, "item"),
+    )
     log.info("ease: X'X of %s items added up", len(ids))
     try:
         weights = ease_weights(gram, settings.regularization)
@@ -88,7 +95,7 @@ def fit_ease(settings: EaseSettings, inputs: FitInputs) -> Model:
     def columns(items: Rows) -> DataFrame:
         return items.made(f"{inputs.scratch}/items", _ITEM, _columns(weights, ids)).map_rows(DenseRows("item")).frame()
 
-    items = carry_out("ease", columns, dataset.items)
+    items = carry_out("ease", columns, narrowed(dataset.items, "item"))
     return Model(users=users, items=items, size=len(ids), user_storage="sparse", item_storage="dense")
 
 
@@ -111,7 +118,7 @@ def user_rows(model: Model, settings: EaseSettings, events: DataFrame, observed:
     def plan(events: Rows, items: Rows) -> DataFrame:
         return _placed(events, _ascending(items)).select(*ARRAYS, user="row").frame()
 
-    return carry_out("ease", plan, events, model.items.select("item"))
+    return carry_out("ease", plan, narrowed(events, *EVENT), narrowed(model.items, "item"))
 
 
 def _ascending(items: Rows) -> I64:
@@ -138,7 +145,7 @@ class PlaceItems:
 
 def _placed(events: Rows, ids: I64) -> Rows:
     """(row, index, value): the strengths of each user, by the place of an item among the ascending `ids`."""
-    columns = events.select("user", "item", "value", "confidence")
+    columns = events.select(*EVENT)
     return matrix_rows(columns.map_rows(PlaceItems(ids)), partitions_of(events))
 
 

@@ -11,6 +11,7 @@ from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import Constants, all_rows
+from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.runner import Rows
 
 
@@ -29,7 +30,13 @@ def fit_popularity(settings: PopularitySettings, inputs: FitInputs) -> Model:
         everyone = users.select("user").map_rows(Constants("user", (1.0,)))
         return everyone.frame(), all_rows(items, "item", counted, [0.0]).frame()
 
-    users, items = carry_out("popularity", plan, inputs.observed, dataset.users, dataset.items)
+    users, items = carry_out(
+        "popularity",
+        plan,
+        narrowed(inputs.observed, "item"),
+        narrowed(dataset.users, "user"),
+        narrowed(dataset.items, "item"),
+    )
     return Model(users=users, items=items, size=1, user_storage="dense", item_storage="dense")
 
 

@@ -9,8 +9,10 @@ from pyspark.sql import DataFrame
 from sparkrec.config.model import Declaration, Likeness, UserRows
 from sparkrec.spark.algorithms._neighbors import NeighborSettings, fit_neighbors, neighbors
 from sparkrec.spark.data.fit_inputs import FitInputs
+from sparkrec.spark.data.matrix_rows import EVENT
 from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.runner import Rows
 
 
@@ -33,7 +35,7 @@ def nearest_users(model: Model, settings: UserKnnSettings, events: DataFrame, ob
         matrix, queries = (each.select("value", "confidence", row="user", column="item") for each in (observed, events))
         return neighbors(matrix, settings, None, queries).select("index", "value", user="row").frame()
 
-    return carry_out("userknn", plan, observed, events)
+    return carry_out("userknn", plan, narrowed(observed, *EVENT), narrowed(events, *EVENT))
 
 
 MODEL = Declaration(

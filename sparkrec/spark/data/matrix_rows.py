@@ -8,6 +8,8 @@ from sparkrec.spark.arrow.entries import CutEntries, GatherBlock, GatherRows
 from sparkrec.spark.platform.partitions import partition_keys
 from sparkrec.spark.runner import Rows
 
+EVENT = ("user", "item", "value", "confidence")
+"""Columns of events that entries are made of."""
 _ENTRIES_OF_A_TASK = 1 << 21
 
 

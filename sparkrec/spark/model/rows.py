@@ -18,6 +18,7 @@ from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.runner import Rows
 
 _LISTS = ("index", "value")
@@ -142,7 +143,7 @@ def dense_of_all(ids: DataFrame, key: str, vectors: DataFrame, missing: Sequence
     def plan(ids: Rows, vectors: Rows) -> DataFrame:
         return all_rows(ids, key, vectors.select("value", **{key: "id"}), missing).frame()
 
-    return carry_out("model", plan, ids, vectors)
+    return carry_out("model", plan, narrowed(ids, key), vectors)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from sparkrec.spark.model import field_queries
 from sparkrec.spark.model.encoded import ENCODED
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.histories import bind as bind_histories
+from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.runner import Rows
 
 ANSWERS = ("model", "history", "folded in")
@@ -114,7 +115,7 @@ def _by_rows(
         wanted = wanted.computed()
         return own.frame(), wanted.frame() if wanted.count() else None
 
-    known, wanted = carry_out("bind", plan, users, fitted, anew)
+    known, wanted = carry_out("bind", plan, narrowed(users, "user"), narrowed(fitted, "user"), anew)
     own = known.withColumn("by", F.lit("model"))
     if rows is None or wanted is None:
         return Bound(model, own)

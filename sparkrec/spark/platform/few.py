@@ -107,6 +107,11 @@ def is_here(frame: DataFrame) -> bool:
     return frame in _here
 
 
+def narrowed(frame: DataFrame, *names: str) -> DataFrame:
+    """A DataFrame with no more than it takes to bring some columns here: itself, if its rows are here already."""
+    return frame if frame in _here else frame.select(*names)
+
+
 def is_known_to_be_empty(frame: DataFrame) -> bool:
     """Whether a DataFrame has no rows, and this is known without a job."""
     return frame in _here and _here[frame].num_rows == 0

@@ -26,6 +26,7 @@ from sparkrec.kernels.csr import Storage
 from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.scorers import PairScorer
+from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.retrieval.block_tasks import (
     MODEL_ARRAYS,
     BlockTask,
@@ -174,7 +175,14 @@ def _sweep(
     items  (item) to take; None: all of the model
     """
     sweep = _Sweep(model, task, list(lists), blocks)
-    return carry_out("topk", sweep, model.users, model.items, users, items, *lists.values())
+    tables = [narrowed(table, side, *MODEL_ARRAYS) for side, table in (("user", model.users), ("item", model.items))]
+    chosen = [frame and narrowed(frame, side) for side, frame in (("user", users), ("item", items))]
+    columns = [narrowed(each, "user", "item", *_scores_of(each)) for each in lists.values()]
+    return carry_out("topk", sweep, *tables, *chosen, *columns)
+
+
+def _scores_of(rows: DataFrame | Rows) -> list[str]:
+    return [name for name in rows.columns if name == "score"]
 
 
 @dataclass(frozen=True)
@@ -194,7 +202,7 @@ class _Sweep:
             users = users.only(wanted.select("user"), "user")
         if allowed is not None:
             items = items.only(allowed.select("item").distinct(), "item")
-        lists = tuple(each.select("user", "item", *(["score"] if "score" in each.columns else [])) for each in lists)
+        lists = tuple(each.select("user", "item", *_scores_of(each)) for each in lists)
         plan = self._plan(users, items, lists)
         item_blocks = items.pack("item", MODEL_ARRAYS, None if plan.one_block else (blocks.items, blocks.bytes))
         of_names = dict(zip(self.names, lists, strict=True))

@@ -38,6 +38,7 @@ from sparkrec.kernels.arrays import I64
 from sparkrec.spark.algorithms.als import pack
 from sparkrec.spark.algorithms.als.plan import SidePlan, block_count, memory_of_task, plan_side
 from sparkrec.spark.algorithms.als.settings import AlsSettings
+from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.platform.memory import bytes_of
 from sparkrec.spark.platform.partitions import partition_keys
 from sparkrec.spark.runner import GroupFunction, RowFunction, Rows
@@ -45,6 +46,7 @@ from sparkrec.spark.runner import GroupFunction, RowFunction, Rows
 log = logging.getLogger(__name__)
 
 SIDES = ("user", "item")
+_COLUMNS = (*SIDES, "value", "confidence")
 
 # As Scala has them: its names are for rows as they are, PySpark's for rows that are pickled.
 _LEVELS = {
@@ -99,8 +101,10 @@ class Side:
 
 def columns_of(ratings: DataFrame) -> DataFrame:
     """Ratings as `lay_out` takes them: with numbers of 32 bits."""
-    wide = [name for name in ("value", "confidence") if dict(ratings.dtypes).get(name, "float") != "float"]
-    return ratings.withColumns({name: F.col(name).cast("float") for name in wide}) if wide else ratings
+    kinds = dict(ratings.dtypes)
+    if wide := [name for name in ("value", "confidence") if kinds.get(name, "float") != "float"]:
+        ratings = ratings.withColumns({name: F.col(name).cast("float") for name in wide})
+    return narrowed(ratings, *(name for name in _COLUMNS if name in kinds))
 
 
 def lay_out(
@@ -117,7 +121,7 @@ def lay_out(
     observed     (item) of all ratings that propensities come from; None: of these
     split_above  most ratings of an id that is solved in one block; None: half the ratings of a block
     """
-    ratings = ratings.select(*(name for name in (*SIDES, "value", "confidence") if name in ratings.columns))
+    ratings = ratings.select(*(name for name in _COLUMNS if name in ratings.columns))
     propensity = None
     if settings.propensity_exponent:
         counts = (observed or ratings).select("item").counted("item")

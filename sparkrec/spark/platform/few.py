@@ -22,9 +22,9 @@ from sparkrec.spark.platform.sources import column
 SETTING = "spark.sparkrec.inPlace.maxBytes"
 """Of the session: most bytes of a plan's rows that are brought to the driver; `never`, `always`; or nothing, for a
 share of the driver's memory."""
-_HEAP_SHARE, _MACHINE_SHARE = 16, 64
+_HEAP_SHARE, _MACHINE_SHARE = 32, 64
 """Rows pass through the heap of the driver's JVM, packed, and are worked on by its Python, where ALS takes about five
-times their size."""
+times their size: on a cluster that has to fit into what a container has beside the heap, a tenth of it."""
 _WIDTH = 8
 _MAKES_ROWS = re.compile(
     r"^[\s:+-]*(Join (?!LeftSemi|LeftAnti|ExistenceJoin)|Generate|Expand|Map|FlatMap|Lateral|Python)", re.M

@@ -22,7 +22,7 @@ from sparkrec.spark.platform.sources import column
 SETTING = "spark.sparkrec.inPlace.maxBytes"
 """Of the session: most bytes of a plan's rows that are brought to the driver; `never`, `always`; or nothing, for a
 share of the driver's memory."""
-_HEAP_SHARE, _MACHINE_SHARE = 32, 64
+HEAP_SHARE, _MACHINE_SHARE = 32, 64
 """Rows pass through the heap of the driver's JVM, packed, and are worked on by its Python, where ALS takes about five
 times their size: on a cluster that has to fit into what a container has beside the heap, a tenth of it."""
 _WIDTH = 8
@@ -143,7 +143,7 @@ def most_bytes(spark: SparkSession) -> float:
                 f"{SETTING}: found {said!r}, expected never, always, or a number of bytes as 268435456 or 256m"
             ) from None
     heap = bytes_of(str(spark.conf.get("spark.driver.memory", "1g")))
-    return min(heap / _HEAP_SHARE, driver_memory() / _MACHINE_SHARE)
+    return min(heap / HEAP_SHARE, driver_memory() / _MACHINE_SHARE)
 
 
 class _Forecast(NamedTuple):

@@ -15,6 +15,12 @@ def cluster(executors=1, cores=2, gib=10.0, network=1.25e9):
     return Cluster(executors, cores, gib * 2**30, network)
 
 
+def test_it_tells_the_heap_with_which_the_driver_does_without_spark():
+    assert forecast(MOVIES, cluster())["gib"]["driver_heap_for_in_place"] == pytest.approx(
+        MOVIES.ratings * 20 * 32 / 2**30, rel=0.05
+    )
+
+
 def test_blocks_are_those_that_a_fit_would_have():
     small = cluster(gib=1.0)
     blocks = block_count(MOVIES.ratings, MOVIES.users, MOVIES.rank, 2, memory_of_task(small.memory, 2))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparkrec.spark.algorithms.als.plan import BUCKETS, block_count, block_memory, memory_of_task
+from sparkrec.spark.platform.few import HEAP_SHARE
 
 # Seconds, on one core of an AMD EPYC (Zen 4); exact solver.
 RATING, RATING_DD = 39e-9, 9.4e-12
@@ -26,6 +27,8 @@ HALF_STEP = 0.35
 """Planning and scheduling by the driver, and"""
 TASK = 0.002
 """for each task."""
+RATING_BYTES = 20
+"""Of a rating that is brought to the driver: two ids, a value."""
 STORED = 0.3
 """Share of an executor's memory that holds ratings: Spark's storage half of its 60 percent."""
 
@@ -70,7 +73,8 @@ class _HalfStep:
 
 
 def forecast(fit: Fit, cluster: Cluster) -> dict[str, Any]:
-    """Blocks, memory, traffic and time; `limits` has a sentence for everything that will not go well."""
+    """Blocks, memory, traffic and time on Spark; with the heap of `gib.driver_heap_for_in_place` the driver does
+    without. `limits` has a sentence for everything that will not go well."""
     d, slots = fit.rank, cluster.executors * cluster.cores
     users = _HalfStep.of(fit, fit.users, fit.items, cluster)
     items = _HalfStep.of(fit, fit.items, fit.users, cluster)
@@ -104,6 +108,7 @@ def forecast(fit: Fit, cluster: Cluster) -> dict[str, Any]:
             "task_may": _round(may / 2**30),
             "held": _round(held / 2**30),
             "shuffled_per_iteration": _round(shuffled / 2**30),
+            "driver_heap_for_in_place": _round(fit.ratings * RATING_BYTES * HEAP_SHARE / 2**30),
         },
         "seconds": {
             "layout": _round(fit.ratings * LAID_OUT_RATING / slots),

@@ -127,7 +127,8 @@ def test_exclusions_may_repeat_and_name_what_the_model_does_not_know(dense):
     assert_same(topk(dense.model, 3, exclude=once.unionAll(once)), dense.best(3, dense.excluded))
 
 
-def test_scores_of_real_factors_do_not_depend_on_the_blocks(spark):
+def test_scores_of_real_factors_do_not_depend_on_the_blocks_but_for_the_last_bit(spark):
+    """OpenBLAS's kernels for AVX2 add up in an order that depends on where in a block a row is; others do not."""
     rng = np.random.default_rng(3)
     x, w = rng.normal(size=(300, 33)).astype(np.float32), rng.normal(size=(150, 33)).astype(np.float32)
     model = Model(
@@ -137,7 +138,7 @@ def test_scores_of_real_factors_do_not_depend_on_the_blocks(spark):
     whole = topk(model, 10).toPandas().sort_values(["user", "rank"], ignore_index=True)
     parts = topk(model, 10, blocks=Blocks(users=70, items=31)).toPandas()
     parts = parts.sort_values(["user", "rank"], ignore_index=True)
-    pd.testing.assert_frame_equal(whole, parts, check_exact=True)
+    pd.testing.assert_frame_equal(whole, parts, check_exact=False, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("blocks", [Blocks(), SMALL], ids=["one block", "many blocks"])

@@ -7,8 +7,8 @@
 The smaller side is broadcast. A task scores the pairs of blocks it gets in tiles and keeps a partial result for each
 block of users, at most `Blocks.held_bytes` of them; the partial results of a block meet in one group. Items that fit
 into one block need no merging. The result does not depend on how many blocks there are: an item wins by its score and,
-among equals, by the lower id. Only the last bit of a dense score may: on some CPUs BLAS adds up in an order that depends
-on the place in a block (seen with OpenBLAS's kernels for AVX2).
+among equals, by the lower id. Only the last bit of a dense score may: on some CPUs BLAS adds up in an order that
+depends on the place in a block (seen with OpenBLAS's kernels for AVX2).
 
 Both tables of a model must come the same again when Spark computes them anew: read from files, or persisted.
 """

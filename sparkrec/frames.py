@@ -16,7 +16,7 @@ from sparkrec.errors import ConfigError, InputError
 from sparkrec.fitting.registry import fit as fit_kind
 from sparkrec.recommender import Recommender
 from sparkrec.spark.data.dataset import Dataset
-from sparkrec.spark.data.ids import bucket_of, numbered
+from sparkrec.spark.data.ids import bucket_of, check_ids, numbered
 from sparkrec.spark.in_place import carry_out, computed
 from sparkrec.spark.platform.sources import column, numbers, resolved
 from sparkrec.spark.runner import Rows
@@ -38,7 +38,7 @@ def fit(
 ) -> Recommender:
     """Fit a model of a kind to a DataFrame of interactions.
 
-    user, item  columns of ids, of any type that can be compared
+    user, item  columns of ids: numbers, texts, dates or the like
     rating      column of ratings to predict; None: implicit feedback, each pair a preference of 1
     timestamp   column of times, or of numbers that grow with time; models of sequences need it, and take each row for
                 an event (item2vec with `shuffle` does without)
@@ -55,6 +55,8 @@ def fit(
     raw = {"lake": "none", "dataset": "frame", "model": {"kind": kind, **settings}}
     model_settings = validate(TrainSettings, raw, f"fit(kind={kind!r})").model
     interactions = resolved(interactions, [user, item, *filter(None, (rating, timestamp))], "interactions")
+    for name in (user, item):
+        check_ids(interactions.schema[name].dataType, name)
     cut = _cut(model_settings, timestamp)
     rows = interactions.select(
         column(user).alias("user_id"),

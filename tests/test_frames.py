@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparkrec import fit
+from sparkrec import ALS, fit
 from sparkrec.errors import ConfigError, InputError
 
 pytestmark = pytest.mark.spark
@@ -35,3 +35,12 @@ def test_wrong_settings_and_columns_are_named(plays):
         fit(plays, user="listener", item="song", rnk=3)
     with pytest.raises(InputError, match="interactions has no column 'user'"):
         fit(plays, item="song")
+
+
+def test_ids_that_have_parts_are_refused_by_the_name_of_their_column(spark):
+    rows = [((1, 2), "a", 1.0), ((1, 3), "b", 1.0)]
+    plays = spark.createDataFrame(rows, "listener struct<a:int,b:int>, song string, rating double")
+    with pytest.raises(InputError, match=r"listener: found ids of type struct<a:int,b:int>, expected numbers, texts"):
+        fit(plays, user="listener", item="song")
+    with pytest.raises(InputError, match="listener: found ids of type struct"):
+        ALS(userCol="listener", itemCol="song", implicitPrefs=True).fit(plays)

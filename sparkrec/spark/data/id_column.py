@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from sparkrec.errors import InputError
-from sparkrec.spark.data.ids import number
+from sparkrec.spark.data.ids import check_ids, number
 from sparkrec.spark.data.naming import looked_up, title
 
 
@@ -28,6 +28,7 @@ class IdColumn:
     def of(cls, frame: DataFrame, key: str, column: str, known: IdColumn | None = None) -> IdColumn:
         """Of all ids in column `key` of a frame, which its user calls `column`; those of `known` keep their numbers."""
         kind = frame.schema[key].dataType
+        check_ids(kind, column)
         if known is not None and kind != known.kind:
             found, expected = kind.simpleString(), known.kind.simpleString()
             raise InputError(f"{column}: found ids of type {found}, expected {expected} as in the model")

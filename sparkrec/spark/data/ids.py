@@ -30,8 +30,9 @@ from delta.exceptions import (
 )
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DataType, MapType, StructType
 
-from sparkrec.errors import PrepareError
+from sparkrec.errors import InputError, PrepareError
 from sparkrec.kernels.ragged import starts_of
 from sparkrec.spark.data.numbering import DistinctIds, NumberIds, PlaceIds
 from sparkrec.spark.in_place import carry_out
@@ -113,6 +114,15 @@ def number(raw: DataFrame, index: str, start: int = 0) -> DataFrame:
         return numbered(ids, "id", "bucket", start, column).select(**{index: "number", column: "id"}).frame()
 
     return carry_out("ids", plan, raw.select(F.col(column).alias("id"), bucket_of(column).alias("bucket")))
+
+
+def check_ids(kind: DataType, column: str) -> None:
+    """Raise InputError for ids of a type that has parts, which cannot be numbered."""
+    if isinstance(kind, (ArrayType, MapType, StructType)):
+        raise InputError(
+            f"{column}: found ids of type {kind.simpleString()}, expected numbers, texts, dates or the like. Make a "
+            "text of them, as to_json does."
+        )
 
 
 def bucket_of(column: str) -> Column:

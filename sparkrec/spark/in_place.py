@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from threadpoolctl import threadpool_limits
@@ -206,10 +205,8 @@ class LocalRows(Rows):
         pass
 
     def write(self, folder: str) -> None:
-        buffer = pa.BufferOutputStream()
-        pq.write_table(self._table, buffer)
         storage.delete(folder)
-        storage.write(f"{folder}/part-00000.parquet", buffer.getvalue().to_pybytes())
+        storage.write(f"{folder}/part-00000.parquet", storage.parquet(self._table))
 
     def stored(self, folder: str) -> LocalRows:
         return self
@@ -217,10 +214,9 @@ class LocalRows(Rows):
     def partitioned(self, key: str, partitions: int) -> LocalRows:
         return self
 
-    def measured(self, lists: str, *others: LocalRows) -> list[tuple[int, int]]:
-        return [
-            (each.count(), pc.sum(pc.list_value_length(each._table[lists])).as_py() or 0) for each in (self, *others)
-        ]
+    def measured(self, lists: str | None, *others: LocalRows) -> list[tuple[int, int]]:
+        values = [pc.sum(pc.list_value_length(each._table[lists])).as_py() if lists else 0 for each in (self, *others)]
+        return [(each.count(), n or 0) for each, n in zip((self, *others), values, strict=True)]
 
     def count(self) -> int:
         return int(self._table.num_rows)

@@ -232,8 +232,9 @@ class Rows(ABC):
         """The same rows, those of a key in one of so many partitions."""
 
     @abstractmethod
-    def measured(self, lists: str, *others: Self) -> list[tuple[int, int]]:
-        """Of these rows and of others, how many there are, and how many values a column of lists has in all of them."""
+    def measured(self, lists: str | None, *others: Self) -> list[tuple[int, int]]:
+        """Of these rows and of others, how many there are, and how many values a column of lists has in all of them;
+        None: 0, and no column is read."""
 
     @abstractmethod
     def count(self) -> int:
@@ -375,8 +376,9 @@ class SparkRows(Rows):
     def partitioned(self, key: str, partitions: int) -> SparkRows:
         return SparkRows(self._frame.repartition(partitions, key))
 
-    def measured(self, lists: str, *others: SparkRows) -> list[tuple[int, int]]:
-        sizes = [F.count("*").alias("rows"), F.coalesce(F.sum(F.size(lists)), F.lit(0)).alias("values")]
+    def measured(self, lists: str | None, *others: SparkRows) -> list[tuple[int, int]]:
+        values = F.size(lists) if lists else F.lit(0)
+        sizes = [F.count("*").alias("rows"), F.coalesce(F.sum(values), F.lit(0)).alias("values")]
         frames = [each._frame.agg(F.lit(at).alias("at"), *sizes) for at, each in enumerate((self, *others))]
         found = reduce(DataFrame.unionAll, frames).collect()
         return [(row["rows"], row["values"]) for row in sorted(found, key=lambda row: row["at"])]

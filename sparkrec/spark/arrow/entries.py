@@ -48,18 +48,17 @@ class CutEntries:
             value = table["value"].to_numpy()
             if "confidence" in table.column_names:
                 value = value * table["confidence"].to_numpy()
-            start, order = by_key((hashed(row) % len(self.keys)).astype(np.int32), len(self.keys))
+            start, order = by_partition(row, len(self.keys))
             row, column, value = row[order], column[order], value[order].astype(np.float64, copy=False)
-            for key, first, stop in zip(self.keys.tolist(), start[:-1].tolist(), start[1:].tolist(), strict=True):
-                if first < stop:
-                    yield one_row(
-                        _PIECE,
-                        partition=pa.array([key]),
-                        n=pa.array([stop - first]),
-                        row=integers(row[first:stop]),
-                        column=integers(column[first:stop]),
-                        value=binary(value[first:stop]),
-                    )
+            for key, first, stop in partition_ranges(self.keys, start):
+                yield one_row(
+                    _PIECE,
+                    partition=pa.array([key]),
+                    n=pa.array([stop - first]),
+                    row=integers(row[first:stop]),
+                    column=integers(column[first:stop]),
+                    value=binary(value[first:stop]),
+                )
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,22 @@ class GatherBlock:
 
     def __call__(self, group: pa.Table) -> pa.Table:
         return pa.Table.from_batches([*self._packing([_gathered(group)])], self.schema)
+
+
+def by_partition(ids: I64, n: int) -> tuple[I64, I64]:
+    """Group ids by hash partition.
+
+    Returns (starts, order): `order[starts[p]:starts[p + 1]]` are the positions of the ids of partition p, in input
+    order.
+    """
+    return by_key((hashed(ids) % n).astype(np.int32), n)
+
+
+def partition_ranges(keys: I64, start: I64) -> Iterator[tuple[int, int, int]]:
+    """Key, first and stop of each partition that is not empty."""
+    for key, first, stop in zip(keys.tolist(), start[:-1].tolist(), start[1:].tolist(), strict=True):
+        if first < stop:
+            yield key, first, stop
 
 
 def _gathered(group: pa.Table) -> pa.RecordBatch:

@@ -224,7 +224,8 @@ class _Sweep:
     def _plan(self, users: Rows, items: Rows, lists: Sequence[Rows]) -> _Plan:
         """Count both sides, in one job, and the lists where it depends on them."""
         model, task, blocks = self.model, self.task, self.blocks
-        (n_users, user_entries), (n_items, item_entries) = users.measured("value", items)
+        lengths = "value" if "sparse" in (model.user_storage, model.item_storage) else None
+        (n_users, user_entries), (n_items, item_entries) = users.measured(lengths, items)
 
         def size(n: int, entries: int, storage: Storage) -> float:
             return n * (16 + 4 * model.size) if storage == "dense" else 24 * n + 8 * entries

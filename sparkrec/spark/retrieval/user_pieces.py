@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from sparkrec.kernels.als.blocking import hashed, numbered
+from sparkrec.kernels.als.blocking import numbered
 from sparkrec.kernels.arrays import I64
-from sparkrec.kernels.csr import by_key, grouped, located
+from sparkrec.kernels.csr import grouped, located
 from sparkrec.kernels.ragged import Ragged, starts_of
 from sparkrec.spark.arrow.blocks import ArrayColumns, PackBlocks, binary, read_lists
+from sparkrec.spark.arrow.entries import by_partition, partition_ranges
 from sparkrec.spark.arrow.packed_rows import ArrowRow, each_row, integers, joined, one_row, schema_of
 from sparkrec.spark.retrieval.block_tasks import MODEL_ARRAYS
 
@@ -58,9 +59,9 @@ class CutRows:
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             user = batch.column("user").to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
-            start, order = _by_partition(user, len(self.keys))
+            start, order = by_partition(user, len(self.keys))
             arrays = {name: read_lists(batch.column(name), kind).take(order) for name, kind in MODEL_ARRAYS.items()}
-            for key, first, stop in _ranges(self.keys, start):
+            for key, first, stop in partition_ranges(self.keys, start):
                 columns = {"user": integers(user[order[first:stop]])}
                 for name, ragged in arrays.items():
                     part = ragged.between(first, stop)
@@ -86,10 +87,10 @@ class CutLists:
         for table in joined(batches, CHUNK_ROWS):
             user, item = (table.column(side).to_numpy().astype(np.int64, copy=False) for side in ("user", "item"))
             score = table.column("score").to_numpy() if "score" in table.column_names else None
-            start, order = _by_partition(user, len(self.keys))
+            start, order = by_partition(user, len(self.keys))
             user, item = user[order], item[order]
             score = None if score is None else score[order].astype(np.float32, copy=False)
-            for key, first, stop in _ranges(self.keys, start):
+            for key, first, stop in partition_ranges(self.keys, start):
                 columns = {"user": integers(user[first:stop]), "item": integers(item[first:stop])}
                 if score is not None:
                     columns["score"] = binary(score[first:stop])
@@ -120,22 +121,6 @@ class AssembleBlocks:
     def __call__(self, group: pa.Table) -> pa.Table:
         users = _assembled([*each_row(group.to_batches())], self._packing.arrays)
         return pa.Table.from_batches([*self._packing([users] if users.num_rows else [])], self.schema)
-
-
-def _by_partition(user: I64, n: int) -> tuple[I64, I64]:
-    """Group users by hash partition.
-
-    Returns (starts, order): `order[starts[p]:starts[p + 1]]` are the positions of the users of partition p, in input
-    order.
-    """
-    return by_key((hashed(user) % n).astype(np.int32), n)
-
-
-def _ranges(keys: I64, start: I64) -> Iterator[tuple[int, int, int]]:
-    """Key, first and stop of each partition that is not empty."""
-    for key, first, stop in zip(keys.tolist(), start[:-1].tolist(), start[1:].tolist(), strict=True):
-        if first < stop:
-            yield key, first, stop
 
 
 def _piece(key: int, table: str, n: int, **columns: pa.Array) -> pa.RecordBatch:

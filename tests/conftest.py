@@ -9,10 +9,15 @@ import yaml
 from sparkrec.config import SparkSettings
 from sparkrec.synthetic import LogShape, write_log
 
-# Thousands of short jobs: the JVM's second compiler and its parallel collector cost more than they give. With one
-# compiler it would have room for 48 MB of compiled code, which Spark's fills in minutes: from then on it sweeps. Each
-# task that sorts or groups takes a page of memory, which would be a 32nd of the heap; what has run is kept to be shown.
+# Thousands of short jobs, of which no two are alike: code that Spark generates for a job, compiles and runs once costs
+# more than it gives, as do the JVM's second compiler, its parallel collector, and plans that are made anew after each
+# shuffle. (What spark-submit starts on a cluster has them all.) With one compiler the JVM would have room for 48 MB of
+# compiled code, which Spark's fills in minutes: from then on it sweeps. Each task that sorts or groups takes a page of
+# memory, which would be a 32nd of the heap; what has run is kept to be shown.
 QUICK_JVM = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.adaptive.enabled": "false",
     "spark.buffer.pageSize": "1m",
     "spark.sql.ui.retainedExecutions": "1",
     "spark.ui.retainedJobs": "10",

@@ -5,18 +5,20 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 from sparkrec.secrets import masked
 
 
-def files(history: list[dict[str, Any]]) -> dict[str, bytes]:
-    """The log as JSON lines; with matplotlib (`pip install sparkrec[plot]`) a plot of it, too."""
-    lines = "".join(json.dumps(entry) + "\n" for entry in history)
-    kept = {"log.jsonl": lines.encode()}
+def files(history: list[dict[str, Any]]) -> dict[str, Callable[[], bytes]]:
+    """The log as JSON lines; with matplotlib (`pip install sparkrec[plot]`) a plot of it, too. Each is made when it is
+    called for: a plot takes longer than a small fit."""
+    kept: dict[str, Callable[[], bytes]] = {"log.jsonl": partial(_lines, history)}
     if find_spec("matplotlib"):
-        kept["history.png"] = _plot(history)
+        kept["history.png"] = partial(_plot, history)
     return kept
 
 
@@ -34,6 +36,10 @@ def to_mlflow(name: str, settings: dict[str, Any], history: list[dict[str, Any]]
         for entry in history:
             metrics = {key.replace("@", "_at_"): float(value) for key, value in entry.items() if key != "epoch"}
             mlflow.log_metrics(metrics, step=entry["epoch"])
+
+
+def _lines(history: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(entry) + "\n" for entry in history).encode()
 
 
 def _plot(history: list[dict[str, Any]]) -> bytes:

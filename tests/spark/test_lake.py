@@ -52,6 +52,20 @@ def test_an_append_happens_once_for_each_transaction(lake, spark):
     assert lake.table("numbers").count() == 6
 
 
+def test_what_a_table_is_follows_from_its_log_and_is_what_delta_says(lake, spark):
+    def said(what):
+        return spark.sql(f"DESCRIBE {what} delta.`{lake.path('numbers')}`").head()
+
+    for name in ("once", "twice"):
+        lake.append("numbers", spark.range(3), name)
+        assert lake.table_version("numbers") == said("HISTORY")["version"]
+        assert lake.table_id("numbers") == said("DETAIL")["id"]
+    storage.write(lake.path("numbers", "_delta_log", f"{7:020}.json.half"), b"{")  # of a writer that was killed
+    assert lake.table_version("numbers") == 1
+    storage.delete(lake.path("numbers", "_delta_log", f"{1:020}.crc"))  # written beside the log, and not by all
+    assert lake.table_id("numbers") == said("DETAIL")["id"]
+
+
 def test_a_version_that_is_not_there_is_named_with_the_latest(lake, spark):
     lake.append("numbers", spark.range(3), "once")
     with pytest.raises(InputError, match="table 'numbers' has no version 9 to read: the latest is 0"):

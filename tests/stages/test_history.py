@@ -22,9 +22,9 @@ HISTORY = [
 
 def test_the_log_is_a_line_an_epoch_and_the_plot_an_image():
     kept = history.files(HISTORY)
-    assert [json.loads(line) for line in kept["log.jsonl"].splitlines()] == HISTORY
+    assert [json.loads(line) for line in kept["log.jsonl"]().splitlines()] == HISTORY
     if find_spec("matplotlib"):
-        assert kept["history.png"].startswith(b"\x89PNG")
+        assert kept["history.png"]().startswith(b"\x89PNG")
 
 
 def test_mlflow_is_told_where_it_has_somewhere_to_write(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ Every kind has this form, so that saving, retrieval and evaluation are written o
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,8 +53,8 @@ class Model:
     """What makes the row of a user from all that the user has; None: nothing that was trained does."""
     folder: str | None = None
     """Where both tables are as Parquet files `users` and `items`, if they are."""
-    files: dict[str, bytes] = field(default_factory=dict)
-    """What else to keep beside it, by name: a log, a plot. For people; `load` does not read it."""
+    files: dict[str, Callable[[], bytes]] = field(default_factory=dict)
+    """What else to keep beside it, by name: what makes a log, a plot. For people; `load` does not read it."""
 
     settings: ModelSettings | None = None
     """What it was fitted with; None: nobody knows, and it has no rows but its own."""
@@ -82,8 +83,8 @@ class Model:
             storage.write(f"{folder}/{SCORER_FILE}", self.scorer.to_bytes())
         if self.encoder is not None:
             storage.write(f"{folder}/{ENCODER_FILE}", self.encoder.to_bytes())
-        for name, data in self.files.items():
-            storage.write(f"{folder}/{name}", data)
+        for name, make in self.files.items():
+            storage.write(f"{folder}/{name}", make())
         return {
             "size": self.size,
             "user_layout": self.user_storage,

@@ -31,7 +31,7 @@ FOLDERS = {
 }
 """Folder of a stage's runs: `<lake>/<folder>/<name>/<run id>`."""
 
-_COMMIT = re.compile(r"\d{20}\.(json|checkpoint)")
+_COMMIT = re.compile(r"(\d{20})\.(json$|checkpoint)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _ATTEMPTS = 8
 _PLACES = ("lake", "spark")  # where a run happens does not change what it computes
@@ -138,7 +138,7 @@ class Lake:
 
     def has_table(self, name: str) -> bool:
         """Whether a first commit was made: the log's folder is there earlier, and stays when a writer is killed."""
-        return any(_COMMIT.match(each) for each in storage.files(self.path(name, "_delta_log")))
+        return bool(self._commits(name))
 
     def table(self, name: str, version: int | None = None) -> DataFrame:
         """A Delta table, at a version if one is given."""
@@ -158,15 +158,24 @@ class Lake:
         return frame
 
     def table_version(self, name: str) -> int:
-        """Latest version of a Delta table."""
-        if not self.has_table(name):
+        """Latest version of a Delta table: the number of its last commit."""
+        commits = self._commits(name)
+        if not commits:
             raise InputError(f"there is no table {name!r} in the lake {self.root}. Run `sparkrec ingest` first.")
-        history = self.spark.sql(f"DESCRIBE HISTORY delta.`{self.path(name)}` LIMIT 1")
-        return int(history.head()["version"])  # type: ignore[index]
+        return max(commits)
 
     def table_id(self, name: str) -> str:
         """Identity of a Delta table: another one at the same path has another."""
+        # Delta sums each commit up in a file beside it. It need not, and it takes a query to do without.
+        summary = storage.read_json(self.path(name, "_delta_log", f"{self.table_version(name):020}.crc")) or {}
+        if found := summary.get("metadata", {}).get("id"):
+            return str(found)
         return str(self.spark.sql(f"DESCRIBE DETAIL delta.`{self.path(name)}`").head()["id"])  # type: ignore[index]
+
+    def _commits(self, name: str) -> list[int]:
+        """Versions of which a Delta table has the log; not all of them, once it has been cleaned."""
+        found = map(_COMMIT.match, storage.files(self.path(name, "_delta_log")))
+        return [int(each[1]) for each in found if each]
 
     def append(
         self,

@@ -106,3 +106,42 @@ class Cutter:
         of = np.repeat(np.arange(len(first)), many)
         within = np.arange(len(of)) - np.repeat(np.cumsum(many) - many, many)
         return first[of] + within, np.minimum(n[of], self._most), of
+
+
+@dataclass
+class Latest:
+    """The last `length` events of each user, and of these those after the last pause of more than `gap`; events come as
+    to a `Cutter`, and no more of them are kept than a user has here."""
+
+    length: int
+    gap: int | None = None
+    """In the units of the times."""
+    _user: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    _item: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    _time: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def feed(self, user: I64, item: I64, time: I64) -> tuple[I64, Ragged]:
+        """Users who are complete with these events, (n,) each, and the items of each."""
+        user, item, time = (
+            np.concatenate(pair) for pair in ((self._user, user), (self._item, item), (self._time, time))
+        )
+        ends = np.flatnonzero(user[1:] != user[:-1]) + 1
+        last = int(ends[-1]) if len(ends) else 0
+        kept = slice(max(last, len(user) - self.length), len(user))
+        self._user, self._item, self._time = user[kept], item[kept], time[kept]
+        return self._latest(user[:last], item[:last], time[:last])
+
+    def end(self) -> tuple[I64, Ragged]:
+        """The rest."""
+        return self._latest(self._user, self._item, self._time)
+
+    def _latest(self, user: I64, item: I64, time: I64) -> tuple[I64, Ragged]:
+        if not len(user):
+            return user, Ragged(np.zeros(1, np.int64), item)
+        stop = np.append(np.flatnonzero(user[1:] != user[:-1]) + 1, len(user))
+        begin = np.maximum(np.append(0, stop[:-1]), stop - self.length)
+        if self.gap is not None:
+            pauses = np.append(0, np.flatnonzero(time[1:] - time[:-1] > self.gap) + 1)
+            begin = np.maximum(begin, pauses[np.searchsorted(pauses, stop) - 1])
+        start, places = spans(begin, stop - begin)
+        return user[begin], Ragged(start, item[places])

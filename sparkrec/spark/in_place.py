@@ -171,8 +171,8 @@ class LocalRows(Rows):
 
         return self._gathered(work, [self._table] if whole else _parts(self._table, self.slots), task.schema)
 
-    def map_sorted(self, key: Sequence[str], task: RowTask) -> LocalRows:
-        table = self._table.sort_by([(name, "ascending") for name in key]).combine_chunks()
+    def map_sorted(self, key: Sequence[str], task: RowTask, then: Sequence[str] = ()) -> LocalRows:
+        table = self._table.sort_by([(name, "ascending") for name in (*key, *then)]).combine_chunks()
         parts = [table.slice(first, stop - first) for first, stop in _key_ranges(table, key, self.slots)]
         return self._gathered(lambda part: _table_of(task(part.to_batches()), task.schema), parts, task.schema)
 

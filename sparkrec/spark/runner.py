@@ -33,6 +33,7 @@ from typing_extensions import Self
 
 from sparkrec import storage
 from sparkrec.spark.arrow.blocks import ArrayColumns, PackBlocks
+from sparkrec.spark.platform.few import frame_of
 from sparkrec.spark.platform.partitions import task_slots
 
 Broadcast: TypeAlias = Literal["left", "right", "neither"]
@@ -192,7 +193,7 @@ class Rows(ABC):
         """Hand the rows to any number of calls of the task; to one, if they are to be whole."""
 
     @abstractmethod
-    def map_sorted(self, key: Sequence[str], task: RowTask) -> Self:
+    def map_sorted(self, key: Sequence[str], task: RowTask, then: Sequence[str] = ()) -> Self:
         """As the function of this name."""
 
     @abstractmethod
@@ -282,7 +283,7 @@ class SparkRows(Rows):
         return types_of(self._frame, [name])[name]
 
     def of(self, rows: DataFrame | pa.Table) -> SparkRows:
-        return SparkRows(rows if isinstance(rows, DataFrame) else self.spark.createDataFrame(rows))
+        return SparkRows(rows if isinstance(rows, DataFrame) else frame_of(self.spark, rows))
 
     def made(self, folder: str, schema: pa.Schema, parts: Iterable[pa.Table]) -> SparkRows:
         filesystem, name = storage.resolve(folder)
@@ -341,8 +342,8 @@ class SparkRows(Rows):
     def map_rows(self, task: RowTask, whole: bool = False) -> SparkRows:
         return SparkRows(map_rows(self._frame.coalesce(1) if whole else self._frame, task))
 
-    def map_sorted(self, key: Sequence[str], task: RowTask) -> SparkRows:
-        return SparkRows(map_sorted(self._frame, key, task))
+    def map_sorted(self, key: Sequence[str], task: RowTask, then: Sequence[str] = ()) -> SparkRows:
+        return SparkRows(map_sorted(self._frame, key, task, then))
 
     def map_pairs(self, right: SparkRows, task: RowTask, broadcast: Broadcast) -> SparkRows:
         return SparkRows(map_pairs(self._frame, right._frame, task, broadcast))
@@ -401,9 +402,9 @@ def map_rows(rows: DataFrame, task: RowTask) -> DataFrame:
     return rows.mapInArrow(task, spark_schema(task.schema))
 
 
-def map_sorted(rows: DataFrame, key: Sequence[str], task: RowTask) -> DataFrame:
-    """Hand rows over in order of the columns `key`, all rows of a key to one call of the task."""
-    return map_rows(rows.repartition(*key).sortWithinPartitions(*key), task)
+def map_sorted(rows: DataFrame, key: Sequence[str], task: RowTask, then: Sequence[str] = ()) -> DataFrame:
+    """Hand rows over in order of the columns `key`, then of others; all rows of a key go to one call of the task."""
+    return map_rows(rows.repartition(*key).sortWithinPartitions(*key, *then), task)
 
 
 def map_pairs(left: DataFrame, right: DataFrame, task: RowTask, broadcast: Broadcast) -> DataFrame:

@@ -7,7 +7,7 @@ from sparkrec.errors import TrainError
 from sparkrec.spark.algorithms.bias import BiasSettings, biases, fit_bias
 from sparkrec.spark.data.fit_inputs import FitInputs
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("everywhere")]
 
 N_USERS, N_ITEMS = 30, 20
 

@@ -194,3 +194,10 @@ def test_rows_that_were_made_here_are_not_fetched_again(spark, limit, monkeypatc
 @pytest.mark.parametrize(("text", "size"), [("512", 512), ("4k", 4096), ("2MB", 2 << 20), ("1g", 1 << 30)])
 def test_sizes_are_read_as_spark_reads_them(text, size):
     assert bytes_of(text) == size
+
+
+def test_no_row_is_lost_behind_a_part_without_rows(spark):
+    some, none = pa.table({"n": [1, 2]}), pa.table({"n": pa.array([], pa.int64())})
+    table = pa.concat_tables([none, some, none, none, some, none])
+    for frame in (few.frame_of(spark, table), SparkRows(spark.range(1)).of(table).frame()):
+        assert sorted(row.n for row in frame.collect()) == [1, 1, 2, 2]

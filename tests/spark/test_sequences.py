@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 from sparkrec.config import SequenceSettings
 from sparkrec.spark.data.sequences import encode_items, histories, sequences
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("everywhere")]
 
 
 def log(spark, rows):

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from sparkrec.config import SequenceSettings
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.csr import located
-from sparkrec.kernels.sequences import Cut, Cutter
+from sparkrec.kernels.ragged import Ragged
+from sparkrec.kernels.sequences import Cut, Cutter, Latest
 from sparkrec.spark.arrow.blocks import read_lists
 from sparkrec.spark.arrow.packed_rows import schema_of
-from sparkrec.spark.runner import RowFunction, map_rows, types_of
+from sparkrec.spark.in_place import carry_out
+from sparkrec.spark.platform.few import narrowed
+from sparkrec.spark.runner import Rows
 
+EVENT = ("user", "item", "timestamp")
+"""Columns of events that have an order."""
+_TIMED = schema_of(user=pa.int64(), item=pa.int64(), time=pa.int64())
 _SEQUENCES = schema_of(user=pa.int64(), session=pa.int32(), place=pa.int64(), items=pa.list_(pa.int64()))
+_HISTORIES = schema_of(user=pa.int64(), items=pa.list_(pa.int64()))
 _MICROSECONDS = 1_000_000
 _OLDEST = -(2**62)
 """Before all times, as one that is missing is; pauses after it are numbers still."""
@@ -29,19 +38,8 @@ def sequences(events: DataFrame, settings: SequenceSettings) -> DataFrame:
     `kernels.sequences.Cutter` says. Those of a user are later in time the larger their `place`.
 
     events  user long, item long, timestamp
-    A task sorts the events of a user and goes over them once: it holds a batch of them, however many there are.
     """
-    ordered = _timed(events).repartition("user").sortWithinPartitions("user", "time", "item")
-
-    def cut(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        cutter, place = Cutter(settings.length, settings.targets, _gap(settings)), 0
-        for batch in batches:
-            found = cutter.feed(*(batch.column(name).to_numpy() for name in ("user", "item", "time")))
-            yield _rows(found, place)
-            place += len(found.user)
-        yield _rows(cutter.end(), place)
-
-    return map_rows(ordered, RowFunction(_SEQUENCES, cut))
+    return _in_order("sequences", events, CutSequences(settings))
 
 
 def histories(events: DataFrame, settings: SequenceSettings) -> DataFrame:
@@ -50,19 +48,84 @@ def histories(events: DataFrame, settings: SequenceSettings) -> DataFrame:
 
     events  user long, item long, timestamp
     """
-    latest = Window.partitionBy("user").orderBy(F.desc("time"), F.desc("item"))
-    placed = _timed(events).withColumn("place", F.row_number().over(latest)).where(F.col("place") <= settings.length)
-    if settings.session_gap is not None:
-        # A pause after the last of them ends what came before it.
-        pause = F.lag("time").over(latest) - F.col("time") > F.lit(_gap(settings))
-        before = F.sum(F.coalesce(pause.cast("int"), F.lit(0))).over(latest)
-        placed = placed.withColumn("before", before).where("before = 0")
-    oldest_first = F.sort_array(F.collect_list(F.struct((-F.col("place")).alias("order"), "item")))
-    return placed.groupBy("user").agg(oldest_first.alias("events")).select("user", F.col("events.item").alias("items"))
+    return _in_order("histories", events, LastEvents(settings))
 
 
-def _timed(events: DataFrame) -> DataFrame:
-    return events.select("user", "item", F.coalesce(F.unix_micros("timestamp"), F.lit(_OLDEST)).alias("time"))
+def _in_order(label: str, events: DataFrame, task: CutSequences | LastEvents) -> DataFrame:
+    def plan(events: Rows) -> DataFrame:
+        return in_order(events, task).frame()
+
+    return carry_out(label, plan, narrowed(events, *EVENT))
+
+
+def in_order(events: Rows, task: CutSequences | LastEvents) -> Rows:
+    """Events (user, item, timestamp) handed to a task in the order of users, of time, then of items."""
+    return events.map_rows(TellTime()).map_sorted(["user"], task, then=["time", "item"])
+
+
+@dataclass(frozen=True)
+class TellTime:
+    """(user, item, time) of events: microseconds, as a number."""
+
+    schema: pa.Schema = _TIMED
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            time = micros(batch.column("timestamp")).fill_null(_OLDEST)
+            columns = [batch.column(name).cast(pa.int64()) for name in ("user", "item")]
+            yield pa.RecordBatch.from_arrays([*columns, time], schema=_TIMED)
+
+
+def micros(timestamps: pa.Array) -> pa.Array:
+    """Timestamps as microseconds, int64; null where there is none."""
+    if pa.types.is_null(timestamps.type):
+        return timestamps.cast(pa.int64())
+    zone = getattr(timestamps.type, "tz", None)
+    return timestamps.cast(pa.timestamp("us", zone)).cast(pa.int64())
+
+
+@dataclass(frozen=True)
+class CutSequences:
+    """Sequences of events (user, item, time) in order; holds a batch of them, however many a user has."""
+
+    settings: SequenceSettings
+
+    @property
+    def schema(self) -> pa.Schema:
+        return _SEQUENCES
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        settings, place = self.settings, 0
+        cutter = Cutter(settings.length, settings.targets, _gap(settings))
+        for batch in batches:
+            found = cutter.feed(*_arrays(batch))
+            yield _rows(found, place)
+            place += len(found.user)
+        yield _rows(cutter.end(), place)
+
+
+@dataclass(frozen=True)
+class LastEvents:
+    """The history of each user, of events (user, item, time) in order; holds a batch of them."""
+
+    settings: SequenceSettings
+
+    @property
+    def schema(self) -> pa.Schema:
+        return _HISTORIES
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        latest = Latest(self.settings.length, _gap(self.settings))
+        for batch in batches:
+            yield self._batch(*latest.feed(*_arrays(batch)))
+        yield self._batch(*latest.end())
+
+    def _batch(self, user: I64, items: Ragged) -> pa.RecordBatch:
+        return pa.RecordBatch.from_arrays([pa.array(user), items.arrow()], schema=_HISTORIES)
+
+
+def _arrays(batch: pa.RecordBatch) -> Iterator[I64]:
+    return (batch.column(name).to_numpy() for name in _TIMED.names)
 
 
 def _gap(settings: SequenceSettings) -> int | None:
@@ -71,7 +134,7 @@ def _gap(settings: SequenceSettings) -> int | None:
 
 def ordered(events: DataFrame, settings: SequenceSettings) -> DataFrame:
     """(user, session, item, time) of events (user, item, timestamp): sessions of a user count from 0."""
-    timed = _timed(events)
+    timed = events.select("user", "item", F.coalesce(F.unix_micros("timestamp"), F.lit(_OLDEST)).alias("time"))
     if settings.session_gap is None:
         return timed.withColumn("session", F.lit(0))
     in_time = Window.partitionBy("user").orderBy("time", "item")
@@ -81,23 +144,43 @@ def ordered(events: DataFrame, settings: SequenceSettings) -> DataFrame:
 
 
 def encode_items(rows: DataFrame, items: I64) -> DataFrame:
-    """The rows with `items` array<int>: their places among the ascending `items` instead of ids; an item that is not
-    there is left out.
+    """The rows with `items` array<int>, as `EncodeItems` has them."""
 
-    rows  with `items` array<long>, and any other columns
+    def plan(rows: Rows) -> DataFrame:
+        return rows.map_rows(EncodeItems.of(rows, items)).frame()
+
+    return carry_out("items", plan, rows)
+
+
+@dataclass(frozen=True)
+class EncodeItems:
+    """Rows with `items` list<int64>, and any other columns, with the places of these among ascending ids instead; an
+    item that is not there is left out, and so is a row that has no other.
+
+    others  (name, type) of the other columns
     """
-    names = [name for name in rows.columns if name != "items"]
-    schema = schema_of(**types_of(rows, names), items=pa.list_(pa.int32()))
 
-    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    items: I64
+    others: tuple[tuple[str, pa.DataType], ...]
+
+    @classmethod
+    def of(cls, rows: Rows, items: I64) -> EncodeItems:
+        """For rows that have such columns."""
+        return cls(items, tuple((name, rows.kind(name)) for name in rows.columns if name != "items"))
+
+    @property
+    def schema(self) -> pa.Schema:
+        return schema_of(**dict(self.others), items=pa.list_(pa.int32()))
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             lists = read_lists(batch.column("items"), np.int64)
-            at, there = located(lists.values, items)
-            known = lists.keep(there, at.astype(np.int32))
-            columns = [*(batch.column(name) for name in names), known.arrow()]
-            yield pa.RecordBatch.from_arrays(columns, [*names, "items"])
-
-    return map_rows(rows, RowFunction(schema, work)).where("size(items) > 0")
+            at, there = located(lists.values, self.items)
+            known = lists.keep(there, at.astype(np.int32)).arrow()
+            columns = [*(batch.column(name) for name, _ in self.others), known]
+            yield pa.RecordBatch.from_arrays(columns, schema=self.schema).filter(
+                pc.greater(pc.list_value_length(known), 0)
+            )
 
 
 def _rows(found: Cut, place: int) -> pa.RecordBatch:

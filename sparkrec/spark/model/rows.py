@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
@@ -114,10 +115,14 @@ class DenseRows:
 
 @dataclass(frozen=True)
 class Constants:
-    """Model rows (key, index, value) with a number for each of `cells`: itself, or that of the column it names."""
+    """Model rows (key, index, value) with a number for each of `cells`: itself, or that of the column it names.
+
+    missing  what stands for a null
+    """
 
     key: str
     cells: tuple[str | float, ...]
+    missing: float = 0.0
 
     @property
     def schema(self) -> pa.Schema:
@@ -127,9 +132,12 @@ class Constants:
         for batch in batches:
             rows = np.empty((batch.num_rows, len(self.cells)), np.float32)
             for at, cell in enumerate(self.cells):
-                rows[:, at] = batch.column(cell).to_numpy() if isinstance(cell, str) else cell
+                rows[:, at] = self._column(batch.column(cell)) if isinstance(cell, str) else cell
             index = pa.nulls(len(rows), self.schema.field("index").type)
             yield pa.RecordBatch.from_arrays([batch.column(self.key), index, list_column(rows)], schema=self.schema)
+
+    def _column(self, values: pa.Array) -> NDArray[Any]:
+        return np.asarray(values.fill_null(self.missing) if values.null_count else values)
 
 
 def all_rows(ids: Rows, key: str, rows: Rows, missing: Sequence[float]) -> Rows:

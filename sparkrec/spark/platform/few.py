@@ -62,6 +62,7 @@ def frame_of(spark: SparkSession, table: pa.Table, keeps: bool = False) -> DataF
 
 
 def _created(spark: SparkSession, table: pa.Table) -> DataFrame:
+    table = table.combine_chunks()  # Spark 4.2 drops what comes after a chunk that has no rows
     before = spark.conf.get(_LOCAL_RELATION, None)
     spark.conf.set(_LOCAL_RELATION, str(_INLINE))
     try:

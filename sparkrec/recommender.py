@@ -15,10 +15,11 @@ from sparkrec.config import kinds_that
 from sparkrec.errors import InputError
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.ids import with_strangers
-from sparkrec.spark.in_place import carry_out, computed
+from sparkrec.spark.in_place import carry_out, computed, write
 from sparkrec.spark.model import explain as of_features
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.serving import bind, following, follows_history
+from sparkrec.spark.platform.few import from_files, narrowed
 from sparkrec.spark.platform.session import open_session
 from sparkrec.spark.platform.sources import column, numbers, resolved
 from sparkrec.spark.retrieval.similar import neighbours
@@ -61,7 +62,7 @@ class Recommender:
         What is in the history counts as seen, too. Raises InputError where the model has trained rows of users alone,
         which no history can replace.
         """
-        people, events = self.dataset.users.select("user", "user_id"), self._events()
+        people, events = narrowed(self.dataset.users, "user", "user_id"), self._events()
         told = None
         if history is not None:
             if self.model.settings is None or not follows_history(self.model.settings):
@@ -75,7 +76,11 @@ class Recommender:
             told = computed("history", told)
         wanted = people.select("user")
         if users is not None:
-            wanted = people.join(self._listed(users, "user"), "user_id").select("user")
+
+            def listed(people: Rows, listed: Rows) -> DataFrame:
+                return people.only(listed, "user_id").select("user").frame()
+
+            wanted = carry_out("users", listed, people, self._listed(users, "user"))
         elif told is not None:
             wanted = told.select("user").distinct()
         changed = None if told is None else told.select("user").distinct()
@@ -102,15 +107,25 @@ class Recommender:
         pairs = resolved(pairs, [self.user, self.item], "pairs")
         if "score" in pairs.columns:
             raise InputError("pairs: found a column score, which is what predict adds. Rename it.")
-        ids = {side: self._ids(side).toDF(f"_{side}", f"_{side}_id") for side in ("user", "item")}
-        numbered = pairs
-        for side, name in (("user", self.user), ("item", self.item)):
-            numbered = numbered.join(ids[side], column(name) == F.col(f"_{side}_id"), "left").drop(f"_{side}_id")
-        asked = numbered.select(F.col("_user").alias("user"), F.col("_item").alias("item")).dropna().distinct()
-        asked = asked.localCheckpoint()  # it is read several times
+        names = pairs.columns
+        given = [f"_{at}" for at in range(len(names))]
+        ids = [self._cast(pairs, name, side).alias(f"{side}_id") for side, name in self._sides()]
+        renamed = pairs.select(*(column(name).alias(new) for name, new in zip(names, given, strict=True)), *ids)
+
+        def number(pairs: Rows, users: Rows, items: Rows) -> tuple[DataFrame, DataFrame]:
+            users, items = users.select("user", "user_id"), items.select("item", "item_id")
+            numbered = pairs.joined(users, "user_id", every=True).joined(items, "item_id", every=True)
+            asked = numbered.where_present("user").where_present("item").select("user", "item").distinct()
+            return numbered.select(*given, "user", "item").kept().frame(), asked.computed().frame()
+
+        numbered, asked = carry_out("predict", number, renamed, self.dataset.users, self.dataset.items)
         model, _ = self._served(asked.select("user"), self._events(), None)
-        scored = score_pairs(model, asked).toDF("_user", "_item", "score")
-        return numbered.join(scored, ["_user", "_item"], "left").select(*map(column, pairs.columns), "score")
+
+        def score(numbered: Rows, scored: Rows) -> DataFrame:
+            scores = numbered.joined(scored, "user", "item", every=True).select(*given, "score")
+            return scores.named(*names, "score").frame()
+
+        return carry_out("predict", score, numbered, score_pairs(model, asked))
 
     def similar_items(self, items: DataFrame | Iterable[Any] | None = None, k: int = 10) -> DataFrame:
         """The k items most similar to each: the item column, rank (from 1), similar, score; see `similar.neighbours`.
@@ -166,7 +181,7 @@ class Recommender:
         folder = f"{path}/{name}"
         shape = self.model.write(f"{folder}/model")
         for table in _TABLES:
-            getattr(self.dataset, table).write.parquet(f"{folder}/{table}")
+            write(getattr(self.dataset, table), f"{folder}/{table}")
         manifest = {
             "what": _WHAT,
             "version": __version__,
@@ -189,7 +204,7 @@ class Recommender:
                 f"{path} has no {_MANIFEST} of {_WHAT}: expected a folder that Recommender.save has written"
             )
         spark, folder = spark or open_session(), f"{path}/{manifest['folder']}"
-        tables: dict[str, Any] = {table: spark.read.parquet(f"{folder}/{table}") for table in _TABLES}
+        tables: dict[str, Any] = {table: from_files(spark, f"{folder}/{table}") for table in _TABLES}
         dataset = Dataset(reference="frame", folder=folder, manifest=manifest["dataset"], **tables)
         model = Model.read(spark, f"{folder}/model", manifest["model"], manifest["facts"])
         return cls(model, dataset, **manifest["columns"], folder=folder)
@@ -232,6 +247,15 @@ class Recommender:
         once = [F.max(name).alias(name) for name in ("value", "confidence", "timestamp")]
         return rows.groupBy("user_id", "item_id").agg(*once)
 
+    def _sides(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Sides, and what the fit's frame calls their ids."""
+        return ("user", self.user), ("item", self.item)
+
+    def _cast(self, frame: DataFrame, name: str, side: str) -> Column:
+        """A column of ids as the type that the fit has: null where it cannot be one of its ids."""
+        own = self._ids(side).schema[f"{side}_id"].dataType
+        return column(name) if frame.select(column(name)).schema[0].dataType == own else column(name).try_cast(own)
+
     def _typed(self, frame: DataFrame, name: str, side: str) -> Column:
         """A column of ids, of the type that the fit has."""
         own = self._ids(side).schema[f"{side}_id"].dataType
@@ -248,14 +272,18 @@ class Recommender:
         if not isinstance(ids, DataFrame):
             kind = self._ids(side).schema[f"{side}_id"].dataType
             rows = [(each,) for each in ids]
-            return self.dataset.train.sparkSession.createDataFrame(rows, f"{side}_id {kind.simpleString()}").distinct()
+            return self.dataset.train.sparkSession.createDataFrame(rows, f"{side}_id {kind.simpleString()}")
         ids = resolved(ids, [name], f"{side}s")
-        return ids.select(column(name).alias(f"{side}_id")).distinct()
+        return ids.select(self._cast(ids, name, side).alias(f"{side}_id"))
 
     def _similar(self, side: str, name: str, ids: DataFrame | Iterable[Any] | None, k: int) -> DataFrame:
         of = None
         if ids is not None:
-            of = self._ids(side).join(self._listed(ids, side), f"{side}_id").select(F.col(side).alias("user"))
+            of = (
+                self._ids(side)
+                .join(self._listed(ids, side), f"{side}_id", "left_semi")
+                .select(F.col(side).alias("user"))
+            )
         model = self.model
         if model.sees_histories:
             model, _ = self._served(self.dataset.users.select("user"), self._events(), None)

@@ -9,19 +9,22 @@ import logging
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from sparkrec import storage
 from sparkrec.fitting import history
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.models.base.settings import NetworkSettings
+from sparkrec.spark.data.fingerprints import fingerprint
 from sparkrec.spark.data.fit_inputs import FitInputs
-from sparkrec.spark.data.sequences import encode_items, histories
+from sparkrec.spark.data.ids import ascending
+from sparkrec.spark.data.sequences import histories
 from sparkrec.spark.data.shards import FeatureShards, SequenceShards, write_shards
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.field_queries import item_features_by_index
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.rows import dense_vectors
-from sparkrec.spark.platform.digests import content_digest
+from sparkrec.spark.model.rows import DenseRows, all_rows
+from sparkrec.spark.platform.few import narrowed
+from sparkrec.spark.runner import Rows
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +38,7 @@ def fit_network(settings: NetworkSettings, inputs: FitInputs) -> Model:
 
     dataset, observed, seed = inputs.dataset, inputs.observed, inputs.seed
     training = settings.training
-    items = np.sort(dataset.items.select("item").toArrow()["item"].to_numpy())
-    numbers = observed.sparkSession.createDataFrame(
-        pa.table({"item": items, "number": np.arange(len(items), dtype=np.int32)})
-    )
+    items = ascending(dataset.items, "item")
 
     known, codes = None, ""
     if settings.declaration.sees_fields and dataset.layout is not None:
@@ -53,19 +53,15 @@ def fit_network(settings: NetworkSettings, inputs: FitInputs) -> Model:
 
     def shards(examples: DataFrame, name: str, ordered: DataFrame | None) -> str:
         folder = f"{scratch}/{name}-{training.shards.groups}x{of_group}"
-        columns = examples.join(F.broadcast(numbers), "item")
-        names = ["timestamp", "rows", "weights"] if known else []
-        columns = columns.select("user", F.col("number").alias("item"), "value", "confidence", *names)
         how = {"groups": training.shards.groups, "of_group": of_group, "seed": seed}
         given = SequenceShards(ordered, cut.length, cut.targets) if cut is not None and ordered is not None else None
-        write_shards(columns, folder, n_items=len(items), known=known, ordered=given, **how)
+        write_shards(examples, folder, items=items, known=known, ordered=given, **how)
         return folder
 
     train_on = ask_after = None
     if cut is not None:
-        train_on = encode_items(inputs.sequences(cut), items)
-        asking = histories(observed, cut).join(dataset.validation.select("user").distinct(), "user", "left_semi")
-        ask_after = encode_items(asking.withColumn("place", F.lit(0)), items)
+        train_on = inputs.sequences(cut)
+        ask_after = histories(observed, cut, dataset.validation)
     validation = shards(dataset.validation, "validation", ask_after) if training.stopping else None
     examples = shards(observed, "examples", train_on)
     job = Job(settings, examples, validation, f"{scratch}/checkpoints", seed, inputs.parents)
@@ -80,12 +76,16 @@ def fit_network(settings: NetworkSettings, inputs: FitInputs) -> Model:
     _write(f"{rows['items']}/part-00000.parquet", "item", items, trained.items())
     for at, (ids, values) in enumerate(trained.users()):
         _write(f"{rows['users']}/part-{at:05}.parquet", "user", ids, values)
-    spark, stranger = observed.sparkSession, trained.stranger()
-    users = dataset.users.select("user").join(spark.read.parquet(rows["users"]), "user", "left")
-    value = F.coalesce("value", F.array(*map(F.lit, stranger)).cast("array<float>")).alias("value")
+    stranger = trained.stranger()
+
+    def tables(ids: Rows) -> tuple[DataFrame, DataFrame]:
+        users = all_rows(ids, "user", ids.read(rows["users"]), stranger)
+        return users.frame(), ids.read(rows["items"]).map_rows(DenseRows("item")).frame()
+
+    of_users, of_items = carry_out("model", tables, narrowed(dataset.users, "user"))
     return Model(
-        users=dense_vectors(users.select("user", value), "user"),
-        items=dense_vectors(spark.read.parquet(rows["items"]), "item"),
+        users=of_users,
+        items=of_items,
         size=len(stranger),
         user_storage="dense",
         item_storage="dense",
@@ -110,7 +110,7 @@ def _fingerprint(settings: NetworkSettings, observed: DataFrame, seed: int, abou
     same = settings.model_dump(mode="json", exclude={"training": how})
     more = [name for name in ("timestamp", "rows", "weights") if name in observed.columns]
     columns = ["user", "item", "value", "confidence", *(more if about else [])]
-    content = content_digest(observed, columns)
+    content = carry_out("fingerprint", fingerprint, narrowed(observed, *columns))
     return hashlib.sha256(json.dumps([same, seed, about, content], sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -79,6 +79,11 @@ def _note(label: str, where: str) -> None:
         notes[label] = where
 
 
+def write(frame: DataFrame, folder: str) -> None:
+    """Write rows to Parquet files, instead of what the folder has: to one, where they are few."""
+    carry_out("write", lambda rows: rows.write(folder), frame)
+
+
 def computed(label: str, frame: DataFrame) -> DataFrame:
     """The same rows, computed once: now and here, where they are few, else when they are first read."""
 
@@ -129,6 +134,9 @@ class LocalRows(Rows):
     def where_present(self, name: str) -> LocalRows:
         return self.of(self._table.filter(pc.is_valid(self._table[name])))
 
+    def where_at_least(self, name: str, least: int) -> LocalRows:
+        return self.of(self._table.filter(pc.greater_equal(self._table[name], least)))
+
     def union(self, other: LocalRows) -> LocalRows:
         return self.of(pa.concat_tables([self._table, other._table], promote_options="default"))
 
@@ -136,12 +144,13 @@ class LocalRows(Rows):
         counted = self._table.group_by(key).aggregate([([], "count_all")])
         return self.of(counted.rename_columns([key, "n"]))
 
-    def joined(self, other: LocalRows, key: str, every: bool = False) -> LocalRows:
-        at, table = pc.index_in(self._table[key], other._table[key].combine_chunks()), self._table
+    def joined(self, other: LocalRows, *keys: str, every: bool = False) -> LocalRows:
+        mine, theirs = _comparable(self._table, other._table, keys)
+        at, table = pc.index_in(mine, theirs), self._table
         if at.null_count and not every:
             table, at = table.filter(pc.is_valid(at)), at.drop_null()
         for name in other.columns:
-            if name != key:
+            if name not in keys:
                 table = table.append_column(name, other._table[name].take(at))
         return self.of(table)
 
@@ -208,6 +217,9 @@ class LocalRows(Rows):
         storage.delete(folder)
         storage.write(f"{folder}/part-00000.parquet", storage.parquet(self._table))
 
+    def read(self, folder: str) -> LocalRows:
+        return self.of(pa.concat_tables(storage.read_parquet(folder)))
+
     def stored(self, folder: str) -> LocalRows:
         return self
 
@@ -247,6 +259,19 @@ def _cores_for(spark: SparkSession) -> int:
 @cache
 def _threads(n: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n, "sparkrec", initializer=lambda: threadpool_limits(1, "openmp"))
+
+
+def _comparable(left: pa.Table, right: pa.Table, keys: Sequence[str]) -> tuple[pa.ChunkedArray, pa.Array]:
+    """One column of each table instead of several: two rows have the same value there where all keys are the same."""
+    columns = [(left[key], right[key].combine_chunks()) for key in keys]
+    mine, theirs = columns[0]
+    for column in columns[1:]:
+        one, two = pc.unique(theirs), pc.unique(column[1])
+        mine, theirs = (
+            pc.add(pc.multiply(pc.index_in(first, one).cast(pa.int64()), len(two)), pc.index_in(second, two))
+            for first, second in zip((mine, theirs), column, strict=True)
+        )
+    return mine, theirs
 
 
 def _parts(table: pa.Table, slots: int) -> list[pa.Table]:

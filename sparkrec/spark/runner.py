@@ -33,8 +33,9 @@ from typing_extensions import Self
 
 from sparkrec import storage
 from sparkrec.spark.arrow.blocks import ArrayColumns, PackBlocks
-from sparkrec.spark.platform.few import frame_of
+from sparkrec.spark.platform.few import frame_of, from_files
 from sparkrec.spark.platform.partitions import task_slots
+from sparkrec.spark.platform.sources import column
 
 Broadcast: TypeAlias = Literal["left", "right", "neither"]
 """The side of pairs that every task gets whole."""
@@ -149,6 +150,10 @@ class Rows(ABC):
         """The rows that have a value in a column."""
 
     @abstractmethod
+    def where_at_least(self, name: str, least: int) -> Self:
+        """The rows that have such a number in a column."""
+
+    @abstractmethod
     def union(self, other: Self) -> Self:
         """The rows of both, columns by name; one that either lacks is null there."""
 
@@ -157,11 +162,11 @@ class Rows(ABC):
         """(key, n): how many rows have each value of a column that has no nulls."""
 
     @abstractmethod
-    def joined(self, other: Self, key: str, every: bool = False) -> Self:
-        """Each row beside the columns of that row of `other` that has the same value in `key`. Where there is none the
-        row is left out, or has nulls if `every` row is to stay.
+    def joined(self, other: Self, *keys: str, every: bool = False) -> Self:
+        """Each row beside the columns of that row of `other` that has the same values in all `keys`. Where there is no
+        such row this one is left out, or has nulls if `every` row is to stay.
 
-        The key is in no two rows of `other`.
+        No two rows of `other` have the same keys; a null is none.
         """
 
     @abstractmethod
@@ -223,6 +228,10 @@ class Rows(ABC):
     @abstractmethod
     def write(self, folder: str) -> None:
         """Write the rows to Parquet files, instead of what the folder has."""
+
+    @abstractmethod
+    def read(self, folder: str) -> Self:
+        """Other rows: those of the Parquet files of a folder."""
 
     @abstractmethod
     def stored(self, folder: str) -> Self:
@@ -292,7 +301,7 @@ class SparkRows(Rows):
         with pq.ParquetWriter(file, schema, filesystem=filesystem, **how) as writer:
             for part in parts:
                 writer.write_table(part)
-        return SparkRows(self.spark.read.parquet(folder))
+        return self.read(folder)
 
     def none(self) -> SparkRows:
         return SparkRows(self._frame.limit(0))
@@ -309,20 +318,28 @@ class SparkRows(Rows):
     def where_present(self, name: str) -> SparkRows:
         return SparkRows(self._frame.where(F.col(name).isNotNull()))
 
+    def where_at_least(self, name: str, least: int) -> SparkRows:
+        return SparkRows(self._frame.where(F.col(name) >= least))
+
     def union(self, other: SparkRows) -> SparkRows:
         return SparkRows(self._frame.unionByName(other._frame, allowMissingColumns=True))
 
     def counted(self, key: str) -> SparkRows:
         return SparkRows(self._frame.groupBy(key).agg(F.count("*").alias("n")))
 
-    def joined(self, other: SparkRows, key: str, every: bool = False) -> SparkRows:
-        return SparkRows(self._frame.join(other._frame, key, "left" if every else "inner"))
+    def joined(self, other: SparkRows, *keys: str, every: bool = False) -> SparkRows:
+        return SparkRows(self._frame.join(other._frame, [*keys], "left" if every else "inner"))
 
     def only(self, other: SparkRows, key: str) -> SparkRows:
-        return SparkRows(self._frame.join(other._frame, key, "left_semi"))
+        return self._compared(other, key, "left_semi")
 
     def without(self, other: SparkRows, key: str) -> SparkRows:
-        return SparkRows(self._frame.join(other._frame, key, "left_anti"))
+        return self._compared(other, key, "left_anti")
+
+    def _compared(self, other: SparkRows, key: str, how: str) -> SparkRows:
+        # Renamed: Spark 4.2 cannot tell the columns of both sides apart where these were made of one another.
+        keys = other._frame.select(F.col(key).alias("_key"))
+        return SparkRows(self._frame.join(keys, F.col(key) == F.col("_key"), how))
 
     def distinct(self) -> SparkRows:
         return SparkRows(self._frame.distinct())
@@ -355,7 +372,9 @@ class SparkRows(Rows):
         return SparkRows(self._frame.persist())
 
     def computed(self) -> SparkRows:
-        return SparkRows(self._frame.localCheckpoint(eager=False))
+        # Columns anew: Spark 4.2 fails to join what was computed with what it was computed from.
+        found = self._frame.localCheckpoint(eager=False)
+        return SparkRows(found.select(*(column(name).alias(name) for name in found.columns)))
 
     def held(self, key: str, partitions: int, level: StorageLevel) -> SparkRows:
         # Partitioned last, then held: who groups by the key finds its rows where they are. Not by localCheckpoint,
@@ -370,9 +389,12 @@ class SparkRows(Rows):
     def write(self, folder: str) -> None:
         self._frame.write.mode("overwrite").parquet(folder)
 
+    def read(self, folder: str) -> SparkRows:
+        return SparkRows(from_files(self.spark, folder))
+
     def stored(self, folder: str) -> SparkRows:
         self.write(folder)
-        return SparkRows(self.spark.read.parquet(folder))
+        return self.read(folder)
 
     def partitioned(self, key: str, partitions: int) -> SparkRows:
         return SparkRows(self._frame.repartition(partitions, key))

@@ -29,7 +29,9 @@ from sparkrec.spark.data.interactions import (
 )
 from sparkrec.spark.data.sequences import sequences
 from sparkrec.spark.data.splits import PARTS, check, needs_time, split
+from sparkrec.spark.in_place import write
 from sparkrec.spark.platform.digests import source_digest
+from sparkrec.spark.platform.few import from_files, narrowed
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.platform.sources import column, resolved
 from sparkrec.stages.planned import Planned
@@ -131,7 +133,7 @@ def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
         catalogue = indexed.select("item", "part")
         if to_rank is not None:
             _write(_indexed(to_rank, users, items).select("user", "item"), run, "candidates")
-            written = lake.spark.read.parquet(f"{run.path}/candidates")
+            written = from_files(lake.spark, f"{run.path}/candidates")
             catalogue = catalogue.union(written.select("item", F.lit("candidates")))
         user_rows, item_rows = hold(_rows_by_part(indexed, "user")), hold(_rows_by_part(catalogue, "item"))
         _write(user_rows.join(users.frame, "user").select("user", "user_id", "train_count"), run, "users")
@@ -139,7 +141,7 @@ def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
 
         if settings.features is not None:
             for side in ("user", "item"):
-                ids = lake.spark.read.parquet(f"{run.path}/{side}s").select(side, f"{side}_id")
+                ids = narrowed(from_files(lake.spark, f"{run.path}/{side}s"), side, f"{side}_id")
                 _write(versions(ids, settings.features, side, fitted), run, f"{side}_features")
 
         facts = _facts(user_rows, item_rows)
@@ -248,7 +250,7 @@ def _indexed(frame: DataFrame, users: IdTable, items: IdTable) -> DataFrame:
 
 
 def _write(frame: DataFrame, run: Run, table: str) -> None:
-    frame.write.mode("overwrite").parquet(f"{run.path}/{table}")
+    write(frame, f"{run.path}/{table}")
     log.info("dataset %s: %s written", run.reference, table)
 
 

@@ -1,12 +1,18 @@
 """Digests of rows: nulls and places count, order does not."""
 
+import numpy as np
 import pytest
+from pyspark.sql import functions as F
 
+from sparkrec.kernels.random import spark_hash
+from sparkrec.spark.data.fingerprints import fingerprint
+from sparkrec.spark.in_place import LocalRows, carry_out
 from sparkrec.spark.platform.digests import content_digest
 
 pytestmark = pytest.mark.spark
 
 SCHEMA = "a string, b string, c array<string>, d map<string, int>, e struct<x: int, y: int>"
+MIXED = "id long, score double, bytes binary, text string"
 
 
 @pytest.mark.parametrize(
@@ -28,3 +34,23 @@ def test_the_order_of_rows_and_their_partitions_do_not_count(spark):
     frame = spark.range(100).selectExpr("id", "id % 7 AS b")
     assert content_digest(frame) == content_digest(frame.orderBy("b").repartition(3))
     assert content_digest(frame) != content_digest(frame.union(frame.limit(2)))
+
+
+@pytest.mark.parametrize("seed", [0, -7, 2**31 - 1, 2**31, 2**40])
+def test_the_hash_of_a_seed_and_an_id_is_that_of_spark(spark, seed):
+    ids = np.array([0, 1, -1, 2**40 + 3, -(2**63), 2**63 - 1])
+    frame = spark.createDataFrame([(int(each),) for each in ids], "id long").coalesce(1)
+    found = frame.select(F.xxhash64(F.lit(seed), "id").alias("hash")).collect()
+    assert spark_hash(seed, ids).tolist() == [row.hash for row in found]
+
+
+@pytest.mark.usefixtures("everywhere")
+def test_a_fingerprint_is_that_of_the_rows_wherever_they_are(spark):
+    def told(frame):
+        return carry_out("fingerprint", fingerprint, frame)
+
+    frame = spark.createDataFrame([(1, 0.5, b"a", None), (2, None, b"b", "x"), (2, None, b"b", "x")], MIXED)
+    here = LocalRows(spark, frame.toArrow())
+    assert told(frame) == told(frame.orderBy("bytes").repartition(3)) == fingerprint(here)
+    assert told(frame) != told(frame.union(frame.limit(2)))
+    assert told(frame) != told(frame.fillna(0.0)) != told(frame.withColumn("text", F.lit(None).cast("string")))

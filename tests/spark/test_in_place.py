@@ -49,6 +49,20 @@ class Summed:
 
 
 @dataclass
+class Lowest:
+    """(key, value): the first of each key."""
+
+    schema = pa.schema([("key", pa.int64()), ("value", pa.float32())])
+
+    def __call__(self, batches):
+        seen = None
+        for row in (row for batch in batches for row in batch.to_pylist()):
+            if row["key"] != seen and row["value"] is not None:
+                seen = row["key"]
+                yield pa.RecordBatch.from_pylist([row], self.schema)
+
+
+@dataclass
 class Paired:
     schema = pa.schema([("key", pa.int64()), ("more", pa.string())])
 
@@ -62,17 +76,22 @@ STEPS = {
     "named": lambda rows, other: rows.select("key", "name").named("a b", "c.d"),
     "where_null": lambda rows, other: rows.where_null("name"),
     "where_present": lambda rows, other: rows.where_present("value"),
+    "where_at_least": lambda rows, other: rows.where_at_least("value", 1),
     "union": lambda rows, other: rows.union(other),
     "none": lambda rows, other: rows.none(),
     "counted": lambda rows, other: rows.counted("key"),
     "joined": lambda rows, other: rows.joined(other, "key"),
     "joined, every row": lambda rows, other: rows.joined(other, "key", every=True),
+    "joined by two": lambda rows, other: rows.joined(
+        rows.where_present("name").select("key", "name", twice="key").distinct(), "key", "name", every=True
+    ),
     "only": lambda rows, other: rows.only(other, "key"),
     "without": lambda rows, other: rows.without(other, "key"),
     "distinct": lambda rows, other: rows.select("key", "name").distinct(),
     "greatest": lambda rows, other: rows.select("key", "value", "name").greatest("key"),
     "map_rows": lambda rows, other: rows.map_rows(Doubled()),
     "map_rows, none": lambda rows, other: rows.none().map_rows(Doubled()),
+    "map_sorted": lambda rows, other: rows.select("key", "value").map_sorted(["key"], Lowest(), then=["value"]),
     "map_groups": lambda rows, other: rows.map_groups("key", Summed()),
     "map_groups, none": lambda rows, other: rows.none().map_groups("key", Summed()),
     "map_pairs": lambda rows, other: rows.select("key").map_pairs(other.select("more"), Paired(), "right"),

@@ -12,7 +12,7 @@ from sparkrec.config import DataFacts, SequenceSettings, values_of
 from sparkrec.errors import InputError
 from sparkrec.fields import FieldSchema
 from sparkrec.spark.in_place import carry_out
-from sparkrec.spark.platform.few import is_known_to_be_empty
+from sparkrec.spark.platform.few import from_files, is_known_to_be_empty, narrowed
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.spark.runner import Rows
 
@@ -51,9 +51,9 @@ class Dataset:
         names = ["train", "validation", "test", "users", "items"]
         if storage.exists(f"{run.path}/candidates"):
             names.append("candidates")
-        tables: dict[str, Any] = {name: lake.spark.read.parquet(f"{run.path}/{name}") for name in names}
+        tables: dict[str, Any] = {name: from_files(lake.spark, f"{run.path}/{name}") for name in names}
         if run.manifest["settings"].get("sequences") is not None:
-            tables["sequences"] = lake.spark.read.parquet(f"{run.path}/sequences")
+            tables["sequences"] = from_files(lake.spark, f"{run.path}/sequences")
         return cls(reference=run.reference, folder=run.path, manifest=run.manifest, **tables)
 
     @property
@@ -72,7 +72,7 @@ class Dataset:
 
     def features(self, side: str) -> DataFrame:
         """(<side>, since, rows, weights) of the users or items: columns as `tables.USER_FEATURES`."""
-        return self.train.sparkSession.read.parquet(f"{self.folder}/{side}_features")
+        return from_files(self.train.sparkSession, f"{self.folder}/{side}_features")
 
     @property
     def sequence_settings(self) -> SequenceSettings | None:
@@ -110,7 +110,13 @@ class Dataset:
 
     def fitted(self, side: str, include_validation: bool) -> DataFrame:
         """(<side>) of the users or items that such a model has been fitted to a row of."""
-        ids = (self.users if side == "user" else self.items).where("train_count > 0").select(side)
-        if not include_validation or is_known_to_be_empty(self.validation):
-            return ids
-        return ids.unionByName(self.validation.select(side)).distinct()
+
+        def plan(ids: Rows, validation: Rows | None) -> DataFrame:
+            fitted = ids.where_at_least("train_count", 1).select(side)
+            return (fitted if validation is None else fitted.union(validation.select(side)).distinct()).frame()
+
+        ids = narrowed(self.users if side == "user" else self.items, side, "train_count")
+        more = None
+        if include_validation and not is_known_to_be_empty(self.validation):
+            more = narrowed(self.validation, side)
+        return carry_out("fitted", plan, ids, more, fetch=False)

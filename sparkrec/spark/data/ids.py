@@ -33,9 +33,11 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType, StructType
 
 from sparkrec.errors import InputError, PrepareError
+from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.ragged import starts_of
 from sparkrec.spark.data.numbering import DistinctIds, NumberIds, PlaceIds
 from sparkrec.spark.in_place import carry_out
+from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.spark.runner import Rows
 
@@ -114,6 +116,15 @@ def number(raw: DataFrame, index: str, start: int = 0) -> DataFrame:
         return numbered(ids, "id", "bucket", start, column).select(**{index: "number", column: "id"}).frame()
 
     return carry_out("ids", plan, raw.select(F.col(column).alias("id"), bucket_of(column).alias("bucket")))
+
+
+def ascending(rows: DataFrame, key: str) -> I64:
+    """The values of a column of integers, ascending."""
+
+    def plan(rows: Rows) -> I64:
+        return np.sort(rows.table()[key].to_numpy())
+
+    return carry_out("ids", plan, narrowed(rows, key))
 
 
 def check_ids(kind: DataType, column: str) -> None:

@@ -39,23 +39,26 @@ def sequences(events: DataFrame, settings: SequenceSettings) -> DataFrame:
 
     events  user long, item long, timestamp
     """
-    return _in_order("sequences", events, CutSequences(settings))
+
+    def plan(events: Rows) -> DataFrame:
+        return in_order(events, CutSequences(settings)).frame()
+
+    return carry_out("sequences", plan, narrowed(events, *EVENT))
 
 
-def histories(events: DataFrame, settings: SequenceSettings) -> DataFrame:
+def histories(events: DataFrame, settings: SequenceSettings, users: DataFrame | None = None) -> DataFrame:
     """(user, items array<long>): the last `length` events of each user, and of the last session alone if sessions are
     told apart.
 
     events  user long, item long, timestamp
+    users   (user) whose histories are asked for; None: all
     """
-    return _in_order("histories", events, LastEvents(settings))
 
+    def plan(events: Rows, users: Rows | None) -> DataFrame:
+        return in_order(events if users is None else events.only(users, "user"), LastEvents(settings)).frame()
 
-def _in_order(label: str, events: DataFrame, task: CutSequences | LastEvents) -> DataFrame:
-    def plan(events: Rows) -> DataFrame:
-        return in_order(events, task).frame()
-
-    return carry_out(label, plan, narrowed(events, *EVENT))
+    asking = None if users is None else narrowed(users, "user")
+    return carry_out("histories", plan, narrowed(events, *EVENT), asking)
 
 
 def in_order(events: Rows, task: CutSequences | LastEvents) -> Rows:

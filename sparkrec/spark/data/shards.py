@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from sparkrec import storage
 from sparkrec.fields import FieldSchema
+from sparkrec.kernels.arrays import F64, I64
+from sparkrec.kernels.csr import located
+from sparkrec.kernels.random import spark_hash
 from sparkrec.shards import SCHEMA, SEQUENCES, WITH_FEATURES, entry
 from sparkrec.spark.arrow.packed_rows import schema_of
-from sparkrec.spark.runner import RowFunction, map_rows
+from sparkrec.spark.data.sequences import EncodeItems, micros
+from sparkrec.spark.in_place import carry_out
+from sparkrec.spark.platform.few import narrowed
+from sparkrec.spark.runner import Rows
 
-_WRITTEN = schema_of(shard=pa.int32(), rows=pa.int64(), users=pa.int64(), bytes=pa.int64(), sha256=pa.string())
+_FILE = {"shard": pa.int32(), "rows": pa.int64(), "users": pa.int64(), "bytes": pa.int64(), "sha256": pa.string()}
+_EXAMPLES_FILE = schema_of(**_FILE, until=pa.int64(), items=pa.list_(pa.int32()), counts=pa.list_(pa.int64()))
+_SEQUENCES_FILE = schema_of(**_FILE, events=pa.int64())
+_PLACED = schema_of(shard=pa.int32(), user=pa.int64(), place=pa.int64(), items=pa.list_(pa.int32()))
 _COUNTS = pa.schema([("count", pa.int64())])
 
 
@@ -36,7 +44,7 @@ class SequenceShards:
     """Sequences that come with the examples."""
 
     sequences: DataFrame
-    """(user, place, items array<int>), those of a user ascending in `place`; none is empty."""
+    """(user, place, items array<long>), those of a user ascending in `place`; or without it, one for each user."""
     length: int
     """Events that a model sees."""
     targets: int | None = None
@@ -47,60 +55,46 @@ def write_shards(
     examples: DataFrame,
     folder: str,
     *,
-    n_items: int,
+    items: I64,
     groups: int,
     of_group: int,
     seed: int,
     known: FeatureShards | None = None,
     ordered: SequenceShards | None = None,
 ) -> None:
-    """Write `examples` (user, item, value, confidence), whose items are in [0, n_items), unless they are there.
+    """Write `examples` (user, item, value, confidence), unless they are there.
 
     A pair that comes more than once is one example: its confidences add up, its values are averaged. But examples with
     features (timestamp, rows, weights) are all kept: they differ in their contexts. A user's shard follows from the
     user and the seed alone, so that two sets of examples of one seed lie alike.
 
-    ordered  sequences of users who have examples
+    items    ids, ascending: an item becomes its place among them, and one that is not there is left out
+    ordered  sequences of users who have examples; one without known items is left out
     """
     if storage.read_json(f"{folder}/manifest.json") is not None:
         return
-    n = groups * of_group
-    once = examples
-    if known is None:
-        once = examples.groupBy("user", "item").agg(
-            F.avg("value").alias("value"), F.sum("confidence").alias("confidence")
-        )
-    shard_of = F.pmod(F.xxhash64(F.lit(seed), F.col("user").cast("long")), F.lit(n)).cast("int").alias("shard")
-    placed = once.select(
-        shard_of,
-        F.col("user").cast("long").alias("user"),
-        F.col("item").cast("int").alias("item"),
-        F.col("value").cast("float").alias("value"),
-        F.col("confidence").cast("float").alias("confidence"),
-        *([F.coalesce(F.unix_micros("timestamp"), F.lit(0)).alias("timestamp")] if known else []),
-        *([F.col("rows"), F.col("weights")] if known else []),
-    )
-    schema = WITH_FEATURES if known else SCHEMA
-    # all columns: the order of examples is that of the file whatever the partitioning
-    shards = _files(placed, placed.columns, folder, "shard", schema, n)
-    until = int(once.agg(F.max(F.unix_micros("timestamp"))).collect()[0][0] or 0) if known else 0
-    counts = np.zeros(n_items, np.int64)
-    for row in once.groupBy("item").count().toArrow().to_batches():
-        counts[row["item"].to_numpy()] = row["count"].to_numpy()
+    shards = _Shards(folder, items, groups * of_group, seed)
+    columns = [*SCHEMA.names, *(WITH_FEATURES.names[len(SCHEMA) :] if known else [])]
+    files = carry_out("shards", partial(shards.examples, known is not None), narrowed(examples, *columns))
+    counts = np.zeros(len(items), np.int64)
+    for file in files:
+        counts[file.pop("items")] += file.pop("counts")
+    until = max(file.pop("until") for file in files)
     data = storage.parquet(pa.table({"count": counts}, _COUNTS))
     storage.write(f"{folder}/items.parquet", data)
     manifest = {
-        "columns": schema.names,
+        "columns": (WITH_FEATURES if known else SCHEMA).names,
         "seed": seed,
-        "items": n_items,
+        "items": len(items),
         "groups": groups,
-        "shards": shards,
-        "item_counts": entry("items.parquet", data, n_items),
+        "shards": files,
+        "item_counts": entry("items.parquet", data, len(items)),
     }
     if ordered is not None:
-        rows = ordered.sequences.select(shard_of, F.col("user").cast("long").alias("user"), "place", "items")
-        manifest["sequences"] = _files(rows, ["shard", "user", "place"], folder, "sequences", SEQUENCES, n)
-        manifest["events"] = int(rows.agg(F.sum(F.size("items"))).collect()[0][0] or 0)
+        names = [name for name in ("user", "place", "items") if name in ordered.sequences.columns]
+        told = narrowed(ordered.sequences, *names)
+        manifest["sequences"] = carry_out("shards", shards.sequences, told)
+        manifest["events"] = sum(file.pop("events") for file in manifest["sequences"])
         manifest |= {"length": ordered.length, "targets": ordered.targets}
     if known:
         data = storage.parquet(known.items)
@@ -110,57 +104,144 @@ def write_shards(
     storage.write_json(f"{folder}/manifest.json", manifest)
 
 
-def _files(
-    rows: DataFrame, order: list[str], folder: str, kind: str, schema: pa.Schema, n: int
-) -> list[dict[str, Any]]:
-    """Write the rows of each of n shards, sorted, as one file; their entries in the manifest."""
-    sorted_rows = rows.repartition(n, "shard").sortWithinPartitions(*order)
-    task = RowFunction(_WRITTEN, _writer(folder, kind, schema))
-    written = {row.shard: row for row in map_rows(sorted_rows, task).collect()}
-    empty = storage.parquet(schema.empty_table())
-    files: list[dict[str, Any]] = []
-    for shard in range(n):
-        name = _name(kind, shard)
-        if shard in written:
-            row = written[shard].asDict()
-            files.append({"file": name, **{key: row[key] for key in ("rows", "users", "bytes", "sha256")}})
-        else:
-            storage.write(f"{folder}/{name}", empty)
-            files.append({**entry(name, empty, 0), "users": 0})
-    return files
+@dataclass(frozen=True)
+class _Shards:
+    folder: str
+    items: I64
+    n: int
+    seed: int
+
+    def examples(self, with_features: bool, rows: Rows) -> list[dict[str, Any]]:
+        """Write them; what the manifest says of each file, and what else is known of it."""
+        placed = rows.map_rows(PlaceExamples(self.items, self.n, self.seed, with_features))
+        task = WriteExamples(self.folder, with_features)
+        empty = (WITH_FEATURES if with_features else SCHEMA).empty_table()
+        return self._written(placed, task, empty, {"until": 0, "items": [], "counts": []})
+
+    def sequences(self, rows: Rows) -> list[dict[str, Any]]:
+        """As `examples`."""
+        encoded = rows.map_rows(EncodeItems.of(rows, self.items)).map_rows(PlaceSequences(self.n, self.seed))
+        return self._written(encoded, WriteSequences(self.folder), SEQUENCES.empty_table(), {"events": 0})
+
+    def _written(
+        self, rows: Rows, task: WriteExamples | WriteSequences, empty: pa.Table, of_none: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Of each shard, whose rows are one file; shards without rows have one, too."""
+        written = {row["shard"]: row for row in rows.map_groups("shard", task, self.n).table().to_pylist()}
+        for shard in range(self.n):
+            if shard not in written:
+                written[shard] = {"shard": shard, **_write(self.folder, task.kind, shard, empty), **of_none}
+        files = []
+        for shard in range(self.n):
+            told = {key: value for key, value in written[shard].items() if key != "shard"}
+            files.append({"file": _name(task.kind, shard), **told})
+        return files
 
 
-def _writer(folder: str, kind: str, schema: pa.Schema) -> Any:
-    def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Rows come sorted by shard: each is written when the next one begins."""
-        held: list[pa.RecordBatch] = []
+@dataclass(frozen=True)
+class PlaceExamples:
+    """Examples, each with its shard and the place of its item among ascending `items`."""
+
+    items: I64
+    n: int
+    seed: int
+    with_features: bool
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([("shard", pa.int32()), *(WITH_FEATURES if self.with_features else SCHEMA)])
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            shard = batch.column("shard").to_numpy()
-            cuts = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist(), len(shard)]
-            for first, stop in pairwise(cuts):
-                if held and first < stop and held[0].column("shard")[0].as_py() != shard[first]:
-                    yield _flush(folder, kind, held, schema)
-                    held = []
-                if first < stop:
-                    held.append(batch.slice(first, stop - first))
-        if held:
-            yield _flush(folder, kind, held, schema)
-
-    return write
+            at, there = located(batch.column("item").to_numpy().astype(np.int64, copy=False), self.items)
+            user = batch.column("user").cast(pa.int64())
+            columns = [_shard(user, self.n, self.seed), user, pa.array(at.astype(np.int32))]
+            columns += [batch.column(name).cast(pa.float32()) for name in ("value", "confidence")]
+            if self.with_features:
+                columns.append(micros(batch.column("timestamp")).fill_null(0))
+                columns += [batch.column(name) for name in ("rows", "weights")]
+            placed = pa.RecordBatch.from_arrays(columns, schema=self.schema)
+            yield placed if there.all() else placed.filter(pa.array(there))
 
 
-def _flush(folder: str, kind: str, held: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
-    table = pa.Table.from_batches(held)
-    shard = table["shard"][0].as_py()
-    examples = table.select(schema.names).cast(schema)
-    data = storage.parquet(examples)
+@dataclass(frozen=True)
+class PlaceSequences:
+    """Sequences (user, place, items list<int32>), each with its shard."""
+
+    n: int
+    seed: int
+    schema: pa.Schema = _PLACED
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            user = batch.column("user").cast(pa.int64())
+            place = batch.column("place") if "place" in batch.schema.names else pa.array(np.zeros(len(user), np.int64))
+            columns = [user, place.cast(pa.int64()), batch.column("items")]
+            yield pa.RecordBatch.from_arrays([_shard(user, self.n, self.seed), *columns], schema=self.schema)
+
+
+@dataclass(frozen=True)
+class WriteExamples:
+    """Writes the examples of a shard, sorted by all that they are: their order is the same however they come."""
+
+    folder: str
+    with_features: bool
+    kind: str = "shard"
+    schema: pa.Schema = _EXAMPLES_FILE
+
+    def __call__(self, group: pa.Table) -> pa.Table:
+        names = WITH_FEATURES.names if self.with_features else SCHEMA.names
+        if self.with_features:
+            examples = group.select(names).sort_by([(name, "ascending") for name in names])
+        else:
+            examples = _once(*(group[name].to_numpy() for name in names))
+        items, counts = np.unique(examples["item"].to_numpy(), return_counts=True)
+        until = int(examples["timestamp"].to_numpy().max()) if self.with_features else 0
+        told = _write(self.folder, self.kind, group["shard"][0].as_py(), examples)
+        facts = {**told, "until": until, "items": items, "counts": counts}
+        return pa.Table.from_pylist([{"shard": group["shard"][0].as_py(), **facts}], self.schema)
+
+
+@dataclass(frozen=True)
+class WriteSequences:
+    """Writes the sequences of a shard, users ascending, each user's in the order of time."""
+
+    folder: str
+    kind: str = "sequences"
+    schema: pa.Schema = _SEQUENCES_FILE
+
+    def __call__(self, group: pa.Table) -> pa.Table:
+        rows = group.sort_by([("user", "ascending"), ("place", "ascending")]).select(SEQUENCES.names)
+        told = _write(self.folder, self.kind, group["shard"][0].as_py(), rows)
+        events = len(rows["items"].combine_chunks().flatten())
+        return pa.Table.from_pylist([{"shard": group["shard"][0].as_py(), **told, "events": events}], self.schema)
+
+
+def _shard(user: pa.Array, n: int, seed: int) -> pa.Array:
+    return pa.array((spark_hash(seed, user.to_numpy()) % n).astype(np.int32))
+
+
+def _once(user: I64, item: I64, value: F64, confidence: F64) -> pa.Table:
+    """Examples as SCHEMA, each pair once."""
+    order = np.lexsort((confidence, value, item, user))  # by all: what is added up does not depend on how they came
+    user, item, value, confidence = user[order], item[order], value[order], confidence[order]
+    first = np.ones(len(user), bool)
+    first[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
+    if not first.all():
+        pair = np.cumsum(first) - 1
+        value = np.bincount(pair, value) / np.bincount(pair)
+        confidence = np.bincount(pair, confidence).astype(np.float64, copy=False)
+        user, item = user[first], item[first]
+    return pa.table([user, item, value.astype(np.float32), confidence.astype(np.float32)], schema=SCHEMA)
+
+
+def _write(folder: str, kind: str, shard: int, rows: pa.Table) -> dict[str, Any]:
+    """Write a shard; what the manifest says of its file."""
+    data = storage.parquet(rows.combine_chunks())
     storage.write(f"{folder}/{_name(kind, shard)}", data)
-    said = entry(_name(kind, shard), data, len(examples))
-    users = len(examples["user"].unique())
-    return pa.RecordBatch.from_pylist(
-        [{"shard": shard, "rows": said["rows"], "users": users, "bytes": said["bytes"], "sha256": said["sha256"]}],
-        _WRITTEN,
-    )
+    told = entry(_name(kind, shard), data, len(rows))
+    del told["file"]
+    return {**told, "users": len(rows["user"].unique())}
 
 
 def _name(kind: str, shard: int) -> str:

@@ -32,7 +32,9 @@ from sparkrec import storage
 from sparkrec.config import ModelSettings, Serving, model_settings
 from sparkrec.kernels.csr import Storage
 from sparkrec.models.base.published import ENCODER_FILE, SCORER_FILE
+from sparkrec.spark.in_place import write
 from sparkrec.spark.model.scorers import AnyScorer, RowEncoder
+from sparkrec.spark.platform.few import from_files
 from sparkrec.spark.platform.lake import Lake, Run
 
 
@@ -77,8 +79,8 @@ class Model:
 
     def write(self, folder: str) -> dict[str, Any]:
         """Write both tables and what goes with them. Returns what `read` needs besides the files."""
-        self.users.write.mode("overwrite").parquet(f"{folder}/users")
-        self.items.write.mode("overwrite").parquet(f"{folder}/items")
+        write(self.users, f"{folder}/users")
+        write(self.items, f"{folder}/items")
         if self.scorer is not None:
             storage.write(f"{folder}/{SCORER_FILE}", self.scorer.to_bytes())
         if self.encoder is not None:
@@ -112,8 +114,8 @@ class Model:
 
             encoder = TrainedEncoder.from_bytes(storage.read(f"{folder}/{ENCODER_FILE}"))
         return cls(
-            users=spark.read.parquet(f"{folder}/users"),
-            items=spark.read.parquet(f"{folder}/items"),
+            users=from_files(spark, f"{folder}/users"),
+            items=from_files(spark, f"{folder}/items"),
             facts=facts,
             folder=folder,
             scorer=scorer,

@@ -6,13 +6,15 @@ done by now. Where the best row for a history has a closed form, it is solved fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.config import ModelSettings, kinds_that
+from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.sequences import histories
 from sparkrec.spark.in_place import carry_out
@@ -23,6 +25,7 @@ from sparkrec.spark.model.histories import bind as bind_histories
 from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.runner import Rows
 
+_ANSWERED = schema_of(user=pa.int64(), by=pa.string())
 ANSWERS = ("model", "history", "folded in")
 """What answers a user: the model, which was fitted to it; the history of one to whom it was not; a row that was folded
 in."""
@@ -35,6 +38,19 @@ class Bound:
     model: Model
     users: DataFrame
     """(user, by): which of those who ask these are, and which of ANSWERS is theirs."""
+
+
+@dataclass(frozen=True)
+class AnsweredBy:
+    """(user, by) of users, all of whom one of ANSWERS is for."""
+
+    by: str
+    schema: pa.Schema = _ANSWERED
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            columns = [batch.column("user"), pa.array([self.by] * batch.num_rows, pa.string())]
+            yield pa.RecordBatch.from_arrays(columns, schema=_ANSWERED)
 
 
 def follows_history(settings: ModelSettings) -> bool:
@@ -69,9 +85,9 @@ def bind(
     """
     if not model.sees_histories and not model.serving.sees_fields:
         return _by_rows(model, dataset, users, events, include_validation, anew)
-    users = users.select("user").distinct()
     if model.sees_histories:
         return _by_histories(model, dataset, users, events, include_validation)
+    users = users.select("user").distinct()
     field_queries.check_codes(model, dataset)
     tells = field_queries.tells_strangers(model)
     fitted = dataset.users if tells else dataset.fitted("user", include_validation)
@@ -86,11 +102,17 @@ def _by_histories(
 ) -> Bound:
     cut = dataset.sequence_settings
     assert cut is not None
-    shown = histories(events.join(users, "user", "left_semi"), cut)
-    own = dataset.fitted("user", include_validation).select("user", F.lit("model").alias("by"))
-    answered = shown.select("user").join(own, "user", "left").select("user", F.coalesce("by", F.lit("history")))
+    shown = histories(events, cut, users)
+    fitted = dataset.fitted("user", include_validation)
+
+    def plan(shown: Rows, fitted: Rows) -> DataFrame:
+        asking, fitted = shown.select("user"), fitted.select("user")
+        own = asking.only(fitted, "user").map_rows(AnsweredBy("model"))
+        return own.union(asking.without(fitted, "user").map_rows(AnsweredBy("history"))).frame()
+
+    answered = carry_out("bind", plan, shown, narrowed(fitted, "user"))
     bound = (model.serving.bind or bind_histories)(model, shown)
-    return Bound(bound, answered.toDF("user", "by"))
+    return Bound(bound, answered)
 
 
 def _by_rows(

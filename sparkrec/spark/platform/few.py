@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from functools import reduce
@@ -9,11 +10,13 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
-from pyspark.sql.types import ArrayType, AtomicType, BinaryType, DataType, StringType
+from pyspark.sql.types import ArrayType, AtomicType, BinaryType, DataType, StringType, StructType
 
+from sparkrec import storage
 from sparkrec.errors import ConfigError
 from sparkrec.spark.platform.failures import FAILURES
 from sparkrec.spark.platform.memory import bytes_of, driver_memory
@@ -36,6 +39,9 @@ _INLINE = 1 << 20
 copied and sent again for each job."""
 _here: WeakKeyDictionary[DataFrame, pa.Table] = WeakKeyDictionary()
 """Rows of DataFrames that were made of them. Neither ever changes."""
+_files: WeakKeyDictionary[DataFrame, tuple[str, tuple[str, ...]]] = WeakKeyDictionary()
+"""Folders and columns of DataFrames that `from_files` read."""
+_SPARK_SCHEMA = b"org.apache.spark.sql.parquet.row.metadata"
 _OPAQUE = "LogicalRDD"
 _sizes: dict[int, float] = {}
 """Bytes of what Spark takes for infinite, by the number of its RDD: rows that went to it from here."""
@@ -59,6 +65,29 @@ def frame_of(spark: SparkSession, table: pa.Table, keeps: bool = False) -> DataF
         if leaf.nodeName() == _OPAQUE:
             _sizes[leaf.rdd().id()] = table.nbytes
     return frame
+
+
+def from_files(spark: SparkSession, folder: str) -> DataFrame:
+    """The Parquet files of a folder that nobody writes to any more; it takes no job to bring them here."""
+    schema = _schema_of_files(folder)
+    if schema is None:
+        return spark.read.parquet(folder)  # Spark says what is not there, or finds what is
+    frame = spark.read.schema(schema).parquet(folder)
+    _files[frame] = folder, tuple(frame.columns)
+    return frame
+
+
+def _schema_of_files(folder: str) -> StructType | None:
+    """What the first file says; None where there is none that can be read."""
+    try:
+        name = next(name for name in storage.files(folder) if name.endswith(".parquet"))
+        filesystem, path = storage.resolve(f"{folder}/{name}")
+        schema = pq.read_schema(path, filesystem=filesystem)
+    except (StopIteration, OSError, pa.ArrowException):
+        return None
+    if written := (schema.metadata or {}).get(_SPARK_SCHEMA):
+        return StructType.fromJson(json.loads(written))
+    return from_arrow_schema(schema)
 
 
 def _created(spark: SparkSession, table: pa.Table) -> DataFrame:
@@ -110,7 +139,12 @@ def is_here(frame: DataFrame) -> bool:
 
 def narrowed(frame: DataFrame, *names: str) -> DataFrame:
     """A DataFrame with no more than it takes to bring some columns here: itself, if its rows are here already."""
-    return frame if frame in _here else frame.select(*names)
+    if frame in _here:
+        return frame
+    some = frame.select(*names)
+    if frame in _files:
+        _files[some] = _files[frame][0], names
+    return some
 
 
 def is_known_to_be_empty(frame: DataFrame) -> bool:
@@ -119,7 +153,11 @@ def is_known_to_be_empty(frame: DataFrame) -> bool:
 
 
 def _fetched(frame: DataFrame) -> pa.Table:
-    """The rows; without a job where they are a part of Spark's plan."""
+    """The rows; without a job where they are in files, or a part of Spark's plan."""
+    if frame in _files:
+        folder, names = _files[frame]
+        schema = to_arrow_schema(frame.schema, timezone="UTC")
+        return pa.concat_tables(each.cast(schema) for each in storage.read_parquet(folder, [*names]))
     leaves = _leaves(frame)
     if len(leaves) == 1 and leaves[0].nodeName() == "LocalRelation":
         plan = frame._jdf.queryExecution().optimizedPlan()

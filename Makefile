@@ -10,7 +10,7 @@ BIN := .venv/bin
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
 
-setup: .venv/.package .venv/.horovod .venv/.spark ## .venv with locked dependencies, Horovod, the Delta jars and an archive of the classes of Spark
+setup: .venv/.package .venv/.horovod .venv/.kernels ## .venv with locked dependencies, Horovod, the Delta jars, what the JVM and numba compile once
 
 demo: setup ## the whole pipeline on a generated log
 	$(BIN)/sparkrec demo
@@ -80,6 +80,11 @@ prerequisites:
 .venv/.spark: setup/quick_start.py .venv/.locked | .venv/.package
 	@echo "Fetching the Delta jars, trying them, and archiving the classes of the JVM"
 	@$(BIN)/python setup/quick_start.py >.venv/spark.log 2>&1 || { cat .venv/spark.log; exit 1; }
+	@touch $@
+
+.venv/.kernels: setup/kernels.py .venv/.spark
+	@echo "Compiling the kernels for this CPU: about two minutes"
+	@$(BIN)/python setup/kernels.py >.venv/kernels.log 2>&1 || { cat .venv/kernels.log; exit 1; }
 	@touch $@
 
 .venv-peers/.installed: bench/peers/requirements.txt .venv/.locked

@@ -134,15 +134,18 @@ class LocalRows(Rows):
     def where_present(self, name: str) -> LocalRows:
         return self.of(self._table.filter(pc.is_valid(self._table[name])))
 
+    def where_is(self, name: str, value: str) -> LocalRows:
+        return self.of(self._table.filter(pc.equal(self._table[name], value)))
+
     def where_at_least(self, name: str, least: int) -> LocalRows:
         return self.of(self._table.filter(pc.greater_equal(self._table[name], least)))
 
     def union(self, other: LocalRows) -> LocalRows:
         return self.of(pa.concat_tables([self._table, other._table], promote_options="default"))
 
-    def counted(self, key: str) -> LocalRows:
-        counted = self._table.group_by(key).aggregate([([], "count_all")])
-        return self.of(counted.rename_columns([key, "n"]))
+    def counted(self, *keys: str) -> LocalRows:
+        counted = self._table.group_by([*keys]).aggregate([([], "count_all")])
+        return self.of(counted.rename_columns([*keys, "n"]))
 
     def joined(self, other: LocalRows, *keys: str, every: bool = False) -> LocalRows:
         mine, theirs = _comparable(self._table, other._table, keys)

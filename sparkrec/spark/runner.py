@@ -150,6 +150,10 @@ class Rows(ABC):
         """The rows that have a value in a column."""
 
     @abstractmethod
+    def where_is(self, name: str, value: str) -> Self:
+        """The rows that have such a text in a column."""
+
+    @abstractmethod
     def where_at_least(self, name: str, least: int) -> Self:
         """The rows that have such a number in a column."""
 
@@ -158,8 +162,8 @@ class Rows(ABC):
         """The rows of both, columns by name; one that either lacks is null there."""
 
     @abstractmethod
-    def counted(self, key: str) -> Self:
-        """(key, n): how many rows have each value of a column that has no nulls."""
+    def counted(self, *keys: str) -> Self:
+        """(keys, n): how many rows have each value of some columns that have no nulls."""
 
     @abstractmethod
     def joined(self, other: Self, *keys: str, every: bool = False) -> Self:
@@ -318,14 +322,17 @@ class SparkRows(Rows):
     def where_present(self, name: str) -> SparkRows:
         return SparkRows(self._frame.where(F.col(name).isNotNull()))
 
+    def where_is(self, name: str, value: str) -> SparkRows:
+        return SparkRows(self._frame.where(F.col(name) == value))
+
     def where_at_least(self, name: str, least: int) -> SparkRows:
         return SparkRows(self._frame.where(F.col(name) >= least))
 
     def union(self, other: SparkRows) -> SparkRows:
         return SparkRows(self._frame.unionByName(other._frame, allowMissingColumns=True))
 
-    def counted(self, key: str) -> SparkRows:
-        return SparkRows(self._frame.groupBy(key).agg(F.count("*").alias("n")))
+    def counted(self, *keys: str) -> SparkRows:
+        return SparkRows(self._frame.groupBy(*keys).agg(F.count("*").alias("n")))
 
     def joined(self, other: SparkRows, *keys: str, every: bool = False) -> SparkRows:
         return SparkRows(self._frame.join(other._frame, [*keys], "left" if every else "inner"))

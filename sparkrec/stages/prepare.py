@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec import tables
@@ -27,19 +28,19 @@ from sparkrec.spark.data.interactions import (
     type_of,
     weigh,
 )
+from sparkrec.spark.data.part_counts import facts, rows_by_part
 from sparkrec.spark.data.sequences import sequences
 from sparkrec.spark.data.splits import PARTS, check, needs_time, split
-from sparkrec.spark.in_place import write
+from sparkrec.spark.in_place import carry_out, write
 from sparkrec.spark.platform.digests import source_digest
-from sparkrec.spark.platform.few import from_files, narrowed
+from sparkrec.spark.platform.few import from_files, is_here, narrowed
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.platform.sources import column, resolved
+from sparkrec.spark.runner import Rows
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import once, stage
 
 log = logging.getLogger(__name__)
-
-_QUANTILES = {"min": 0.0, "5%": 0.05, "25%": 0.25, "50%": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
 
 
 def inputs(settings: PrepareSettings, lake: Lake) -> dict[str, Any]:
@@ -100,11 +101,12 @@ def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
 
         def hold(frame: DataFrame) -> DataFrame:
             """Keep what several jobs read until the stage ends."""
-            held.callback(frame.persist().unpersist)
+            if not is_here(frame):
+                held.callback(frame.persist().unpersist)
             return frame
 
         parts, to_rank = _parts(settings, lake, run)
-        parts = hold(parts)
+        parts = hold(carry_out("prepare", lambda rows: rows.kept().frame(), parts))
         found = _check(settings, lake, run, parts)
 
         raw_users, raw_items = parts.select("user_id"), parts.select("item_id")
@@ -124,29 +126,29 @@ def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
             columns += ["rows", "weights"]
             save(fitted, run.path)
             codes = {"fields": {"digest": fitted.digest, "layout": fitted.layout.to_json()}}
-        indexed = hold(_indexed(parts, users, items).select(*columns, "part"))
-        for part in PARTS:
-            _write(indexed.where(F.col("part") == part).select(columns), run, part)
+        index = partial(_indexed, columns=[*columns, "part"])
+        indexed, *of_parts = carry_out("prepare", index, parts, users.frame, items.frame)
+        indexed = hold(indexed)
+        for part, rows in zip(PARTS, of_parts, strict=True):
+            _write(rows, run, part)
         if settings.sequences is not None:
-            observed = indexed.where("part = 'train'").select("user", "item", "timestamp")
-            _write(sequences(observed, settings.sequences), run, "sequences")
-        catalogue = indexed.select("item", "part")
+            _write(sequences(of_parts[0].select("user", "item", "timestamp"), settings.sequences), run, "sequences")
+        catalogue = narrowed(indexed, "item", "part")
         if to_rank is not None:
-            _write(_indexed(to_rank, users, items).select("user", "item"), run, "candidates")
+            index = partial(_indexed, columns=["user", "item"])
+            (listed,) = carry_out("prepare", index, to_rank, users.frame, items.frame)
+            _write(listed, run, "candidates")
             written = from_files(lake.spark, f"{run.path}/candidates")
-            catalogue = catalogue.union(written.select("item", F.lit("candidates")))
-        user_rows, item_rows = hold(_rows_by_part(indexed, "user")), hold(_rows_by_part(catalogue, "item"))
-        _write(user_rows.join(users.frame, "user").select("user", "user_id", "train_count"), run, "users")
-        _write(item_rows.join(items.frame, "item").select("item", "item_id", "train_count"), run, "items")
+            catalogue = indexed.select("item", "part").union(written.select("item", F.lit("candidates")))
+        told = _write_ids(run, indexed, catalogue, users, items)
 
         if settings.features is not None:
             for side in ("user", "item"):
                 ids = narrowed(from_files(lake.spark, f"{run.path}/{side}s"), side, f"{side}_id")
                 _write(versions(ids, settings.features, side, fitted), run, f"{side}_features")
 
-        facts = _facts(user_rows, item_rows)
-        log.info("dataset %s: %s", run.reference, facts["counts"])
-        return run.publish(ids={"users": users.pin, "items": items.pin}, found=found, **codes, **facts)
+        log.info("dataset %s: %s", run.reference, told["counts"])
+        return run.publish(ids={"users": users.pin, "items": items.pin}, found=found, **codes, **told)
 
 
 def _parts(settings: PrepareSettings, lake: Lake, run: Run) -> tuple[DataFrame, DataFrame | None]:
@@ -245,36 +247,31 @@ def _check(settings: PrepareSettings, lake: Lake, run: Run, parts: DataFrame) ->
     return found
 
 
-def _indexed(frame: DataFrame, users: IdTable, items: IdTable) -> DataFrame:
-    return frame.join(users.frame, "user_id").join(items.frame, "item_id")
+def _indexed(rows: Rows, users: Rows, items: Rows, columns: list[str]) -> tuple[DataFrame, ...]:
+    """Rows with integers instead of their ids; if they have parts, then those of each part, without that column."""
+    indexed = rows.joined(users, "user_id").joined(items, "item_id").select(*columns)
+    if "part" not in columns:
+        return (indexed.frame(),)
+    indexed, others = indexed.kept(), [name for name in columns if name != "part"]
+    return indexed.frame(), *(indexed.where_is("part", part).select(*others).frame() for part in PARTS)
+
+
+def _write_ids(run: Run, indexed: DataFrame, catalogue: DataFrame, users: IdTable, items: IdTable) -> dict[str, Any]:
+    """Write the users and items of a dataset: those of `indexed`, and of the `catalogue`. Returns its facts."""
+
+    def plan(indexed: Rows, catalogue: Rows, users: Rows, items: Rows) -> dict[str, Any]:
+        counts = rows_by_part(indexed, "user").kept(), rows_by_part(catalogue, "item").kept()
+        for side, rows, ids in zip(("user", "item"), counts, (users, items), strict=True):
+            named = rows.select(side, "train_count").joined(ids, side).select(side, f"{side}_id", "train_count")
+            _write(named.frame(), run, f"{side}s")
+        told = facts(*counts)
+        for rows in counts:
+            rows.release()
+        return told
+
+    return carry_out("prepare", plan, narrowed(indexed, "user", "part"), catalogue, users.frame, items.frame)
 
 
 def _write(frame: DataFrame, run: Run, table: str) -> None:
     write(frame, f"{run.path}/{table}")
     log.info("dataset %s: %s written", run.reference, table)
-
-
-def _rows_by_part(frame: DataFrame, side: str) -> DataFrame:
-    """How many rows each user or item has in each part: `side`, train_count, validation_count, test_count."""
-    counts = [F.count_if(F.col("part") == part).alias(f"{part}_count") for part in PARTS]
-    return frame.groupBy(side).agg(*counts)
-
-
-def _facts(user_rows: DataFrame, item_rows: DataFrame) -> dict[str, Any]:
-    """What the manifest tells: counts overall and in each part, and how many interactions a user has."""
-
-    def count(rows: DataFrame, *more: Column) -> Row:
-        present = [F.count_if(F.col(f"{part}_count") > 0).alias(f"{part}_present") for part in PARTS]
-        totals = [F.sum(f"{part}_count").alias(part) for part in PARTS]
-        return rows.agg(F.count("*").alias("all"), *present, *totals, *more).collect()[0]
-
-    each = sum((F.col(f"{part}_count") for part in PARTS), F.lit(0))
-    quantiles = F.percentile(each, F.lit(list(_QUANTILES.values()))).alias("quantiles")
-    users, items = count(user_rows, quantiles), count(item_rows)
-    rows = sum(users[part] for part in PARTS)
-    counts: dict[str, Any] = {"rows": rows, "users": users["all"], "items": items["all"]}
-    counts["density"] = rows / (users["all"] * items["all"])
-    for part in PARTS:
-        present = f"{part}_present"
-        counts[part] = {"rows": users[part], "users": users[present], "items": items[present]}
-    return {"counts": counts, "interactions_per_user": dict(zip(_QUANTILES, users["quantiles"], strict=True))}

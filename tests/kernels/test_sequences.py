@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparkrec.kernels.sequences import Cutter
+from sparkrec.kernels.sequences import Cutter, Latest
 
 
 def by_hand(events, length, targets, gap):
@@ -68,3 +68,26 @@ def test_a_user_of_many_events_is_never_held_whole():
         assert len(found.user) == 1000 - 4 * (first == 0)
         assert len(cutter._item) == 4
     assert not len(cutter.end().user)
+
+
+@pytest.mark.parametrize("gap", [None, 3])
+@pytest.mark.parametrize("length", [1, 4])
+def test_the_latest_events_are_those_after_the_last_pause_however_they_come(length, gap):
+    rng = np.random.default_rng(1)
+    events = [
+        (user, int(rng.integers(50)), int(time))
+        for user in range(12)
+        for time in np.cumsum(rng.integers(1, 6, rng.integers(1, 9)))
+    ]
+    expected = {}
+    for user, item, time in events:
+        before = expected.get(user)
+        kept = [] if before is None or (gap is not None and time - before[-1][1] > gap) else before
+        expected[user] = [*kept, (item, time)]
+    expected = {user: [item for item, _ in kept[-length:]] for user, kept in expected.items()}
+    for size in (1, 3, len(events)):
+        latest, found = Latest(length, gap), {}
+        parts = [events[at : at + size] for at in range(0, len(events), size)]
+        for users, items in [*(latest.feed(*np.array(part).T) for part in parts), latest.end()]:
+            found |= {int(user): items.between(at, at + 1).values.tolist() for at, user in enumerate(users)}
+        assert found == expected

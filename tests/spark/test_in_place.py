@@ -80,6 +80,8 @@ STEPS = {
     "union": lambda rows, other: rows.union(other),
     "none": lambda rows, other: rows.none(),
     "counted": lambda rows, other: rows.counted("key"),
+    "counted by two": lambda rows, other: rows.where_present("name").counted("key", "name"),
+    "where_is": lambda rows, other: rows.where_is("name", "c"),
     "joined": lambda rows, other: rows.joined(other, "key"),
     "joined, every row": lambda rows, other: rows.joined(other, "key", every=True),
     "joined by two": lambda rows, other: rows.joined(

@@ -7,7 +7,7 @@ and `weights`, as `features.encode` makes them), and a query is both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -25,11 +25,14 @@ from sparkrec.shards import ALWAYS, ITEM_FEATURES, ItemFeatures
 from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.features import load, nothing
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.rows import dense_batch, dense_schema, dense_vectors, matrix, read_dense
+from sparkrec.spark.model.rows import DenseRows, dense_batch, dense_schema, matrix, read_dense
 from sparkrec.spark.model.scorers import FieldScorer
-from sparkrec.spark.runner import RowFunction, map_rows, types_of
+from sparkrec.spark.platform.few import narrowed
+from sparkrec.spark.runner import RowFunction, Rows, map_rows, types_of
 
+_FEATURES = schema_of(user=pa.int64(), rows=pa.binary(), weights=pa.binary())
 _AT_ONCE = 1 << 13
 """Rows that a scorer makes or scores by one call."""
 
@@ -48,7 +51,11 @@ def tells_strangers(model: Model) -> bool:
 def latest_user_features(dataset: Dataset) -> DataFrame:
     """(user, rows, weights): what was known of each user when the last train interaction took place."""
     if dataset.layout is None:
-        return dataset.users.select("user", *nothing())
+
+        def plan(users: Rows) -> DataFrame:
+            return users.select("user").map_rows(NothingKnown()).frame()
+
+        return carry_out("features", plan, narrowed(dataset.users, "user"))
     until = dataset.train.agg(F.max("timestamp")).collect()[0][0]
     versions = dataset.features("user").where(F.col("since").isNull() | (F.col("since") <= F.lit(until)))
     # a row without a point in time is before all others
@@ -92,23 +99,74 @@ def bind(model: Model, queries: DataFrame) -> Model:
     assert scorer is not None
     size = 0 if scorer.is_factorized else max(_width(scorer, "query"), _width(scorer, "item"))
 
-    def query_rows(ids: I64, rows: F32, entries: SparseFeatures) -> F32:
-        made = scorer.queries(ids, rows, entries)
-        return scorer.fold_queries(made) if scorer.is_factorized else _padded(made, size)
+    def plan(queries: Rows, users: Rows, items: Rows) -> tuple[DataFrame, DataFrame]:
+        asked = queries.joined(users.select("user", "value"), "user").select("user", "value", "rows", "weights")
+        made = asked.map_rows(QueryRows(scorer, size)), items.map_rows(ItemRows(scorer, size))
+        return made[0].map_rows(DenseRows("user")).frame(), made[1].map_rows(DenseRows("item")).frame()
 
-    def item_rows(_: I64, rows: F32, __: SparseFeatures) -> F32:
-        return scorer.fold_items(rows) if scorer.is_factorized else _padded(rows, size)
-
-    users = queries.join(model.users.select("user", "value"), "user").select("user", "value", "rows", "weights")
-    items = model.items.select("item", "value")
-    size = size or _width(scorer, "vector")
+    of_model = narrowed(model.users, "user", "value"), narrowed(model.items, "item", "value")
+    users, items = carry_out("queries", plan, queries, *of_model)
     return replace(
         model,
-        users=dense_vectors(map_rows(users, RowFunction(dense_schema("user"), _mapped(query_rows))), "user"),
-        items=dense_vectors(map_rows(items, RowFunction(dense_schema("item"), _mapped(item_rows))), "item"),
-        size=size,
+        users=users,
+        items=items,
+        size=size or _width(scorer, "vector"),
         scorer=None if scorer.is_factorized else scorer,
     )
+
+
+@dataclass(frozen=True)
+class QueryRows:
+    """(user, value) what retrieval takes of who asks (user, value, rows, weights): where a scorer is an inner product a
+    vector, else a row of at least `size` numbers for it to score."""
+
+    scorer: FieldScorer
+    size: int
+
+    @property
+    def schema(self) -> pa.Schema:
+        return dense_schema("user")
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in _at_once(batches):
+            entries = SparseFeatures.of_arrow(batch.column("rows"), batch.column("weights"))
+            rows = self.scorer.queries(batch.column("user").to_numpy(), matrix(batch.column("value")), entries)
+            made = self.scorer.fold_queries(rows) if self.scorer.is_factorized else _padded(rows, self.size)
+            yield dense_batch("user", batch.column("user"), made)
+
+
+@dataclass(frozen=True)
+class ItemRows:
+    """(item, value) what retrieval takes of items (item, value), as `QueryRows`."""
+
+    scorer: FieldScorer
+    size: int
+
+    @property
+    def schema(self) -> pa.Schema:
+        return dense_schema("item")
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in _at_once(batches):
+            rows = matrix(batch.column("value"))
+            made = self.scorer.fold_items(rows) if self.scorer.is_factorized else _padded(rows, self.size)
+            yield dense_batch("item", batch.column("item"), made)
+
+
+@dataclass(frozen=True)
+class NothingKnown:
+    """(user, rows, weights) of users of whom there are no features."""
+
+    schema: pa.Schema = _FEATURES
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            none = pa.array([b""] * len(batch), pa.binary())
+            yield pa.RecordBatch.from_arrays([batch.column("user"), none, none], schema=_FEATURES)
+
+
+def _at_once(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    return (batch.slice(first, _AT_ONCE) for batch in batches for first in range(0, len(batch), _AT_ONCE))
 
 
 def _width(scorer: FieldScorer, of: str) -> int:
@@ -123,20 +181,6 @@ def _width(scorer: FieldScorer, of: str) -> int:
 
 def _padded(rows: F32, size: int) -> F32:
     return np.pad(rows, ((0, 0), (0, size - rows.shape[1])))
-
-
-def _mapped(make: Any) -> Any:
-    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for whole in batches:
-            for first in range(0, len(whole), _AT_ONCE):
-                batch = whole.slice(first, _AT_ONCE)
-                entries = SparseFeatures.none(len(batch))
-                if len(batch.schema) > 2:
-                    entries = SparseFeatures.of_arrow(batch.column("rows"), batch.column("weights"))
-                rows = make(batch.column(0).to_numpy(), matrix(batch.column("value")), entries)
-                yield dense_batch(batch.schema.names[0], batch.column(0), rows)
-
-    return work
 
 
 # --- single events --------------------------------------------------------------------------------------------------

@@ -87,13 +87,16 @@ def bind(
         return _by_rows(model, dataset, users, events, include_validation, anew)
     if model.sees_histories:
         return _by_histories(model, dataset, users, events, include_validation)
-    users = users.select("user").distinct()
     field_queries.check_codes(model, dataset)
     tells = field_queries.tells_strangers(model)
     fitted = dataset.users if tells else dataset.fitted("user", include_validation)
-    own = users.join(fitted, "user", "left_semi").select("user", F.lit("model").alias("by"))
+
+    def answered(users: Rows, fitted: Rows) -> DataFrame:
+        return users.select("user").distinct().only(fitted, "user").map_rows(AnsweredBy("model")).frame()
+
+    own = carry_out("bind", answered, narrowed(users, "user"), narrowed(fitted, "user"))
     # As with rows: a user whom the model was not fitted to has one, though nobody should be answered by it.
-    asked = field_queries.latest_user_features(dataset) if queries is None else queries(users)
+    asked = field_queries.latest_user_features(dataset) if queries is None else queries(users.select("user").distinct())
     return Bound(field_queries.bind(model, asked), own)
 
 
@@ -130,15 +133,14 @@ def _by_rows(
         users, fitted = users.select("user").distinct(), fitted.select("user")
         own = users.only(fitted, "user")
         if rows is None:
-            return own.frame(), None
+            return own.map_rows(AnsweredBy("model")).frame(), None
         wanted = users.without(fitted, "user")
         if anew is not None:
             wanted = wanted.union(users.only(anew, "user")).distinct()
         wanted = wanted.computed()
-        return own.frame(), wanted.frame() if wanted.count() else None
+        return own.map_rows(AnsweredBy("model")).frame(), wanted.frame() if wanted.count() else None
 
-    known, wanted = carry_out("bind", plan, narrowed(users, "user"), narrowed(fitted, "user"), anew)
-    own = known.withColumn("by", F.lit("model"))
+    own, wanted = carry_out("bind", plan, narrowed(users, "user"), narrowed(fitted, "user"), anew)
     if rows is None or wanted is None:
         return Bound(model, own)
     items = dataset.fitted("item", include_validation)

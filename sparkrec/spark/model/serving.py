@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from sparkrec.config import ModelSettings, kinds_that
 from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.sequences import histories
-from sparkrec.spark.in_place import carry_out
+from sparkrec.spark.in_place import carry_out, computed
 from sparkrec.spark.model import field_queries
 from sparkrec.spark.model.encoded import ENCODED
 from sparkrec.spark.model.fitted import Model
@@ -144,10 +143,20 @@ def _by_rows(
     if rows is None or wanted is None:
         return Bound(model, own)
     items = dataset.fitted("item", include_validation)
-    told = events.join(wanted, "user", "left_semi").join(items, "item", "left_semi")
-    if told.isEmpty():
+
+    def tell(events: Rows, wanted: Rows, items: Rows) -> DataFrame | None:
+        told = events.only(wanted, "user").only(items, "item").computed()
+        return told.frame() if told.count() else None
+
+    told = carry_out("bind", tell, events, wanted, narrowed(items, "item"))
+    if told is None:
         return Bound(model, own)
-    made = rows.make(model, model.settings, told, dataset.observed(include_validation)).localCheckpoint()
-    rest = model.users.join(made, "user", "left_anti")
-    answered = own.join(made, "user", "left_anti").unionByName(made.select("user", F.lit(rows.by).alias("by")))
-    return Bound(replace(model, users=rest.unionByName(made.select(*rest.columns))), answered)
+    made = computed("bind", rows.make(model, model.settings, told, dataset.observed(include_validation)))
+    by = AnsweredBy(rows.by)
+
+    def join(users: Rows, own: Rows, made: Rows) -> tuple[DataFrame, DataFrame]:
+        rows = users.without(made, "user").union(made.select(*users.columns))
+        return rows.frame(), own.without(made, "user").union(made.select("user").map_rows(by)).frame()
+
+    users, answered = carry_out("bind", join, model.users, own, made)
+    return Bound(replace(model, users=users), answered)

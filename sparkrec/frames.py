@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.config import ModelSettings, SequenceSettings, TrainSettings
@@ -17,12 +17,10 @@ from sparkrec.fitting.registry import fit as fit_kind
 from sparkrec.recommender import Recommender
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.ids import bucket_of, check_ids, numbered
+from sparkrec.spark.data.keeping_back import keep_back
 from sparkrec.spark.in_place import carry_out, computed
 from sparkrec.spark.platform.sources import column, numbers, resolved
 from sparkrec.spark.runner import Rows
-
-_KEPT_BACK = 10_000
-"""Users of whom a row is kept back, about."""
 
 
 def fit(
@@ -73,7 +71,7 @@ def fit(
     observed, nothing, users, items = carry_out("fit", partial(_numbered, once=cut is None), rows)
     train, validation = observed, nothing
     if model_settings.wants_validation:
-        train, validation = _kept_back(observed)
+        train, validation = carry_out("kept back", _kept_back, observed)
     feedback = {"kind": "explicit" if rating else "implicit"}
     scratch = tempfile.mkdtemp(prefix="sparkrec-")
     dataset = Dataset(
@@ -113,15 +111,9 @@ def _refuse_what_is_no_rating(rows: DataFrame, user: str, item: str, rating: str
         )
 
 
-def _kept_back(observed: DataFrame) -> tuple[DataFrame, DataFrame]:
-    """Rows to train on, and the last row of users with five or more, whose item somebody else has, too."""
-    of_user, of_item = Window.partitionBy("user"), Window.partitionBy("item")
-    last_first = of_user.orderBy(F.desc_nulls_last("timestamp"), F.xxhash64("user", "item"), "item")
-    every = max(1, observed.select("user").distinct().count() // _KEPT_BACK)
-    last = (F.row_number().over(last_first) == 1) & (F.pmod(F.xxhash64("user"), F.lit(every)) == 0)
-    enough = (F.count("*").over(of_user) >= 5) & (F.count("*").over(of_item) >= 2)
-    marked = observed.withColumn("kept_back", last & enough).persist()
-    return marked.where("NOT kept_back").drop("kept_back"), marked.where("kept_back").drop("kept_back")
+def _kept_back(rows: Rows) -> tuple[DataFrame, DataFrame]:
+    train, kept = keep_back(rows)
+    return train.frame(), kept.frame()
 
 
 def _numbered(rows: Rows, once: bool) -> tuple[DataFrame, ...]:

@@ -33,34 +33,41 @@ def normal_rows(seed: int, ids: np.ndarray, d: int) -> np.ndarray:
     return (radius * np.cos(2.0 * np.pi * uniform[:, d:])).astype(np.float32)
 
 
-def spark_hash(seed: int, ids: np.ndarray) -> np.ndarray:
-    """(n,) int64, what Spark's xxhash64(seed, id) is for ids (n,) int64: XXH64 (Collet 2014) of a literal, an int where
-    32 bits hold it, and of a long."""
-    p1, p2, p3, p4, p5 = (
-        np.uint64(each)
-        for each in (
-            0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5,
-        )
-    )  # fmt: skip
-
-    def rotated(x: np.ndarray, bits: int) -> np.ndarray:
-        return np.asarray((x << np.uint64(bits)) | (x >> np.uint64(64 - bits)))
-
-    def finished(x: np.ndarray) -> np.ndarray:
-        x = (x ^ (x >> np.uint64(33))) * p2
-        x = (x ^ (x >> np.uint64(29))) * p3
-        return np.asarray(x ^ (x >> np.uint64(32)))
-
-    def of_long(x: np.ndarray, before: np.ndarray) -> np.ndarray:
-        mixed = (before + p5 + np.uint64(8)) ^ (rotated(x * p2, 31) * p1)
-        return finished(rotated(mixed, 27) * p1 + p4)
-
-    def of_int(x: np.ndarray, before: np.ndarray) -> np.ndarray:
-        mixed = (before + p5 + np.uint64(4)) ^ ((x & np.uint64(0xFFFFFFFF)) * p1)
-        return finished(rotated(mixed, 23) * p2 + p3)
-
-    first = np.full(1, seed, np.int64).view(np.uint64)
-    start = np.full(1, 42, np.uint64)
+def spark_hash(*columns: int | np.ndarray) -> np.ndarray:
+    """(n,) int64, what Spark's xxhash64 is of longs (n,) int64, in their order, and of numbers that are the same in all
+    rows: XXH64 (Collet 2014), where a number of 32 bits counts as an int."""
     with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is meant
-        before = of_int(first, start) if -(2**31) <= seed < 2**31 else of_long(first, start)
-        return np.asarray(of_long(ids.astype(np.int64, copy=False).view(np.uint64), before).view(np.int64))
+        hashed = np.full(1, 42, np.uint64)
+        for column in columns:
+            if isinstance(column, np.ndarray):
+                hashed = _xxh64_of_long(column.astype(np.int64, copy=False).view(np.uint64), hashed)
+            else:
+                of = _xxh64_of_int if -(2**31) <= column < 2**31 else _xxh64_of_long
+                hashed = of(np.full(1, column, np.int64).view(np.uint64), hashed)
+    return hashed.view(np.int64)
+
+
+_P1, _P2, _P3, _P4, _P5 = (
+    np.uint64(each)
+    for each in (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5)
+)
+
+
+def _xxh64_of_long(x: np.ndarray, seed: np.ndarray) -> np.ndarray:
+    mixed = (seed + _P5 + np.uint64(8)) ^ (_rotated(x * _P2, 31) * _P1)
+    return _avalanche(_rotated(mixed, 27) * _P1 + _P4)
+
+
+def _xxh64_of_int(x: np.ndarray, seed: np.ndarray) -> np.ndarray:
+    mixed = (seed + _P5 + np.uint64(4)) ^ ((x & np.uint64(0xFFFFFFFF)) * _P1)
+    return _avalanche(_rotated(mixed, 23) * _P2 + _P3)
+
+
+def _rotated(x: np.ndarray, bits: int) -> np.ndarray:
+    return np.asarray((x << np.uint64(bits)) | (x >> np.uint64(64 - bits)))
+
+
+def _avalanche(x: np.ndarray) -> np.ndarray:
+    x = (x ^ (x >> np.uint64(33))) * _P2
+    x = (x ^ (x >> np.uint64(29))) * _P3
+    return np.asarray(x ^ (x >> np.uint64(32)))

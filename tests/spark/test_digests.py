@@ -38,10 +38,13 @@ def test_the_order_of_rows_and_their_partitions_do_not_count(spark):
 
 @pytest.mark.parametrize("seed", [0, -7, 2**31 - 1, 2**31, 2**40])
 def test_the_hash_of_a_seed_and_an_id_is_that_of_spark(spark, seed):
-    ids = np.array([0, 1, -1, 2**40 + 3, -(2**63), 2**63 - 1])
+    ids = np.array([0, 1, -1, 2**40 + 3, -(2**63), 2**63 - 2])
     frame = spark.createDataFrame([(int(each),) for each in ids], "id long").coalesce(1)
-    found = frame.select(F.xxhash64(F.lit(seed), "id").alias("hash")).collect()
-    assert spark_hash(seed, ids).tolist() == [row.hash for row in found]
+    columns = {"seeded": (F.lit(seed), "id"), "alone": ("id",), "two": ("id", F.col("id") + 1)}
+    found = frame.select(*(F.xxhash64(*of).alias(name) for name, of in columns.items())).collect()
+    assert spark_hash(seed, ids).tolist() == [row.seeded for row in found]
+    assert spark_hash(ids).tolist() == [row.alone for row in found]
+    assert spark_hash(ids, ids + 1).tolist() == [row.two for row in found]
 
 
 @pytest.mark.usefixtures("everywhere")

@@ -54,8 +54,11 @@ def _add(name: str, summary: str) -> None:
     @sparkrec.command(name, cls=_StageCommand, help=summary, short_help=summary)
     @click.option("--config", type=click.Path(), help="YAML file of settings.")
     @click.option("--dry-run", is_flag=True, help="Print all settings, what would be read and written, and do nothing.")
+    @click.option("--verbose", is_flag=True, help="Tell where plans are carried out, and how many jobs Spark runs.")
     @click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
-    def command(config: str | None, dry_run: bool, overrides: tuple[str, ...]) -> None:
+    def command(config: str | None, dry_run: bool, verbose: bool, overrides: tuple[str, ...]) -> None:
+        if verbose:
+            logging.getLogger("sparkrec").setLevel(logging.DEBUG)
         _run_stage(name, config, overrides, dry_run)
 
 

@@ -39,7 +39,8 @@ def run_here(train_fn: Callable[[Job, Collective], Any], job: Job, collective: C
     """Call it; whatever it raises is written down in the folder of the job first, with the end of its log."""
     logger, last = logging.getLogger("sparkrec"), _LastLines()
     logger.addHandler(last)
-    logger.setLevel(logging.INFO)
+    if not logger.isEnabledFor(logging.INFO):
+        logger.setLevel(logging.INFO)
 
     def leave_word(error: str) -> None:
         rank, size = collective.process_rank, collective.size

@@ -46,7 +46,7 @@ def carry_out(label: str, plan: Callable[..., T], *frames: DataFrame | None, fet
     begins again on Spark.
 
     label  of the plan, for the log
-    fetch  whether rows are worth bringing here for this plan alone; else only those are taken that are here already
+    fetch  whether rows are worth a job that brings them here, for this plan alone
     """
     tables = collected([frame for frame in frames if frame is not None], fetch)
     if tables is not None:

@@ -10,7 +10,7 @@ from functools import wraps
 from typing import TypeVar
 
 from sparkrec.spark.platform.failures import mendable
-from sparkrec.spark.platform.jobs import shown
+from sparkrec.spark.platform.jobs import begun, shown
 from sparkrec.spark.platform.lake import Lake, Run
 
 log = logging.getLogger(__name__)
@@ -25,8 +25,12 @@ def stage(bar: str | None = None) -> Callable[[Callable[[S, Lake], R]], Callable
     def decorate(run: Callable[[S, Lake], R]) -> Callable[[S, Lake], R]:
         @wraps(run)
         def running(settings: S, lake: Lake) -> R:
+            before = begun(lake.spark)
             with mendable(), shown(lake.spark, bar) if bar else nullcontext():
-                return run(settings, lake)
+                result = run(settings, lake)
+            if before is not None:
+                log.debug("%s: %s jobs of Spark", run.__name__, (begun(lake.spark) or before) - before)
+            return result
 
         return running
 

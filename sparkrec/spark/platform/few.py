@@ -109,11 +109,12 @@ def collected(frames: Sequence[DataFrame], fetch: bool = True) -> list[pa.Table]
     Spark's statistics are asked first, which costs nothing. They may be wrong: where rows can become more than are
     read, they are counted before they are collected, and what is larger than it was said to be is let go of.
 
-    fetch  whether to bring rows here; else only those that are here already are returned, and None if some are not
+    fetch  whether to bring rows here by a job; else only those are returned that are here already, or in files, and
+           None if some are not
     """
     most = most_bytes(frames[0].sparkSession) if frames else 0.0
     away = [frame for frame in frames if frame not in _here]
-    if most == 0 or (away and not fetch):
+    if most == 0 or (not fetch and any(frame not in _files for frame in away)):
         return None
     here = sum(_here[frame].nbytes for frame in frames if frame in _here)
     if most < float("inf"):

@@ -1,4 +1,4 @@
-"""What Spark is doing, on a terminal: a bar of the tasks that are done of the stages that run."""
+"""What Spark is doing: how many jobs began, and on a terminal a bar of the tasks that are done of those that run."""
 
 from __future__ import annotations
 
@@ -34,6 +34,13 @@ def shown(spark: SparkSession, label: str) -> Iterator[None]:
     finally:
         ended.set()
         watcher.join(timeout=5)
+
+
+def begun(spark: SparkSession) -> int | None:
+    """Jobs that have begun in the life of a session; None over Spark Connect, which does not tell."""
+    with suppress(Exception):
+        return int(str(spark.sparkContext._jsc.sc().dagScheduler().nextJobId()))
+    return None
 
 
 def _tracker(spark: SparkSession) -> StatusTracker | None:

@@ -14,6 +14,22 @@ from sparkrec.stages.tune import tune
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.data]
 
 ROOT = Path(__file__).parents[2]
+FOR_MANY_ROWS = {
+    "spark.sql.codegen.wholeStage": "true",
+    "spark.sql.codegen.factoryMode": "FALLBACK",
+    "spark.sql.adaptive.enabled": "true",
+}
+
+
+@pytest.fixture(autouse=True)
+def planned_for_many_rows(spark):
+    """With the code that Spark generates, which pays for a million rows."""
+    before = {name: spark.conf.get(name) for name in FOR_MANY_ROWS}
+    for name, value in FOR_MANY_ROWS.items():
+        spark.conf.set(name, value)
+    yield
+    for name, value in before.items():
+        spark.conf.set(name, value)
 
 
 def test_popularity_and_itemknn_on_movielens_1m(real_data, lake, monkeypatch):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from sparkrec.kernels.arrays import F64, I64
 from sparkrec.kernels.csr import located
 from sparkrec.kernels.ragged import rows_of, starts_of
 from sparkrec.spark.arrow.blocks import binary
-from sparkrec.spark.arrow.entries import CutEntries, by_partition, partition_ranges
+from sparkrec.spark.arrow.entries import CutEntries, by_partition, entries_of, partition_ranges
 from sparkrec.spark.arrow.packed_rows import ArrowRow, each_row, floats, integers, one_row, schema_of
 from sparkrec.spark.data.matrix_rows import partitions_of
 from sparkrec.spark.platform.partitions import partition_keys
@@ -89,17 +89,13 @@ class GatherRatings:
     schema: pa.Schema = _BLOCK
 
     def __call__(self, group: pa.Table) -> pa.Table:
-        pieces = [*each_row(group.to_batches())]
-        row, column = (
-            np.concatenate([piece.integers(name, piece.n) for piece in pieces]) for name in ("row", "column")
-        )
-        value = np.concatenate([piece.array("value", np.float64) for piece in pieces])
+        row, column, value = entries_of(group)
         users, code = numbered(row)
         items, place = numbered(column)
         order = np.lexsort((value, place, code))  # one order, whatever that of the pieces: sums depend on it
         block = one_row(
             _BLOCK,
-            block=pa.array([pieces[0].key("partition")]),
+            block=group["partition"].slice(0, 1).combine_chunks(),
             n=pa.array([len(value)]),
             users=binary(users),
             start=binary(starts_of(np.bincount(code, minlength=len(users)))),
@@ -138,7 +134,7 @@ class LeftOfItems:
     items: Biases | None
     regularization: float
     keys: I64
-    schema: pa.Schema = field(default=_LEFT)
+    schema: pa.Schema = _LEFT
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for packed in each_row(batches):
@@ -214,12 +210,12 @@ def _level(block: _Block, mean: float, items: Biases) -> F64:
 
 
 def blocks_of(ratings: Rows) -> Rows:
-    """Ratings (user, item, value) in blocks of users, kept until they are released."""
+    """Ratings (user, item, value) in blocks of users."""
     partitions = partitions_of(ratings)
     pieces = ratings.select("value", row="user", column="item").map_rows(
         CutEntries(np.array(partition_keys(partitions)))
     )
-    return pieces.map_groups("partition", GatherRatings(), partitions).kept()
+    return pieces.map_groups("partition", GatherRatings(), partitions)
 
 
 def spread_of(blocks: Rows) -> tuple[float | None, float]:

@@ -76,7 +76,7 @@ def biases(observed: DataFrame, settings: BiasSettings) -> tuple[float, DataFram
 
 
 def _biases(observed: Rows, settings: BiasSettings) -> tuple[float, Rows, Biases]:
-    blocks = blocks_of(observed)
+    blocks = blocks_of(observed).kept()
     try:
         mean, spread = spread_of(blocks)
         if mean is None or not spread:

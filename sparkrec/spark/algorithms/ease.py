@@ -26,6 +26,7 @@ from sparkrec.spark.arrow.entries import ARRAYS
 from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.fit_inputs import FitInputs
+from sparkrec.spark.data.ids import ascending
 from sparkrec.spark.data.matrix_rows import EVENT, matrix_rows, partitions_of
 from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.explain import contributions_of_items
@@ -177,7 +178,7 @@ def _columns(weights: F32, ids: I64) -> Iterator[pa.Table]:
 
 def explain(model: Model, dataset: Dataset, user: int, item: int) -> DataFrame:
     """(item, contribution) of the items that a user has; a position of a row is a place among the model's items."""
-    items = np.sort(model.items.select("item").toArrow()["item"].to_numpy())
+    items = ascending(model.items, "item")
     return contributions_of_items(model, user, item, items.tolist())
 
 

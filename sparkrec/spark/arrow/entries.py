@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from sparkrec.kernels.als.blocking import hashed, numbered
-from sparkrec.kernels.arrays import I64
+from sparkrec.kernels.arrays import F64, I64
 from sparkrec.kernels.csr import by_key, grouped
 from sparkrec.kernels.ragged import Ragged
 from sparkrec.spark.arrow.blocks import ArrayColumns, PackBlocks, binary
@@ -107,10 +107,15 @@ def partition_ranges(keys: I64, start: I64) -> Iterator[tuple[int, int, int]]:
             yield key, first, stop
 
 
-def _gathered(group: pa.Table) -> pa.RecordBatch:
+def entries_of(group: pa.Table) -> tuple[I64, I64, F64]:
+    """Rows, columns and values of the entries in all pieces of a partition."""
     pieces = [*each_row(group.to_batches())]
     row, column = (np.concatenate([piece.integers(name, piece.n) for piece in pieces]) for name in ("row", "column"))
-    value = np.concatenate([piece.array("value", np.float64) for piece in pieces])
+    return row, column, np.concatenate([piece.array("value", np.float64) for piece in pieces])
+
+
+def _gathered(group: pa.Table) -> pa.RecordBatch:
+    row, column, value = entries_of(group)
     ids, code = numbered(row)
     columns, place = numbered(column)
     start, order = grouped(code, place, len(ids))
@@ -120,7 +125,7 @@ def _gathered(group: pa.Table) -> pa.RecordBatch:
     if not first.all():
         cell = np.cumsum(first) - 1
         by_value = np.lexsort((value, cell))  # one order, whatever that of the pieces: sums depend on it
-        value = np.bincount(cell, weights=value[by_value])
+        value = np.bincount(cell, weights=value[by_value]).astype(np.float64, copy=False)
         code, place = code[first], place[first]
         start = np.concatenate(([0], np.cumsum(np.bincount(code, minlength=len(ids)))))
     index = Ragged(start, columns[place].astype(np.int32))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sparkrec.kernels.random import GOLDEN, mix64
 from sparkrec.spark.arrow.packed_rows import schema_of
+from sparkrec.spark.data.sequences import micros
 from sparkrec.spark.runner import Rows
 
 _SUMS = schema_of(rows=pa.int64(), first=pa.int64(), second=pa.int64())
@@ -46,7 +47,7 @@ def _bits(column: pa.Array) -> NDArray[np.uint64]:
     """64 bits of each value."""
     kind = column.type
     if pa.types.is_timestamp(kind):
-        column = column.cast(pa.timestamp("us", kind.tz)).cast(pa.int64())
+        column = micros(column)
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         coded = column.dictionary_encode(null_encoding="encode")
         texts = (repr(each).encode() for each in coded.dictionary.to_pylist())

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import UserRows
 from sparkrec.spark.arrow.blocks import read_lists
+from sparkrec.spark.data.ids import ascending
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense_batch, dense_schema, dense_vectors
 from sparkrec.spark.runner import RowFunction, map_rows
@@ -21,7 +22,7 @@ def encode(model: Model, _settings: object, events: DataFrame, _observed: DataFr
     pair that comes more than once counts with the mean of its values and the sum of its confidences."""
     assert model.encoder is not None
     encoder = model.encoder
-    items = np.sort(model.items.select("item").toArrow()["item"].to_numpy())
+    items = ascending(model.items, "item")
     places = pa.table({"item": items, "place": np.arange(len(items))})
     once = events.groupBy("user", "item").agg(
         F.avg("value").cast("float").alias("value"), F.sum("confidence").cast("float").alias("confidence")

@@ -15,6 +15,36 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", "from sparkrec.cli import main; main()", *arguments]
 
 
+_DIES = """
+import importlib, os, signal
+module, name = {target!r}.split(":")
+module = importlib.import_module(module)
+original = getattr(module, name)
+def last(*arguments, **more):
+    original(*arguments, **more)
+    os.killpg(0, signal.SIGKILL)
+setattr(module, name, last)
+from sparkrec.cli import main; main()
+"""
+
+
+def kill_after(target: str, *arguments: str, seconds: float = 240) -> None:
+    """Run a command that, with its JVM, ends by SIGKILL as soon as the function `module:name` has returned once.
+
+    For what is over too quickly to be waited for from outside.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", _DIES.format(target=target), *arguments],
+        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert process.wait(timeout=seconds) == -signal.SIGKILL, f"it ended by itself: {target} was not called"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def kill_when(arguments: list[str], reached, seconds: float = 240) -> None:
     """Start a command and end it and its JVM with SIGKILL as soon as `reached()` is true."""
     _signal_when(arguments, reached, signal.SIGKILL, seconds)

@@ -11,7 +11,7 @@ from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.ingest import ingest
 from sparkrec.stages.prepare import prepare
 from sparkrec.stages.train import train
-from tests.pipeline.processes import any_path, command, interrupt_when, kill_when, terminate_when
+from tests.pipeline.processes import any_path, command, interrupt_when, kill_after, kill_when, terminate_when
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -47,8 +47,8 @@ def test_a_killed_prepare_leaves_no_dataset_and_completes_when_run_again(lake, t
         ingest(stage(IngestSettings, pipeline_settings, each, pipeline_settings["ingest"][0])[1], each)
         raw, settings = stage(PrepareSettings, pipeline_settings, each, pipeline_settings["prepare"])
         if each is lake:
-            arguments = command("prepare", "--config", config_file(raw))
-            kill_when(arguments, any_path(each.root, "datasets/small/*/*/_temporary"))
+            kill_after("sparkrec.stages.prepare:_write", "prepare", "--config", config_file(raw))
+            assert any_path(each.root, "datasets/small/*/train/*.parquet")()
             with pytest.raises(InputError, match="no finished prepare run 'small'"):
                 each.finished_run("prepare", "small")
         run = prepare(settings, each)

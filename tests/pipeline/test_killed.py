@@ -74,7 +74,7 @@ def snapshot(lake, iteration):
 
 def test_a_killed_fit_resumes_and_ends_with_the_same_factors(lake, twin, pipeline_settings, config_file, caplog):
     factors = []
-    als = {**pipeline_settings["train"][0]["model"], "iterations": 20, "snapshot_every": 1}
+    als = {**pipeline_settings["train"][0]["model"], "iterations": 60, "snapshot_every": 1}
     for each in (lake, twin):
         ingest(stage(IngestSettings, pipeline_settings, each, pipeline_settings["ingest"][0])[1], each)
         prepare(stage(PrepareSettings, pipeline_settings, each, pipeline_settings["prepare"])[1], each)

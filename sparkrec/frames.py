@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -16,11 +17,15 @@ from sparkrec.errors import ConfigError, InputError
 from sparkrec.fitting.registry import fit as fit_kind
 from sparkrec.recommender import Recommender
 from sparkrec.spark.data.dataset import Dataset
-from sparkrec.spark.data.ids import bucket_of, check_ids, numbered
+from sparkrec.spark.data.ids import check_ids, numbered
 from sparkrec.spark.data.keeping_back import keep_back
 from sparkrec.spark.in_place import carry_out, computed
 from sparkrec.spark.platform.sources import column, numbers, resolved
 from sparkrec.spark.runner import Rows
+
+_ONE = pa.scalar(1.0, pa.float32())
+_ABSENT = {"value": _ONE, "timestamp": pa.scalar(None, pa.timestamp("us", "UTC"))}
+"""What takes the place of columns that a frame does not have."""
 
 
 def fit(
@@ -56,18 +61,16 @@ def fit(
     for name in (user, item):
         check_ids(interactions.schema[name].dataType, name)
     cut = _cut(model_settings, timestamp)
-    rows = interactions.select(
-        column(user).alias("user_id"),
-        column(item).alias("item_id"),
-        (numbers(interactions, rating) if rating else F.lit(1.0).cast("float")).alias("value"),
-        (column(timestamp) if timestamp else F.lit(None)).try_cast("timestamp").alias("timestamp"),
-    ).dropna(subset=["user_id", "item_id"])
+    columns = {"user_id": column(user), "item_id": column(item)}
+    if rating:
+        columns["value"] = numbers(interactions, rating)
+    if timestamp:
+        columns["timestamp"] = column(timestamp).try_cast("timestamp")
+    rows = interactions.select(*(of.alias(name) for name, of in columns.items())).dropna(subset=["user_id", "item_id"])
     if rating:
         _refuse_what_is_no_rating(rows, user, item, rating)
     if cut is not None and cut.ordered and (untimed := rows.where("timestamp IS NULL").count()):
         raise InputError(f"{timestamp}: found {untimed:,} rows without a time, expected none. Drop them.")
-    rows = rows.withColumns({f"{side}_bucket": bucket_of(f"{side}_id") for side in ("user", "item")})
-    rows = rows.withColumn("confidence", F.lit(1.0).cast("float"))
     observed, nothing, users, items = carry_out("fit", partial(_numbered, once=cut is None), rows)
     train, validation = observed, nothing
     if model_settings.wants_validation:
@@ -119,14 +122,18 @@ def _kept_back(rows: Rows) -> tuple[DataFrame, DataFrame]:
 def _numbered(rows: Rows, once: bool) -> tuple[DataFrame, ...]:
     """The rows by numbers of users and items, none of them, and both tables of ids.
 
+    rows  user_id, item_id; value, which is 1 where it is not there; timestamp, which is null then
     once  whether the rows of a pair become one, with the greatest value and time
     """
     rows = (rows.greatest("user_id", "item_id") if once else rows).kept()
     ids = {
-        side: numbered(rows, f"{side}_id", f"{side}_bucket").select(**{side: "number", f"{side}_id": "id"}).kept()
+        side: numbered(rows, f"{side}_id").select(**{side: "number", f"{side}_id": "id"}).kept()
         for side in ("user", "item")
     }
     observed = rows.joined(ids["user"], "user_id").joined(ids["item"], "item_id")
+    observed = observed.filled(
+        confidence=_ONE, **{name: each for name, each in _ABSENT.items() if name not in rows.columns}
+    )
     observed = observed.select("user", "item", "value", "timestamp", "confidence").kept()
     counted = {side: observed.counted(side).select(side, train_count="n") for side in ids}
     users, items = (ids[side].joined(counted[side], side).frame() for side in ids)

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_type
+from pyspark.sql.pandas.types import from_arrow_schema, from_arrow_type, to_arrow_type
 from pyspark.sql.types import StructType
 from typing_extensions import Self
 
@@ -140,6 +140,10 @@ class Rows(ABC):
     @abstractmethod
     def named(self, *names: str) -> Self:
         """The same columns under other names."""
+
+    @abstractmethod
+    def filled(self, **values: pa.Scalar) -> Self:
+        """The same rows with further columns, each of one value."""
 
     @abstractmethod
     def where_null(self, name: str) -> Self:
@@ -316,6 +320,10 @@ class SparkRows(Rows):
     def named(self, *names: str) -> SparkRows:
         return SparkRows(self._frame.toDF(*names))
 
+    def filled(self, **values: pa.Scalar) -> SparkRows:
+        columns = {name: F.lit(each.as_py()).cast(from_arrow_type(each.type)) for name, each in values.items()}
+        return SparkRows(self._frame.withColumns(columns))
+
     def where_null(self, name: str) -> SparkRows:
         return SparkRows(self._frame.where(F.col(name).isNull()))
 
@@ -353,7 +361,7 @@ class SparkRows(Rows):
 
     def greatest(self, *keys: str) -> SparkRows:
         others = [F.max(name).alias(name) for name in self.columns if name not in keys]
-        return SparkRows(self._frame.groupBy(*keys).agg(*others))
+        return SparkRows(self._frame.groupBy(*keys).agg(*others)) if others else self.select(*keys).distinct()
 
     def sorted(self, *keys: str) -> SparkRows:
         return SparkRows(self._frame.orderBy(*keys))

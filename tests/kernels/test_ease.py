@@ -3,6 +3,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from sparkrec.kernels.csr import Csr
 from sparkrec.kernels.retrieval import ease
 
 
@@ -25,6 +26,18 @@ def test_the_weights_are_those_of_the_inverse(m, order, monkeypatch):
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_array_equal(np.diag(found), np.zeros(m))
+
+
+def test_a_gram_adds_up_and_its_lower_triangle_is_all_that_weights_take():
+    x = interactions(300, 40)
+    gram = np.zeros((40, 40), np.float32)
+    for part in (x[:200], x[200:]):
+        user, item = np.nonzero(part)
+        ease.add_gram(gram, Csr.from_pairs(user, item, 2.0 * part[user, item], len(part)))
+    np.testing.assert_array_equal(gram, np.tril(gram_of(2.0 * x)))
+    expected = ease.ease_weights_reference(gram_of(2.0 * x), 20.0)
+    for triangle in (gram.copy(), np.asfortranarray(gram.T)):
+        np.testing.assert_allclose(ease.ease_weights(triangle, 20.0), expected, atol=1e-5)
 
 
 def test_column_j_predicts_item_j_from_the_others_as_ridge_regression_does():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from sparkrec.kernels.random import spark_hash
+from sparkrec.kernels.hashing import spark_hash, spark_hash_of_texts
 from sparkrec.spark.data.fingerprints import fingerprint
 from sparkrec.spark.in_place import LocalRows, carry_out
 from sparkrec.spark.platform.digests import content_digest
@@ -45,6 +45,17 @@ def test_the_hash_of_a_seed_and_an_id_is_that_of_spark(spark, seed):
     assert spark_hash(seed, ids).tolist() == [row.seeded for row in found]
     assert spark_hash(ids).tolist() == [row.alone for row in found]
     assert spark_hash(ids, ids + 1).tolist() == [row.two for row in found]
+
+
+@pytest.mark.parametrize("letters", ["a", "0123456789", "äß日本🎵"])
+def test_the_hash_of_a_text_is_that_of_spark_whatever_its_length(spark, letters):
+    texts = [(letters * (n // len(letters) + 1))[:n] for n in range(70)]
+    frame = spark.createDataFrame([(each,) for each in texts], "text string").coalesce(1)
+    found = frame.select("text", F.xxhash64("text").alias("hash")).collect()
+    encoded = [row.text.encode() for row in found]
+    start = np.cumsum([0, *map(len, encoded)])
+    hashed = spark_hash_of_texts(start, np.frombuffer(b"".join(encoded), np.uint8))
+    assert hashed.tolist() == [row.hash for row in found]
 
 
 @pytest.mark.usefixtures("everywhere")

@@ -1,13 +1,16 @@
 """Ids are given once, without gaps, whatever the partitioning and however many writers."""
 
 import threading
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 from delta.exceptions import ConcurrentTransactionException
 from pyspark.sql import functions as F
 
 from sparkrec.errors import PrepareError
-from sparkrec.spark.data.ids import assign
+from sparkrec.spark.data.ids import assign, number
+from sparkrec.spark.data.numbering import BUCKETS
 
 pytestmark = pytest.mark.spark
 
@@ -42,6 +45,45 @@ def test_ids_do_not_depend_on_order_and_partitioning(spark, lake):
     one = given(assign(lake, "one_users", names.coalesce(1), "user"))
     other = given(assign(lake, "other_users", names.orderBy(F.desc("user_id")).repartition(4), "user"))
     assert one == other
+
+
+IDS = {
+    "int": [2, -1, 7],
+    "long": [2, -1, 2**40],
+    "boolean": [True, False],
+    "double": [0.5, -2.0, float("inf")],
+    "decimal(10,2)": [Decimal("1.50"), Decimal("-7.25")],
+    "date": [date(2024, 1, 1), date(1960, 5, 3)],
+    "timestamp": [datetime(2024, 1, 1, 8), datetime(1960, 5, 3)],
+    "binary": [b"", b"\x00", b"\xff\xfe"],
+    "string": ["", "a", "A", "ä", "日本", "x" * 40],
+    "interval day to second": [timedelta(hours=5), timedelta(days=-1)],
+}
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("kind", IDS)
+def test_ids_of_every_type_get_the_same_numbers_wherever_they_are(spark, kind):
+    ids = spark.createDataFrame([(each,) for each in IDS[kind]] * 3, f"id {kind}").repartition(3)
+    found = {row.id: row.number for row in number(ids, "number", 5).collect()}
+    assert sorted(found.values()) == list(range(5, 5 + len(IDS[kind])))
+    alone = spark.createDataFrame([(each,) for each in reversed(IDS[kind])], f"id {kind}")
+    assert {row.id: row.number for row in number(alone, "number", 5).collect()} == found
+    hashed = alone.select("id", F.pmod(F.xxhash64("id"), F.lit(BUCKETS)).alias("bucket")).collect()
+    if kind in ("long", "string", "binary"):
+        assert sorted(found, key=found.get) == [row.id for row in sorted(hashed, key=lambda row: (row.bucket, row.id))]
+
+
+@pytest.mark.usefixtures("everywhere")
+def test_ids_of_a_bucket_follow_one_another_over_batches(spark):
+    ids = spark.range(3000).select(F.concat(F.lit("user "), "id").alias("id"))
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", 7)
+    try:
+        found = {row.id: row.number for row in number(ids.union(ids), "number").collect()}
+    finally:
+        spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")
+    assert sorted(found.values()) == list(range(3000))
+    assert found == {row.id: row.number for row in number(ids, "number").collect()}
 
 
 def test_writers_at_the_same_time_never_give_one_id_twice(spark, lake):

@@ -90,6 +90,13 @@ STEPS = {
     "only": lambda rows, other: rows.only(other, "key"),
     "without": lambda rows, other: rows.without(other, "key"),
     "distinct": lambda rows, other: rows.select("key", "name").distinct(),
+    "filled": lambda rows, other: rows.filled(
+        one=pa.scalar(1.0, pa.float32()), never=pa.scalar(None, pa.timestamp("us", "UTC"))
+    ),
+    "greatest of different keys": lambda rows, other: (
+        rows.select("value", "name", "key").distinct().greatest("key", "name")
+    ),
+    "greatest of itself": lambda rows, other: rows.select("key", "name").greatest("key", "name"),
     "greatest": lambda rows, other: rows.select("key", "value", "name").greatest("key"),
     "map_rows": lambda rows, other: rows.map_rows(Doubled()),
     "map_rows, none": lambda rows, other: rows.none().map_rows(Doubled()),

@@ -1,8 +1,10 @@
 """EASE, item-item weights in closed form: Steck 2019, Embarrassingly Shallow Autoencoders, eq. 8."""
 
 import numpy as np
+from numba import njit
 
-from sparkrec.kernels.arrays import F32
+from sparkrec.kernels.arrays import F32, I32, I64
+from sparkrec.kernels.csr import Csr, by_key
 
 TILE = 1024
 """Rows and columns that are worked on at a time: four times so many rows are held besides the matrix."""
@@ -10,6 +12,17 @@ TILE = 1024
 
 class NotPositiveDefinite(ValueError):
     """The regularized gram matrix has no inverse that could be trusted."""
+
+
+def add_gram(gram: F32, rows: Csr) -> None:
+    """gram += X'X, its lower triangle only: all that `ease_weights` reads.
+
+    gram  (m, m) float32 in C order
+    rows  X, columns in [0, m) ascending in each row
+    """
+    start, order = by_key(rows.indices, len(gram))
+    row = np.repeat(np.arange(rows.n_rows, dtype=np.int32), np.diff(rows.indptr))
+    _add_gram(gram, start, row[order], rows.values[order], rows.indptr, rows.indices, rows.values)
 
 
 def ease_weights_reference(gram: F32, regularization: float) -> F32:
@@ -25,7 +38,8 @@ def ease_weights(gram: F32, regularization: float) -> F32:
 
         P = (X'X + regularization I)^-1,   B_ij = -P_ij / P_jj,   B_jj = 0
 
-    gram            (m, m) float32, X'X, symmetric, contiguous either way. OVERWRITTEN, after a failure, too
+    gram            (m, m) float32, X'X, contiguous either way; the lower triangle in C order is read, the upper one
+                    in Fortran order. OVERWRITTEN, after a failure, too
     regularization  > 0; published values run from 100 to 1000 and more, growing with the data
     Returns the memory of `gram`, now B, (m, m) float32: COLUMN j holds the weights that predict item j, row i
     what an interaction with item i adds to each score. Items [start, stop) for `topk` are
@@ -40,7 +54,7 @@ def ease_weights(gram: F32, regularization: float) -> F32:
         raise ValueError("gram: expected a writable, contiguous matrix to work in; pass a copy")
     if not regularization > 0:
         raise ValueError(f"regularization: found {regularization}, expected more than 0")
-    p = gram if gram.flags.c_contiguous else gram.T  # symmetric, so its own transpose
+    p = gram if gram.flags.c_contiguous else gram.T
     diagonal = np.einsum("ii->i", p)
     diagonal += np.float32(regularization)
     _sweep(p, regularization)
@@ -91,3 +105,14 @@ def _mirror_lower(p: F32) -> None:
             p[columns, rows] = p[rows, columns].T
         corner = p[rows, rows]
         corner[:] = np.tril(corner) + np.tril(corner, -1).T
+
+
+@njit(cache=True, nogil=True)
+def _add_gram(gram: F32, start: I64, row: I32, value: F32, indptr: I64, indices: I32, values: F32) -> None:
+    for i in range(len(start) - 1):
+        sums = gram[i]
+        for at in range(start[i], start[i + 1]):
+            for of in range(indptr[row[at]], indptr[row[at] + 1]):
+                if indices[of] > i:
+                    break
+                sums[indices[of]] += value[at] * values[of]

@@ -15,13 +15,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 from pyspark.sql import DataFrame
-from scipy.sparse import csr_array
 
 from sparkrec.config.model import Declaration, ModelSettings, UserRows
 from sparkrec.errors import TrainError
 from sparkrec.kernels.arrays import F32, I64
-from sparkrec.kernels.csr import located
-from sparkrec.kernels.retrieval.ease import TILE, NotPositiveDefinite, ease_weights
+from sparkrec.kernels.csr import Csr, located
+from sparkrec.kernels.retrieval.ease import TILE, NotPositiveDefinite, add_gram, ease_weights
 from sparkrec.spark.arrow.entries import ARRAYS
 from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.dataset import Dataset
@@ -41,7 +40,7 @@ BLOCK_BYTES = 64 << 20
 """Of histories that the driver takes at a time."""
 
 TILE_BYTES = 32 << 20
-"""Of the matrix that are added up, or written as a Parquet row group, at a time."""
+"""Of the matrix that are written as a Parquet row group at a time."""
 
 
 _ITEM = schema_of(item=pa.int64(), value=pa.list_(pa.float32()))
@@ -72,8 +71,8 @@ def fit_ease(settings: EaseSettings, inputs: FitInputs) -> Model:
         histories = _placed(observed, ids).kept()
         # In Fortran order, so that a column, which is an item's row of the model, is contiguous.
         gram: F32 = np.zeros((len(ids), len(ids)), np.float32, order="F")
-        for history in _histories(histories, len(ids)):
-            _add_gram(gram, history)
+        for history in _histories(histories):
+            add_gram(gram.T, history)
         return sparse_rows(users, "user", histories.select(*ARRAYS, user="row")).frame(), ids, gram
 
     users, ids, gram = carry_out(
@@ -150,22 +149,11 @@ def _placed(events: Rows, ids: I64) -> Rows:
     return matrix_rows(columns.map_rows(PlaceItems(ids)), partitions_of(events))
 
 
-def _histories(users: Rows, n_items: int) -> Iterator[csr_array]:
+def _histories(users: Rows) -> Iterator[Csr]:
     """X, some users at a time."""
     for row in users.pack("row", ARRAYS, (2**31 - 1, BLOCK_BYTES)).each():
         start = np.frombuffer(row["row_index_start"], np.int64)
-        index = np.frombuffer(row["row_index"], np.int32)
-        value = np.frombuffer(row["row_value"], np.float32)
-        yield csr_array((value, index, start), shape=(len(start) - 1, n_items))
-
-
-def _add_gram(gram: F32, history: csr_array) -> None:
-    """gram += history' history, some columns at a time: the rows of its transpose, since it is symmetric."""
-    by_item = history.T.tocsr()
-    step = max(1, TILE_BYTES // (4 * len(gram)))
-    for first in range(0, len(gram), step):
-        tile = slice(first, first + step)
-        gram.T[tile] += (by_item[tile] @ history).toarray()
+        yield Csr(start, np.frombuffer(row["row_index"], np.int32), np.frombuffer(row["row_value"], np.float32))
 
 
 def _columns(weights: F32, ids: I64) -> Iterator[pa.Table]:

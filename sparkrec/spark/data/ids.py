@@ -28,14 +28,14 @@ from delta.exceptions import (
     MetadataChangedException,
     ProtocolChangedException,
 )
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType, StructType
 
 from sparkrec.errors import InputError, PrepareError
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.ragged import starts_of
-from sparkrec.spark.data.numbering import DistinctIds, NumberIds, PlaceIds
+from sparkrec.spark.data.numbering import BUCKETS, DistinctIds, NumberIds, PlaceIds
 from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.platform.lake import Lake
@@ -43,7 +43,6 @@ from sparkrec.spark.runner import Rows
 
 log = logging.getLogger(__name__)
 
-_BUCKETS = 512  # part of what an id is: another number gives other ids
 _CONFLICTS = (  # they have no base in common
     ConcurrentAppendException,
     ConcurrentTransactionException,
@@ -113,9 +112,9 @@ def number(raw: DataFrame, index: str, start: int = 0) -> DataFrame:
     (column,) = raw.columns
 
     def plan(ids: Rows) -> DataFrame:
-        return numbered(ids, "id", "bucket", start, column).select(**{index: "number", column: "id"}).frame()
+        return numbered(ids, column, start).select(**{index: "number", column: "id"}).frame()
 
-    return carry_out("ids", plan, raw.select(F.col(column).alias("id"), bucket_of(column).alias("bucket")))
+    return carry_out("ids", plan, raw)
 
 
 def ascending(rows: DataFrame, key: str) -> I64:
@@ -136,23 +135,15 @@ def check_ids(kind: DataType, column: str) -> None:
         )
 
 
-def bucket_of(column: str) -> Column:
-    """The bucket in which an id is numbered."""
-    return F.pmod(F.xxhash64(column), F.lit(_BUCKETS))
-
-
-def numbered(rows: Rows, column: str, bucket: str, start: int = 0, label: str = "") -> Rows:
-    """(number, id): the different values of `column`, whose buckets are in column `bucket`, numbered from `start` on.
-
-    label  what to call the column in the log
-    """
-    ids = rows.select(bucket=bucket, id=column)
-    kind = ids.kind("id")
-    placed = ids.map_rows(DistinctIds(kind)).map_groups("bucket", PlaceIds(kind)).computed()
+def numbered(rows: Rows, column: str, start: int = 0) -> Rows:
+    """(number, id): the different values of a column without nulls, numbered from `start` on."""
+    kind = rows.kind(column)
+    ids = rows.select(id=column).map_rows(DistinctIds(kind))
+    placed = ids.map_sorted(["bucket"], PlaceIds(kind), then=["id"]).computed()
     sizes = placed.counted("bucket").table()
-    size = np.zeros(_BUCKETS, np.int64)
+    size = np.zeros(BUCKETS, np.int64)
     size[sizes["bucket"].to_numpy()] = sizes["n"].to_numpy()
-    log.info("%d new values of %s are numbered from %d on", size.sum(), label or column, start)
+    log.info("%d new values of %s are numbered from %d on", size.sum(), column, start)
     return placed.map_rows(NumberIds(kind, start + starts_of(size)))
 
 

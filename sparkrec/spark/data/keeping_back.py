@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sparkrec.kernels.random import spark_hash
+from sparkrec.kernels.hashing import spark_hash
 from sparkrec.spark.data.sequences import micros
 from sparkrec.spark.runner import Rows
 

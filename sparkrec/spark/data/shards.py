@@ -15,7 +15,7 @@ from sparkrec import storage
 from sparkrec.fields import FieldSchema
 from sparkrec.kernels.arrays import F64, I64
 from sparkrec.kernels.csr import located
-from sparkrec.kernels.random import spark_hash
+from sparkrec.kernels.hashing import spark_hash
 from sparkrec.shards import SCHEMA, SEQUENCES, WITH_FEATURES, entry
 from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.sequences import EncodeItems, micros

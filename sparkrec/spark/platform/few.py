@@ -61,7 +61,7 @@ def frame_of(spark: SparkSession, table: pa.Table, keeps: bool = False) -> DataF
     if keeps and table.nbytes > _INLINE:
         frame = frame.persist()
     _here[frame] = table
-    for leaf in _leaves(frame):
+    for leaf in _leaves(frame) if table.nbytes > _INLINE else ():
         if leaf.nodeName() == _OPAQUE:
             _sizes[leaf.rdd().id()] = table.nbytes
     return frame

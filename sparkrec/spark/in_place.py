@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache
 from itertools import pairwise
@@ -80,9 +80,12 @@ def _note(label: str, where: str) -> None:
         notes[label] = where
 
 
-def write(frame: DataFrame, folder: str) -> None:
-    """Write rows to Parquet files, instead of what the folder has: to one, where they are few."""
-    carry_out("write", lambda rows: rows.write(folder), frame)
+def write(frame: DataFrame, folder: str, *names: str) -> None:
+    """Write rows to Parquet files, instead of what the folder has: to one, where they are few.
+
+    names  of the columns to write; none: all
+    """
+    carry_out("write", lambda rows: (rows.select(*names) if names else rows).write(folder), frame)
 
 
 def computed(label: str, frame: DataFrame) -> DataFrame:
@@ -92,6 +95,19 @@ def computed(label: str, frame: DataFrame) -> DataFrame:
         return rows.computed().frame()
 
     return frame if is_here(frame) else carry_out(label, plan, frame)
+
+
+@contextmanager
+def holding() -> Iterator[Callable[[DataFrame], DataFrame]]:
+    """A function that makes Spark keep the rows of a DataFrame once they are read, until the body ends."""
+    with ExitStack() as held:
+
+        def hold(frame: DataFrame) -> DataFrame:
+            if not is_here(frame):
+                held.callback(frame.persist().unpersist)
+            return frame
+
+        yield hold
 
 
 class LocalRows(Rows):
@@ -133,6 +149,13 @@ class LocalRows(Rows):
         table = self._table
         for name, value in values.items():
             table = table.append_column(name, pa.repeat(value, table.num_rows))
+        return self.of(table)
+
+    def coalesced(self, **values: pa.Scalar) -> LocalRows:
+        table = self._table
+        for name, value in values.items():
+            at = table.column_names.index(name)
+            table = table.set_column(at, name, table[name].fill_null(value))
         return self.of(table)
 
     def where_null(self, name: str) -> LocalRows:

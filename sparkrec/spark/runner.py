@@ -146,6 +146,10 @@ class Rows(ABC):
         """The same rows with further columns, each of one value."""
 
     @abstractmethod
+    def coalesced(self, **values: pa.Scalar) -> Self:
+        """The same rows, in some columns a value instead of each null."""
+
+    @abstractmethod
     def where_null(self, name: str) -> Self:
         """The rows that have no value in a column."""
 
@@ -322,6 +326,13 @@ class SparkRows(Rows):
 
     def filled(self, **values: pa.Scalar) -> SparkRows:
         columns = {name: F.lit(each.as_py()).cast(from_arrow_type(each.type)) for name, each in values.items()}
+        return SparkRows(self._frame.withColumns(columns))
+
+    def coalesced(self, **values: pa.Scalar) -> SparkRows:
+        columns = {
+            name: F.coalesce(name, F.lit(each.as_py()).cast(from_arrow_type(each.type)))
+            for name, each in values.items()
+        }
         return SparkRows(self._frame.withColumns(columns))
 
     def where_null(self, name: str) -> SparkRows:

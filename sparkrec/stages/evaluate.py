@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import logging
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,11 +18,14 @@ from sparkrec.config import EvaluateSettings, ItemTitles, model_settings
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.evaluation.model_metrics import metrics_of, overall
 from sparkrec.spark.evaluation.protocols import RankingRequest, Unrankable, check_metrics
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.explain import importance
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.platform.digests import content_digest
+from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.platform.sources import column, read_columns
+from sparkrec.spark.runner import Rows
 from sparkrec.stages.checks import check_measurement, prepared_as
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import once, stage
@@ -159,26 +163,39 @@ def _tell(unrankable: Unrankable) -> None:
 
 def _examples(lists: dict[int, list[int]], dataset: Dataset, seen: DataFrame, truth: DataFrame) -> list[dict[str, Any]]:
     """Of a few users: what they had, what is recommended, and what was held out, by the ids of the log."""
-    items = dataset.items.select("item", F.col("item_id").cast("string"))
-    users = dataset.users.select("user", F.col("user_id").cast("string")).where(F.col("user").isin([*lists])).collect()
 
-    def titles(rows: DataFrame) -> dict[int, list[str]]:
-        own = rows.where(F.col("user").isin([*lists])).select("user", "item").distinct().join(items, "item")
-        return dict(own.groupBy("user").agg(F.slice(F.array_sort(F.collect_list("item_id")), 1, _SHOWN)).collect())
+    def plan(users: Rows, items: Rows, seen: Rows, truth: Rows) -> list[dict[str, Any]]:
+        chosen = users.of(pa.table({"user": pa.array(lists, pa.int64())}))
+        listed = users.of(pa.table({"item": pa.array({item for own in lists.values() for item in own}, pa.int64())}))
+        items = items.select("item", "item_id")
 
-    had, held_out = titles(seen), titles(truth)
-    names: dict[int, str] = dict(
-        items.where(F.col("item").isin([item for own in lists.values() for item in own])).collect()
-    )
-    return [
-        {
-            "user": name,
-            "had": had.get(user, []),
-            "recommended": [names[item] for item in lists[user]],
-            "held_out": held_out.get(user, []),
-        }
-        for user, name in sorted(users)
-    ]
+        def titles(rows: Rows) -> dict[int, list[str]]:
+            own: dict[int, list[str]] = {}
+            pairs = rows.select("user", "item").joined(chosen, "user").distinct().joined(items, "item")
+            for user, name in _pairs(pairs.select("user", "item_id").table()):
+                own.setdefault(user, []).append(name)
+            return {user: sorted(names)[:_SHOWN] for user, names in own.items()}
+
+        had, held_out = titles(seen), titles(truth)
+        names = dict(_pairs(items.joined(listed, "item").table()))
+        return [
+            {
+                "user": name,
+                "had": had.get(user, []),
+                "recommended": [names[item] for item in lists[user]],
+                "held_out": held_out.get(user, []),
+            }
+            for user, name in sorted(_pairs(users.select("user", "user_id").joined(chosen, "user").table()))
+        ]
+
+    frames = narrowed(dataset.users, "user", "user_id"), narrowed(dataset.items, "item", "item_id")
+    return carry_out("examples", plan, *frames, narrowed(seen, "user", "item"), narrowed(truth, "user", "item"))
+
+
+def _pairs(table: pa.Table) -> Iterator[tuple[int, str]]:
+    """A column of integers beside one of ids, as text."""
+    integers, ids = (table.column(at).to_pylist() for at in range(2))
+    return zip(integers, map(str, ids), strict=True)
 
 
 def _titles(settings: ItemTitles, lake: Lake) -> DataFrame:

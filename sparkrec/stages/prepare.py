@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -31,9 +30,9 @@ from sparkrec.spark.data.interactions import (
 from sparkrec.spark.data.part_counts import facts, rows_by_part
 from sparkrec.spark.data.sequences import sequences
 from sparkrec.spark.data.splits import PARTS, check, needs_time, split
-from sparkrec.spark.in_place import carry_out, write
+from sparkrec.spark.in_place import carry_out, holding, write
 from sparkrec.spark.platform.digests import source_digest
-from sparkrec.spark.platform.few import from_files, is_here, narrowed
+from sparkrec.spark.platform.few import from_files, narrowed
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.platform.sources import column, resolved
 from sparkrec.spark.runner import Rows
@@ -97,14 +96,7 @@ def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
     through the first three on its own. Raises PrepareError when a policy does not fit the data, or nothing is
     left.
     """
-    with ExitStack() as held:
-
-        def hold(frame: DataFrame) -> DataFrame:
-            """Keep what several jobs read until the stage ends."""
-            if not is_here(frame):
-                held.callback(frame.persist().unpersist)
-            return frame
-
+    with holding() as hold:
         parts, to_rank = _parts(settings, lake, run)
         parts = hold(carry_out("prepare", lambda rows: rows.kept().frame(), parts))
         found = _check(settings, lake, run, parts)

@@ -93,6 +93,7 @@ STEPS = {
     "filled": lambda rows, other: rows.filled(
         one=pa.scalar(1.0, pa.float32()), never=pa.scalar(None, pa.timestamp("us", "UTC"))
     ),
+    "coalesced": lambda rows, other: rows.coalesced(value=pa.scalar(7.5), name=pa.scalar("nobody")),
     "greatest of different keys": lambda rows, other: (
         rows.select("value", "name", "key").distinct().greatest("key", "name")
     ),

@@ -12,7 +12,7 @@ from sparkrec.config import DataFacts, SequenceSettings, values_of
 from sparkrec.errors import InputError
 from sparkrec.fields import FieldSchema
 from sparkrec.spark.in_place import carry_out
-from sparkrec.spark.platform.few import from_files, is_known_to_be_empty, narrowed
+from sparkrec.spark.platform.few import from_files, is_known_to_be_empty, narrowed, union
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.spark.runner import Rows
 
@@ -106,7 +106,7 @@ class Dataset:
         """What a model is fitted to."""
         if not include_validation or is_known_to_be_empty(self.validation):
             return self.train
-        return self.train.unionByName(self.validation)
+        return union(self.train, self.validation)
 
     def fitted(self, side: str, include_validation: bool) -> DataFrame:
         """(<side>) of the users or items that such a model has been fitted to a row of."""

@@ -43,24 +43,36 @@ _SCHEMA = schema_of(
 
 @dataclass(frozen=True)
 class FillBuckets:
-    """The task that puts rows (user, item), of int64 ids, into buckets.
+    """The task that puts rows (user, item), of integer ids, into buckets. Without items, each is 0.
 
-    Further columns are `label`, which tells rows apart that are measured apart, and the float64 numbers `data` and
-    `auc_share` of each item. Raises ValueError where the arrays of a row differ in length.
+    Further columns are `label`, which tells rows apart that are measured apart, and the numbers `data` and `auc_share`
+    of each item. Raises ValueError where the arrays of a row differ in length.
     """
 
     side: int
     """What the rows are."""
     lists: bool
     """Whether items, and numbers of them, are arrays."""
+    columns: dict[str, str]
+    """What these columns are called in the rows; others are not read."""
 
     @property
     def schema(self) -> pa.Schema:
         return _SCHEMA
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for table in joined(batches, 1 if self.lists else ROWS):
+        for table in joined(map(self._read, batches), 1 if self.lists else ROWS):
             yield _scattered(table, self.side, self.lists)
+
+    def _read(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        columns = {to: batch.column(name).cast(self._kind(to)) for to, name in self.columns.items()}
+        if "item" not in columns:
+            columns["item"] = pa.repeat(pa.scalar(0, pa.int64()), batch.num_rows)
+        return pa.RecordBatch.from_pydict(columns)
+
+    def _kind(self, to: str) -> pa.DataType:
+        kind = {"user": pa.int64(), "item": pa.int64(), "label": pa.string()}.get(to, pa.float64())
+        return pa.list_(kind) if self.lists and to not in ("user", "label") else kind
 
 
 def _scattered(table: pa.Table, side: int, lists: bool) -> pa.RecordBatch:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import IntegralType
 
 from sparkrec.errors import EvaluateError
 from sparkrec.kernels.arrays import F32, F64
@@ -14,6 +15,9 @@ from sparkrec.kernels.metrics.measures import ItemFacts
 from sparkrec.kernels.ragged import Ragged
 from sparkrec.spark.arrow.blocks import read_lists
 from sparkrec.spark.evaluation.bucketing import encoded_ids
+from sparkrec.spark.in_place import carry_out
+from sparkrec.spark.platform.few import narrowed
+from sparkrec.spark.runner import Rows
 
 _NONE = np.zeros(0, np.int64)
 NO_ITEMS = ItemFacts(_NONE, np.zeros(0), _NONE, np.zeros((0, 0), np.float32), (np.zeros(1, np.int64), _NONE))
@@ -25,22 +29,25 @@ def item_facts(items: DataFrame | None, before: DataFrame | None) -> ItemFacts:
     its surprise is finite."""
     if items is None and before is None:
         return NO_ITEMS
-    users, counted = 1, None
-    if before is not None:
-        pairs = before.select(encoded_ids(before, "user"), encoded_ids(before, "item")).distinct()
-        users = max(pairs.select("user").distinct().count(), 1)
-        counted = pairs.groupBy("item").agg(F.count("*").alias("n"))
-    if items is None:
-        assert counted is not None
-        rows = counted
-    else:
-        own = [F.col(name) for name in ("popularity", "vector") if name in items.columns]
-        if "categories" in items.columns:
-            own.append(F.array_compact(F.array_distinct("categories")).alias("categories"))
-        rows = items.select(encoded_ids(items, "item"), *own)
-        rows = rows.withColumn("n", F.lit(1)) if counted is None else rows.join(counted, "item", "left")
-    table = rows.toArrow().sort_by("item").combine_chunks()
-    ids = table["item"].to_numpy()
+
+    def plan(items: Rows | None, before: Rows | None) -> tuple[pa.Table, int]:
+        users, counted = 1, None
+        if before is not None:
+            pairs = before.select("user", "item").distinct().kept()
+            users, counted = max(pairs.select("user").distinct().count(), 1), pairs.counted("item")
+            pairs.release()
+        if items is None:
+            assert counted is not None
+            return counted.table(), users
+        if counted is None:
+            return items.filled(n=pa.scalar(1, pa.int64())).table(), users
+        return items.joined(counted, "item", every=True).table(), users
+
+    table, users = carry_out(
+        "metrics", plan, items and _with_categories(items), before and _encoded(before, "user", "item")
+    )
+    table = table.sort_by("item").combine_chunks()
+    ids = table["item"].cast(pa.int64()).to_numpy()
     if table["item"].null_count or (ids[1:] == ids[:-1]).any():
         raise EvaluateError("items: found an item that is null or comes more than once, expected each once")
     n: F64 = table["n"].combine_chunks().fill_null(1).to_numpy().astype(np.float64)
@@ -54,6 +61,23 @@ def item_facts(items: DataFrame | None, before: DataFrame | None) -> ItemFacts:
     place = np.empty(len(ids), np.int64)
     place[np.argsort(-share, kind="stable")] = np.arange(1, len(ids) + 1)
     return ItemFacts(ids, share, place, vectors, categories)
+
+
+def _with_categories(items: DataFrame) -> DataFrame:
+    """(item, popularity, vector, categories), the last three where they are there; a category once an item."""
+    names = [name for name in ("popularity", "vector") if name in items.columns]
+    if "categories" not in items.columns:
+        return _encoded(items, "item", *names)
+    categories = F.array_compact(F.array_distinct("categories")).alias("categories")
+    return items.select(encoded_ids(items, "item"), *names, categories)
+
+
+def _encoded(frame: DataFrame, *names: str) -> DataFrame:
+    """Some columns, those of ids as `encoded_ids` has them."""
+    ids = [name for name in names if name in ("user", "item")]
+    if all(isinstance(frame.schema[name].dataType, IntegralType) for name in ids):
+        return narrowed(frame, *names)
+    return frame.select(*(encoded_ids(frame, name) if name in ids else name for name in names))
 
 
 def _vectors(table: pa.Table) -> F32:

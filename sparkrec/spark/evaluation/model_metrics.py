@@ -37,11 +37,13 @@ from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.evaluation.clicks import METRICS as CLICK_METRICS
 from sparkrec.spark.evaluation.clicks import Clicks
 from sparkrec.spark.evaluation.protocols import RankingRequest, Unrankable, measure_rankings
-from sparkrec.spark.evaluation.segments import grouped, labels
+from sparkrec.spark.evaluation.segments import SIDES, grouped
+from sparkrec.spark.in_place import carry_out, holding
 from sparkrec.spark.model.field_queries import first_queries, score_events
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.serving import bind
 from sparkrec.spark.retrieval.topk import score_pairs
+from sparkrec.spark.runner import Rows
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,9 @@ def metrics_of(
             f"dataset {dataset.reference} came without candidates to rank. Use protocol full or sampled, or prepare it "
             "with split.candidates."
         )
-    truth = grouped(truth, dataset, segments).persist()
-    scored = None
-    try:
-        if truth.isEmpty():
+    with holding() as hold:
+        truth = hold(grouped(truth, dataset, segments))
+        if carry_out("metrics", lambda rows: rows.count(), truth) == 0:
             raise EvaluateError(
                 f"dataset {dataset.reference} has no row in that split to measure on. "
                 "Prepare it with one, or choose another."
@@ -170,8 +171,9 @@ def metrics_of(
                 queries=lambda _: first_queries(dataset, truth),
             )
             model = bound.model
+        scored = None
         if with_auc or ((ratings or clicks) and predicted is None):
-            scored = score_pairs(model, truth.select("user", "item").distinct()).persist()
+            scored = hold(score_pairs(model, carry_out("metrics", _pairs, truth)))
         if predicted is None and scored is not None:
             predicted = truth.join(scored, ["user", "item"])
         found: list[Metric] = []
@@ -191,11 +193,11 @@ def metrics_of(
             calibration = judged.calibration()
             for segment, name, value, users in judged.metrics(segments):
                 found.append(Metric(name, None, segment, value, None, None, None, users))
-    finally:
-        truth.unpersist()
-        if scored is not None:
-            scored.unpersist()
     return ModelMetrics(found, calibration, lists, unrankable)
+
+
+def _pairs(rows: Rows) -> DataFrame:
+    return rows.select("user", "item").distinct().frame()
 
 
 def _ratings(rows: DataFrame, dataset: Dataset, clip: tuple[float, float] | None, segments: int) -> list[Metric]:
@@ -205,7 +207,9 @@ def _ratings(rows: DataFrame, dataset: Dataset, clip: tuple[float, float] | None
     if clip is not None:
         predicted = F.least(F.greatest(predicted, F.lit(float(clip[0]))), F.lit(float(clip[1])))
     error = predicted - F.col("value")
-    of_segment = F.explode(labels(segments, "user", "item")).alias("segment")
+    names = (F.concat(F.lit(f"{side}s:"), f"{side}_group", F.lit(f"/{segments}")) for side in SIDES)
+    labels = [F.when(F.col(f"{side}_group") > 0, name) for side, name in zip(SIDES, names, strict=True)]
+    of_segment = F.explode(F.array_compact(F.array(F.lit("all"), *labels))).alias("segment")
     found = (
         rows.crossJoin(mean)
         .select("user", "score", error.alias("error"), of_segment)
@@ -219,7 +223,8 @@ def _ratings(rows: DataFrame, dataset: Dataset, clip: tuple[float, float] | None
         .orderBy("segment")
         .collect()
     )
-    names = ("rmse", "mae", "unpredicted")
     return [
-        Metric(name, None, row["segment"], row[name], None, None, None, row["users"]) for row in found for name in names
+        Metric(name, None, row["segment"], row[name], None, None, None, row["users"])
+        for row in found
+        for name in ("rmse", "mae", "unpredicted")
     ]

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any, NamedTuple, TypeAlias
+from functools import partial, reduce
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.config import FullRanking, GivenCandidates, Protocol, SampledNegatives
+from sparkrec.kernels.hashing import spark_hash
 from sparkrec.kernels.metrics.measures import CORRECTED
+from sparkrec.spark.arrow.packed_rows import schema_of
+from sparkrec.spark.arrow.unlist import Unlist
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.evaluation.candidates import KNOWN, SampleCandidates
 from sparkrec.spark.evaluation.evaluate import METRICS, metric_rows
 from sparkrec.spark.evaluation.request import EvaluationRequest, check_names, check_needs
-from sparkrec.spark.evaluation.segments import label
+from sparkrec.spark.evaluation.segments import LabelRows
+from sparkrec.spark.in_place import carry_out, holding, write
 from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.retrieval.topk import rank, score_lists
-from sparkrec.spark.runner import map_pairs, pack
+from sparkrec.spark.runner import Rows, map_pairs, pack
 
 log = logging.getLogger(__name__)
 
@@ -104,58 +112,134 @@ def measure_rankings(
     seen     (user, item) what users had before; None: nothing
     """
     metrics, protocol, sampled_from = [*request.metrics, *(["auc"] if request.auc else [])], request.protocol, None
-    relevant = truth.select("user", "item", label(segments, "item").alias("segment"))
-    users = truth.select("user", label(segments, "user").alias("segment")).distinct().where("segment IS NOT NULL")
-    if isinstance(protocol, FullRanking):
-        if targets is not None:
-            below = F.lit(float("-inf")).cast("float")
-            targets = targets.select("user", "item", F.coalesce("score", below).alias("score"))
-        exclude = seen if protocol.exclude_seen else None
-        lists = rank(
-            model, max(request.cutoffs), truth.select("user").distinct(), exclude=exclude, targets=targets
-        ).persist()
-        if targets is not None:
-            relevant = relevant.join(_auc_shares(lists, targets), ["user", "item"], "left").fillna(0.5, ["beaten"])
-        recommendations = lists.select("user", F.col("items").alias("item"))
-        metrics += ["coverage", "novelty"]
-    else:
-        scored = score_lists(model, _candidates(dataset, truth, protocol))
-        lists = scored.select(
-            "user", F.col("items").alias("item"), F.transform("scores", _or_unranked).alias("score")
-        ).persist()
-        recommendations = lists
-        if isinstance(protocol, SampledNegatives) and _alone(truth):
-            metrics += [CORRECTED + name for name in _CORRECTED]
-            sampled_from = dataset.items.count()
-            if near := [k for k in request.cutoffs if 2 * k > protocol.negatives]:
-                n, chance = protocol.negatives, min(max(near) / (protocol.negatives + 1), 1.0)
-                log.warning(
-                    "cutoff %d of %d negatives: chance has a hit rate of %.2f; sample more", max(near), n, chance
-                )
-    try:
+    with holding() as hold:
+        relevant, users, whom = carry_out("metrics", partial(_truth, segments=segments), truth)
+        if isinstance(protocol, FullRanking):
+            if targets is not None:
+                targets = carry_out("metrics", _or_below, targets)
+            exclude = seen if protocol.exclude_seen else None
+            lists = hold(rank(model, max(request.cutoffs), whom, exclude=exclude, targets=targets))
+            if targets is not None:
+                relevant = carry_out("metrics", _with_auc_shares, relevant, lists)
+            recommendations = carry_out("metrics", lambda rows: rows.select("user", item="items").frame(), lists)
+            metrics += ["coverage", "novelty"]
+        else:
+            scored = score_lists(model, _candidates(dataset, truth, protocol))
+            lists = recommendations = hold(
+                scored.select("user", F.col("items").alias("item"), F.transform("scores", _or_unranked).alias("score"))
+            )
+            if isinstance(protocol, SampledNegatives) and _alone(truth):
+                metrics += [CORRECTED + name for name in _CORRECTED]
+                sampled_from = dataset.items.count()
+                if near := [k for k in request.cutoffs if 2 * k > protocol.negatives]:
+                    n, chance = protocol.negatives, min(max(near) / (protocol.negatives + 1), 1.0)
+                    log.warning(
+                        "cutoff %d of %d negatives: chance has a hit rate of %.2f; sample more", max(near), n, chance
+                    )
         names, items = tuple(dict.fromkeys(metrics)), _item_popularity(dataset)
         measured = EvaluationRequest(
             recommendations, relevant, names, tuple(request.cutoffs), items=items, sampled_from=sampled_from
         )
         rows = metric_rows(measured, measured.totals(users, request.bootstrap))
         if request.users_to is not None:
-            measured.values().drop("run").write.mode("overwrite").parquet(request.users_to)
-        unrankable = _unrankable(model, truth, lists) if request.auc or not request.full else None
+            titles = ["user", *(metric.title for metric in measured.user_metrics)]
+            write(measured.values(), request.users_to, *titles)
+        unrankable = None
+        if request.full and request.auc:
+            unrankable = carry_out("metrics", _unrankable_of_lists, truth, lists)
+        elif not request.full:
+            unrankable = _unrankable(model, truth, lists)
         examples: dict[int, list[int]] = {}
-        if request.full and request.examples:  # which users: by their ids alone
-            few = lists.orderBy(F.xxhash64("user")).limit(request.examples)
-            examples = dict(few.select("user", F.slice("items", 1, _EXAMPLE)).collect())
+        if request.full and request.examples:
+            examples = carry_out("metrics", partial(_examples, n=request.examples), lists)
         return RankingMetrics(rows, examples, unrankable)
-    finally:
-        lists.unpersist()
+
+
+def _truth(truth: Rows, segments: int) -> tuple[DataFrame, ...]:
+    """Of held-out rows: (user, item, segment) of their items, (user, segment) of their users, and (user)."""
+    of_users = truth.map_rows(LabelRows("user", segments)).where_present("segment").select("user", "segment").distinct()
+    relevant, whom = truth.map_rows(LabelRows("item", segments)), truth.select("user").distinct()
+    return relevant.frame(), of_users.frame(), whom.frame()
+
+
+def _or_below(targets: Rows) -> DataFrame:
+    """An item that the model does not know is below all."""
+    return targets.select("user", "item", "score").coalesced(score=pa.scalar(float("-inf"), pa.float32())).frame()
+
+
+def _with_auc_shares(relevant: Rows, lists: Rows) -> DataFrame:
+    """(user, item, segment, beaten) of relevant rows: `beaten` is the share of the candidates of a user that the item
+    scores above, ties half."""
+    shares = lists.map_rows(_TARGETS).map_rows(AucShares())
+    shared = relevant.joined(shares, "user", "item", every=True)
+    return shared.coalesced(beaten=pa.scalar(0.5, pa.float64())).frame()
+
+
+_COUNTS = {"targets": ("item", pa.int64()), "greater": ("greater", pa.int64()), "equal": ("equal", pa.int64())}
+_TARGETS = Unlist(_COUNTS, {"user": pa.int64(), "candidates": pa.int64()})
+
+
+@dataclass(frozen=True)
+class AucShares:
+    """(user, item, beaten) of the counts of targets that have candidates."""
+
+    schema: ClassVar[pa.Schema] = schema_of(user=pa.int64(), item=pa.int64(), beaten=pa.float64())
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            candidates, greater, equal = (batch.column(name).to_numpy() for name in ("candidates", "greater", "equal"))
+            with np.errstate(invalid="ignore"):  # nothing to tell them from
+                beaten = 1 - (greater + equal / 2) / candidates
+            columns = [batch.column("user"), batch.column("item"), pa.array(beaten)]
+            yield pa.RecordBatch.from_arrays(columns, schema=self.schema).filter(pa.array(candidates > 0))
+
+
+def _unrankable_of_lists(truth: Rows, lists: Rows) -> Unrankable:
+    pairs = truth.select("user", "item").distinct().count()
+    counts = lists.select("targets", "known", "rankable").map_rows(CountTargets()).table()
+    listed, known, rankable = (pc.sum(counts[name]).as_py() or 0 for name in CountTargets.schema.names)
+    return Unrankable(pairs, pairs - listed, listed - known, known - rankable)
+
+
+@dataclass(frozen=True)
+class CountTargets:
+    """How many targets lists have, and how many are known and rankable, added up."""
+
+    schema: ClassVar[pa.Schema] = schema_of(listed=pa.int64(), known=pa.int64(), rankable=pa.int64())
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            listed = pc.sum(pc.list_value_length(batch.column("targets")).cast(pa.int64()))
+            sums = [listed, pc.sum(batch.column("known")), pc.sum(batch.column("rankable"))]
+            yield pa.RecordBatch.from_arrays(
+                [pa.array([each.as_py()], pa.int64()) for each in sums], schema=self.schema
+            )
+
+
+def _examples(lists: Rows, n: int) -> dict[int, list[int]]:
+    """The first items of the lists of a few users, whom a hash of their ids draws."""
+    few = lists.select("user", "items").map_rows(DrawLists(n)).table()
+    first = few.take(pa.array(spark_hash(few["user"].to_numpy()).argsort(kind="stable")[:n]))
+    return dict(zip(first["user"].to_pylist(), first["items"].to_pylist(), strict=True))
+
+
+@dataclass(frozen=True)
+class DrawLists:
+    """(user, items): of each batch the lists of the n users who are drawn first, shortened."""
+
+    n: int
+    schema: ClassVar[pa.Schema] = schema_of(user=pa.int64(), items=pa.list_(pa.int64()))
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            order = spark_hash(batch.column("user").to_numpy()).argsort(kind="stable")[: self.n]
+            drawn = batch.take(pa.array(order))
+            items = pc.list_slice(drawn.column("items"), 0, _EXAMPLE).cast(pa.list_(pa.int64()))
+            yield pa.RecordBatch.from_arrays([drawn.column("user"), items], schema=self.schema)
 
 
 def _unrankable(model: Model, truth: DataFrame, lists: DataFrame) -> Unrankable:
     pairs = truth.select("user", "item").distinct()
-    if "known" in lists.columns:
-        sums = [F.coalesce(F.sum(count), F.lit(0)) for count in (F.size("greater"), F.col("known"), F.col("rankable"))]
-        (n, (listed, known, rankable)) = pairs.count(), lists.agg(*sums).collect()[0]
-        return Unrankable(n, n - listed, listed - known, known - rankable)
     for side, rows in (("user", lists), ("item", model.items)):
         pairs = pairs.join(rows.select(side, F.lit(True).alias(f"has_{side}")), side, "left")
     no_list, unknown = F.col("has_user").isNull(), F.col("has_item").isNull()
@@ -168,21 +252,31 @@ def _or_unranked(score: Column) -> Column:
     return F.coalesce(score, F.lit(float("-inf")).cast("float"))
 
 
-def _auc_shares(lists: DataFrame, targets: DataFrame) -> DataFrame:
-    """(user, item, beaten): the share of the candidates of a user that each target scores above, ties half."""
-    own = targets.groupBy("user").agg(F.array_sort(F.collect_list("item")).alias("item")).join(lists, "user")
-    cells = own.where("candidates > 0").select(
-        "user", "candidates", F.explode(F.arrays_zip("item", "greater", "equal")).alias("cell")
-    )
-    above = F.col("cell.greater") + F.col("cell.equal") / 2
-    return cells.select("user", "cell.item", (1 - above / F.col("candidates")).alias("beaten"))
-
-
 def _item_popularity(dataset: Dataset) -> DataFrame:
     """(item, popularity), of train users."""
-    fitted = dataset.users.agg(F.greatest(F.count_if(F.col("train_count") > 0), F.lit(1)).alias("users"))
-    share = F.least(F.greatest("train_count", F.lit(1)) / F.col("users"), F.lit(1.0))
-    return dataset.items.crossJoin(fitted).select("item", share.alias("popularity"))
+
+    def plan(items: Rows, users: Rows) -> DataFrame:
+        fitted = max(users.where_at_least("train_count", 1).count(), 1)
+        return items.select("item", "train_count").map_rows(Popularity(fitted)).frame()
+
+    return carry_out(
+        "metrics",
+        plan,
+        *(narrowed(*each) for each in ((dataset.items, "item", "train_count"), (dataset.users, "train_count"))),
+    )
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """(item, popularity): the share of users who have an item, at least one of them."""
+
+    users: int
+    schema: ClassVar[pa.Schema] = schema_of(item=pa.int64(), popularity=pa.float64())
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            share = np.clip(batch.column("train_count").to_numpy(), 1, self.users) / self.users
+            yield pa.RecordBatch.from_arrays([batch.column("item"), pa.array(share)], schema=self.schema)
 
 
 def _alone(truth: DataFrame) -> bool:

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, IntegralType
 
 from sparkrec.errors import EvaluateError
@@ -192,20 +191,18 @@ class EvaluationRequest:
 
     def _tables(self, segments: DataFrame | None) -> tuple[list[DataFrame], list[FillBuckets]]:
         """All tables, and the tasks that put them in buckets."""
-        label = column(self.by).cast("string") if self.by else None
-        order = None if self.order == "list" else F.col(self.order)
+        order = None if self.order == "list" else self.order
         gain, auc_share, segment = (
-            F.col(name) if name in self.relevant.columns else None for name in ("relevance", "beaten", "segment")
+            name if name in self.relevant.columns else None for name in ("relevance", "beaten", "segment")
         )
         parts = [
-            for_buckets(self.recommendations, RECOMMENDED, label, order),
+            for_buckets(self.recommendations, RECOMMENDED, self.by, order),
             for_buckets(self.relevant, RELEVANT, segment, gain, auc_share),
         ]
         if segments is not None:
             segments = resolved(segments, ["user", "segment"], "segments")
             self._same_type("segments", segments, "user")
-            members = segments.select("user", F.lit(0).alias("item"), F.col("segment").cast("string"))
-            parts.append(for_buckets(members, SEGMENT, F.col("segment")))
+            parts.append(for_buckets(segments, SEGMENT, "segment", item=None))
         if self.before is not None and set(_OF_BEFORE).intersection(self.metrics):
             parts.append(for_buckets(self.before, BEFORE))
         return [table for table, _ in parts], [task for _, task in parts]

@@ -2,39 +2,98 @@
 
 from __future__ import annotations
 
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+
+from sparkrec.kernels.arrays import I64
+from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.in_place import carry_out
+from sparkrec.spark.platform.few import narrowed
+from sparkrec.spark.runner import Rows
+
+SIDES = ("user", "item")
 
 
 def grouped(truth: DataFrame, dataset: Dataset, segments: int) -> DataFrame:
-    """The rows and the groups of their users and items, from 1; 0 when there is but one."""
-    if segments == 1:
-        return truth.withColumns({"user_group": F.lit(0), "item_group": F.lit(0)})
-    users = truth.select("user").distinct().join(dataset.users.select("user", "train_count"), "user", "left")
-    users = users.fillna(0, ["train_count"])
-    counts = users.groupBy("train_count").count().withColumn("side", F.lit("user"))
-    rows = counts.unionByName(dataset.items.groupBy("train_count").count().withColumn("side", F.lit("item"))).collect()
+    """The rows and the groups of their users and items, `user_group` and `item_group` int from 1; 0 when there is but
+    one, or the dataset does not have the item."""
 
-    def group(side: str) -> Column:
-        bounds = bounds_of([(row["train_count"], row["count"]) for row in rows if row["side"] == side], segments)
-        place = sum(((F.col("train_count") > bound).cast("int") for bound in bounds), F.lit(1))
-        return place.alias(f"{side}_group")
+    def plan(truth: Rows, users: Rows, items: Rows) -> DataFrame:
+        if segments == 1:
+            none = pa.scalar(0, pa.int32())
+            return truth.filled(user_group=none, item_group=none).frame()
+        users = truth.select("user").distinct().joined(users.select("user", "train_count"), "user", every=True)
+        users = users.coalesced(train_count=pa.scalar(0, users.kind("train_count"))).computed()
+        items = items.select("item", "train_count")
+        bounds = {side: _bounds(rows, segments) for side, rows in zip(SIDES, (users, items), strict=True)}
+        truth = truth.joined(users.select("user", user_group="train_count"), "user")
+        truth = truth.joined(items.select("item", item_group="train_count"), "item", every=True)
+        columns = tuple((name, truth.kind(name)) for name in truth.columns if name not in _GROUPS)
+        return truth.map_rows(GroupCounts(columns, bounds["user"], bounds["item"])).frame()
 
-    truth = truth.join(users.select("user", group("user")), "user")
-    return truth.join(dataset.items.select("item", group("item")), "item", "left").fillna(0, ["item_group"])
+    counts = [
+        narrowed(frame, side, "train_count") for side, frame in zip(SIDES, (dataset.users, dataset.items), strict=True)
+    ]
+    return carry_out("metrics", plan, truth, *counts)
 
 
-def labels(segments: int, *sides: str) -> Column:
-    """Segments of a row: `all`, and that of its user or item."""
-    return F.array_compact(F.array(F.lit("all"), *(label(segments, side) for side in sides)))
+_GROUPS = tuple(f"{side}_group" for side in SIDES)
 
 
-def label(segments: int, side: str) -> Column:
-    """The group of a row's user or item; null where there is but one."""
-    named = F.concat(F.lit(f"{side}s:"), f"{side}_group", F.lit(f"/{segments}"))
-    return F.when(F.col(f"{side}_group") > 0, named)
+def _bounds(rows: Rows, segments: int) -> I64:
+    counted = rows.counted("train_count").table()
+    return np.array(
+        bounds_of([*zip(*(counted[name].to_pylist() for name in ("train_count", "n")), strict=True)], segments)
+    )
+
+
+@dataclass(frozen=True)
+class GroupCounts:
+    """Rows whose train counts are in `user_group` and `item_group`, with the groups there, by the bounds of each; an
+    item without a count is in none."""
+
+    columns: tuple[tuple[str, pa.DataType], ...]
+    """Name and type of those that stay."""
+    user: I64
+    item: I64
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([*self.columns, *((name, pa.int32()) for name in _GROUPS)])
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            own = [batch.column(name) for name, _ in self.columns]
+            for side, bounds in zip(SIDES, (self.user, self.item), strict=True):
+                count = batch.column(f"{side}_group")
+                place = np.searchsorted(bounds, count.fill_null(0).to_numpy()) + 1
+                own.append(pa.array(np.where(count.is_valid(), place, 0).astype(np.int32)))
+            yield pa.RecordBatch.from_arrays(own, schema=self.schema)
+
+
+@dataclass(frozen=True)
+class LabelRows:
+    """(user, item, segment): rows and the segment of their user or item; null where there is but one."""
+
+    side: str
+    segments: int
+
+    @property
+    def schema(self) -> pa.Schema:
+        return schema_of(user=pa.int64(), item=pa.int64(), segment=pa.string())
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            group = batch.column(f"{self.side}_group")
+            names = pa.array([None, *(f"{self.side}s:{each}/{self.segments}" for each in range(1, self.segments + 1))])
+            yield pa.RecordBatch.from_arrays(
+                [batch.column("user"), batch.column("item"), names.take(group)], schema=self.schema
+            )
 
 
 def bounds_of(counts: list[tuple[int, int]], segments: int) -> list[int]:

@@ -39,7 +39,7 @@ _INLINE = 1 << 20
 copied and sent again for each job."""
 _here: WeakKeyDictionary[DataFrame, pa.Table] = WeakKeyDictionary()
 """Rows of DataFrames that were made of them. Neither ever changes."""
-_files: WeakKeyDictionary[DataFrame, tuple[str, tuple[str, ...]]] = WeakKeyDictionary()
+_files: WeakKeyDictionary[DataFrame, tuple[tuple[str, ...], tuple[str, ...]]] = WeakKeyDictionary()
 """Folders and columns of DataFrames that `from_files` read."""
 _SPARK_SCHEMA = b"org.apache.spark.sql.parquet.row.metadata"
 _OPAQUE = "LogicalRDD"
@@ -73,7 +73,7 @@ def from_files(spark: SparkSession, folder: str) -> DataFrame:
     if schema is None:
         return spark.read.parquet(folder)  # Spark says what is not there, or finds what is
     frame = spark.read.schema(schema).parquet(folder)
-    _files[frame] = folder, tuple(frame.columns)
+    _files[frame] = (folder,), tuple(frame.columns)
     return frame
 
 
@@ -142,10 +142,20 @@ def narrowed(frame: DataFrame, *names: str) -> DataFrame:
     """A DataFrame with no more than it takes to bring some columns here: itself, if its rows are here already."""
     if frame in _here:
         return frame
-    some = frame.select(*names)
+    some = frame.select(*map(column, names))
     if frame in _files:
         _files[some] = _files[frame][0], names
     return some
+
+
+def union(one: DataFrame, other: DataFrame) -> DataFrame:
+    """The rows of both, columns by name. It takes no more to bring them here than it takes to bring either."""
+    both = one.unionByName(other)
+    if one in _here and other in _here:
+        _here[both] = pa.concat_tables([_here[one], _here[other].select(_here[one].column_names)])
+    elif one in _files and other in _files and {*one.columns} == {*other.columns}:
+        _files[both] = _files[one][0] + _files[other][0], _files[one][1]
+    return both
 
 
 def is_known_to_be_empty(frame: DataFrame) -> bool:
@@ -156,9 +166,10 @@ def is_known_to_be_empty(frame: DataFrame) -> bool:
 def _fetched(frame: DataFrame) -> pa.Table:
     """The rows; without a job where they are in files, or a part of Spark's plan."""
     if frame in _files:
-        folder, names = _files[frame]
+        folders, names = _files[frame]
         schema = to_arrow_schema(frame.schema, timezone="UTC")
-        return pa.concat_tables(each.cast(schema) for each in storage.read_parquet(folder, [*names]))
+        parts = [each for folder in folders for each in storage.read_parquet(folder, [*names])]
+        return pa.concat_tables(each.cast(schema) for each in parts)
     leaves = _leaves(frame)
     if len(leaves) == 1 and leaves[0].nodeName() == "LocalRelation":
         plan = frame._jdf.queryExecution().optimizedPlan()

@@ -228,8 +228,9 @@ class RankItems(BlockTask):
     """The k best items that are not excluded; and, for each target, how many others score above it or the same.
 
     `items` and `scores` are the list, best first; `candidates` is the number of items that are neither excluded nor
-    targets, of which `greater` and `equal` count those that score above and the same as each target. `known` targets
-    are among the items, and `rankable` of them not excluded. A target_score of -inf or NaN is below everything.
+    targets, of which `greater` and `equal` count those that score above and the same as each of the `targets`, which
+    ascend. `known` targets are among the items, and `rankable` of them not excluded. A target_score of -inf or NaN is
+    below everything.
     """
 
     k: int
@@ -238,6 +239,7 @@ class RankItems(BlockTask):
     partial_arrays: ClassVar[ArrayColumns] = {
         "user": np.int64,
         "target_start": np.int64,
+        "target": np.int64,
         "item": np.int64,
         "score": np.float32,
         "candidates": np.int64,
@@ -253,6 +255,7 @@ class RankItems(BlockTask):
         candidates=pa.int64(),
         known=pa.int64(),
         rankable=pa.int64(),
+        targets=pa.list_(pa.int64()),
         greater=pa.list_(pa.int64()),
         equal=pa.list_(pa.int64()),
     )
@@ -289,6 +292,7 @@ class RankItems(BlockTask):
         return {
             "user": users.block.ids.copy(),
             "target_start": targets.start.copy(),
+            "target": targets.values.copy(),
             "item": np.where(position >= 0, items.ids[position], -1),
             "score": score,
             "candidates": candidates,
@@ -322,6 +326,7 @@ class RankItems(BlockTask):
                 "candidates": merged["candidates"],
                 "known": merged["known"],
                 "rankable": merged["rankable"],
+                "targets": Ragged(merged["target_start"], merged["target"]).arrow(),
                 "greater": Ragged(merged["target_start"], merged["greater"]).arrow(),
                 "equal": Ragged(merged["target_start"], merged["equal"]).arrow(),
             }

@@ -20,11 +20,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import pyarrow as pa
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from sparkrec.kernels.csr import Storage
-from sparkrec.spark.in_place import carry_out
+from sparkrec.spark.arrow.unlist import Unlist
+from sparkrec.spark.in_place import carry_out, computed
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.scorers import PairScorer
 from sparkrec.spark.platform.few import narrowed
@@ -44,6 +46,9 @@ log = logging.getLogger(__name__)
 
 _LEAST_USERS, _TASKS_A_SLOT = 1024, 4
 """Users that are worth a task, and tasks of a slot that end about when those of another do."""
+
+
+_CELLS = Unlist({"items": ("item", pa.int64()), "scores": ("score", pa.float32())}, {"user": pa.int64()})
 
 
 @dataclass(frozen=True)
@@ -86,12 +91,12 @@ def topk(
 
 def score_pairs(model: Model, pairs: DataFrame, blocks: Blocks = Blocks()) -> DataFrame:
     """`pairs` (user, item) and score float: null where the model does not know the user or the item."""
-    lists = score_lists(model, pairs, blocks)
-    cell = F.explode(F.arrays_zip("items", "scores")).alias("cell")
-    scored = lists.select("user", cell).select(
-        "user", F.col("cell.items").alias("item"), F.col("cell.scores").alias("score")
-    )
-    return pairs.select("user", "item").join(scored, ["user", "item"], "left")
+
+    def plan(pairs: Rows, lists: Rows) -> DataFrame:
+        scored = lists.map_rows(_CELLS)
+        return pairs.select("user", "item").joined(scored, "user", "item", every=True).frame()
+
+    return carry_out("scores", plan, narrowed(pairs, "user", "item"), score_lists(model, pairs, blocks))
 
 
 def best(model: Model, pairs: DataFrame, k: int, blocks: Blocks = Blocks()) -> DataFrame:
@@ -111,13 +116,10 @@ def rank_counts(
     greater     candidates that score above the target; `equal` the same as it. An item that the model does not know is
                 below all. Users whom it does not know have no row.
     """
-    lists = score_lists(model, targets, blocks).select("user", F.explode(F.arrays_zip("items", "scores")).alias("cell"))
-    score = F.coalesce("cell.scores", F.lit(float("-inf")).cast("float"))
-    scored = lists.select("user", F.col("cell.items").alias("item"), score.alias("score")).persist()
-    items = scored.groupBy("user").agg(F.array_sort(F.collect_list("item")).alias("item"))
-    ranked = rank(model, 1, items.select("user"), exclude=exclude, targets=scored, blocks=blocks)
-    cell = F.explode(F.arrays_zip("item", "greater", "equal")).alias("cell")
-    return ranked.join(items, "user").select("user", cell, "candidates").select("user", "cell.*", "candidates")
+    scored = computed("scores", score_pairs(model, targets, blocks)).fillna(float("-inf"), ["score"])
+    ranked = rank(model, 1, targets.select("user").distinct(), exclude=exclude, targets=scored, blocks=blocks)
+    cell = F.explode(F.arrays_zip(F.col("targets").alias("item"), "greater", "equal")).alias("cell")
+    return ranked.select("user", cell, "candidates").select("user", "cell.*", "candidates")
 
 
 def rank(

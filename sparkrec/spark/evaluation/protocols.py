@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame
 
 from sparkrec.config import FullRanking, GivenCandidates, Protocol, SampledNegatives
 from sparkrec.kernels.hashing import spark_hash
 from sparkrec.kernels.metrics.measures import CORRECTED
-from sparkrec.spark.arrow.packed_rows import schema_of
-from sparkrec.spark.arrow.unlist import Unlist
 from sparkrec.spark.data.dataset import Dataset
-from sparkrec.spark.evaluation.candidates import KNOWN, SampleCandidates
+from sparkrec.spark.evaluation.candidates import KNOWN, ListKnown, SampleCandidates
 from sparkrec.spark.evaluation.evaluate import METRICS, metric_rows
+from sparkrec.spark.evaluation.ranking_tasks import (
+    TARGETS,
+    AucShares,
+    CountTargets,
+    DrawLists,
+    OrBelow,
+    Popularity,
+)
 from sparkrec.spark.evaluation.request import EvaluationRequest, check_names, check_needs
 from sparkrec.spark.evaluation.segments import LabelRows
 from sparkrec.spark.in_place import carry_out, holding, write
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.retrieval.topk import rank, score_lists
-from sparkrec.spark.runner import Rows, map_pairs, pack
+from sparkrec.spark.runner import Rows
 
 log = logging.getLogger(__name__)
 
@@ -124,13 +128,11 @@ def measure_rankings(
             recommendations = carry_out("metrics", lambda rows: rows.select("user", item="items").frame(), lists)
             metrics += ["coverage", "novelty"]
         else:
-            scored = score_lists(model, _candidates(dataset, truth, protocol))
-            lists = recommendations = hold(
-                scored.select("user", F.col("items").alias("item"), F.transform("scores", _or_unranked).alias("score"))
-            )
-            if isinstance(protocol, SampledNegatives) and _alone(truth):
+            scored = score_lists(model, _candidates(dataset, truth, whom, protocol))
+            lists = recommendations = hold(carry_out("metrics", lambda rows: rows.map_rows(OrBelow()).frame(), scored))
+            if isinstance(protocol, SampledNegatives) and carry_out("metrics", _alone, truth):
                 metrics += [CORRECTED + name for name in _CORRECTED]
-                sampled_from = dataset.items.count()
+                sampled_from = carry_out("metrics", lambda rows: rows.count(), narrowed(dataset.items, "item"))
                 if near := [k for k in request.cutoffs if 2 * k > protocol.negatives]:
                     n, chance = protocol.negatives, min(max(near) / (protocol.negatives + 1), 1.0)
                     log.warning(
@@ -148,7 +150,7 @@ def measure_rankings(
         if request.full and request.auc:
             unrankable = carry_out("metrics", _unrankable_of_lists, truth, lists)
         elif not request.full:
-            unrankable = _unrankable(model, truth, lists)
+            unrankable = carry_out("metrics", _unrankable, truth, lists, narrowed(model.items, "item"))
         examples: dict[int, list[int]] = {}
         if request.full and request.examples:
             examples = carry_out("metrics", partial(_examples, n=request.examples), lists)
@@ -170,28 +172,9 @@ def _or_below(targets: Rows) -> DataFrame:
 def _with_auc_shares(relevant: Rows, lists: Rows) -> DataFrame:
     """(user, item, segment, beaten) of relevant rows: `beaten` is the share of the candidates of a user that the item
     scores above, ties half."""
-    shares = lists.map_rows(_TARGETS).map_rows(AucShares())
+    shares = lists.map_rows(TARGETS).map_rows(AucShares())
     shared = relevant.joined(shares, "user", "item", every=True)
     return shared.coalesced(beaten=pa.scalar(0.5, pa.float64())).frame()
-
-
-_COUNTS = {"targets": ("item", pa.int64()), "greater": ("greater", pa.int64()), "equal": ("equal", pa.int64())}
-_TARGETS = Unlist(_COUNTS, {"user": pa.int64(), "candidates": pa.int64()})
-
-
-@dataclass(frozen=True)
-class AucShares:
-    """(user, item, beaten) of the counts of targets that have candidates."""
-
-    schema: ClassVar[pa.Schema] = schema_of(user=pa.int64(), item=pa.int64(), beaten=pa.float64())
-
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            candidates, greater, equal = (batch.column(name).to_numpy() for name in ("candidates", "greater", "equal"))
-            with np.errstate(invalid="ignore"):  # nothing to tell them from
-                beaten = 1 - (greater + equal / 2) / candidates
-            columns = [batch.column("user"), batch.column("item"), pa.array(beaten)]
-            yield pa.RecordBatch.from_arrays(columns, schema=self.schema).filter(pa.array(candidates > 0))
 
 
 def _unrankable_of_lists(truth: Rows, lists: Rows) -> Unrankable:
@@ -201,55 +184,18 @@ def _unrankable_of_lists(truth: Rows, lists: Rows) -> Unrankable:
     return Unrankable(pairs, pairs - listed, listed - known, known - rankable)
 
 
-@dataclass(frozen=True)
-class CountTargets:
-    """How many targets lists have, and how many are known and rankable, added up."""
-
-    schema: ClassVar[pa.Schema] = schema_of(listed=pa.int64(), known=pa.int64(), rankable=pa.int64())
-
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            listed = pc.sum(pc.list_value_length(batch.column("targets")).cast(pa.int64()))
-            sums = [listed, pc.sum(batch.column("known")), pc.sum(batch.column("rankable"))]
-            yield pa.RecordBatch.from_arrays(
-                [pa.array([each.as_py()], pa.int64()) for each in sums], schema=self.schema
-            )
-
-
 def _examples(lists: Rows, n: int) -> dict[int, list[int]]:
     """The first items of the lists of a few users, whom a hash of their ids draws."""
-    few = lists.select("user", "items").map_rows(DrawLists(n)).table()
+    few = lists.select("user", "items").map_rows(DrawLists(n, _EXAMPLE)).table()
     first = few.take(pa.array(spark_hash(few["user"].to_numpy()).argsort(kind="stable")[:n]))
     return dict(zip(first["user"].to_pylist(), first["items"].to_pylist(), strict=True))
 
 
-@dataclass(frozen=True)
-class DrawLists:
-    """(user, items): of each batch the lists of the n users who are drawn first, shortened."""
-
-    n: int
-    schema: ClassVar[pa.Schema] = schema_of(user=pa.int64(), items=pa.list_(pa.int64()))
-
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            order = spark_hash(batch.column("user").to_numpy()).argsort(kind="stable")[: self.n]
-            drawn = batch.take(pa.array(order))
-            items = pc.list_slice(drawn.column("items"), 0, _EXAMPLE).cast(pa.list_(pa.int64()))
-            yield pa.RecordBatch.from_arrays([drawn.column("user"), items], schema=self.schema)
-
-
-def _unrankable(model: Model, truth: DataFrame, lists: DataFrame) -> Unrankable:
+def _unrankable(truth: Rows, lists: Rows, items: Rows) -> Unrankable:
     pairs = truth.select("user", "item").distinct()
-    for side, rows in (("user", lists), ("item", model.items)):
-        pairs = pairs.join(rows.select(side, F.lit(True).alias(f"has_{side}")), side, "left")
-    no_list, unknown = F.col("has_user").isNull(), F.col("has_item").isNull()
-    n, strangers, others = pairs.agg(F.count("*"), F.count_if(no_list), F.count_if(~no_list & unknown)).collect()[0]
-    return Unrankable(n, strangers, others, 0)
-
-
-def _or_unranked(score: Column) -> Column:
-    """Of an item that the model does not know."""
-    return F.coalesce(score, F.lit(float("-inf")).cast("float"))
+    listed = pairs.only(lists, "user")
+    n, with_list, known = pairs.count(), listed.count(), listed.only(items, "item").count()
+    return Unrankable(n, n - with_list, with_list - known, 0)
 
 
 def _item_popularity(dataset: Dataset) -> DataFrame:
@@ -266,36 +212,35 @@ def _item_popularity(dataset: Dataset) -> DataFrame:
     )
 
 
-@dataclass(frozen=True)
-class Popularity:
-    """(item, popularity): the share of users who have an item, at least one of them."""
-
-    users: int
-    schema: ClassVar[pa.Schema] = schema_of(item=pa.int64(), popularity=pa.float64())
-
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            share = np.clip(batch.column("train_count").to_numpy(), 1, self.users) / self.users
-            yield pa.RecordBatch.from_arrays([batch.column("item"), pa.array(share)], schema=self.schema)
-
-
-def _alone(truth: DataFrame) -> bool:
+def _alone(truth: Rows) -> bool:
     """Whether every user has one held-out item."""
-    return truth.groupBy("user").agg(F.count_distinct("item").alias("n")).where("n > 1").isEmpty()
+    pairs = truth.select("user", "item").distinct()
+    return pairs.count() == pairs.select("user").distinct().count()
 
 
-def _candidates(dataset: Dataset, truth: DataFrame, protocol: GivenCandidates | SampledNegatives) -> DataFrame:
+def _candidates(
+    dataset: Dataset, truth: DataFrame, whom: DataFrame, protocol: GivenCandidates | SampledNegatives
+) -> DataFrame:
     """(user, item) to rank: the held-out items, and those to tell them from."""
-    held_out = truth.select("user", "item")
-    users = truth.select("user").distinct()
     if isinstance(protocol, GivenCandidates):
         assert dataset.candidates is not None
-        return held_out.unionByName(dataset.candidates.select("user", "item").join(users, "user", "left_semi"))
+
+        def add(truth: Rows, whom: Rows, given: Rows) -> DataFrame:
+            return truth.select("user", "item").union(given.select("user", "item").only(whom, "user")).frame()
+
+        return carry_out("candidates", add, truth, whom, narrowed(dataset.candidates, "user", "item"))
+    size = max(1, _CELLS // protocol.negatives), 32 << 20
+
+    def draw(truth: Rows, whom: Rows, items: Rows, *others: Rows) -> DataFrame:
+        held_out = truth.select("user", "item")
+        known = held_out
+        for rows in others:
+            known = known.union(rows.select("user", "item").only(whom, "user"))
+        blocks = known.map_sorted(["user"], ListKnown(), then=["item"]).pack("user", KNOWN, size)
+        catalogue = items.select("item").pack("item", {}, None)
+        task = SampleCandidates(protocol.seed, protocol.negatives)
+        return held_out.union(blocks.map_pairs(catalogue, task, "right")).frame()
+
     others = (dataset.train, dataset.validation, dataset.test) if protocol.exclude_seen else ()
-    splits = [rows.select("user", "item") for rows in others]
-    known = reduce(DataFrame.unionByName, splits, held_out).join(users, "user", "left_semi")
-    known = known.groupBy("user").agg(F.array_sort(F.collect_set("item")).alias("known"))
-    catalogue = pack(dataset.items.coalesce(1), "item", {}, max_rows=1 << 31, max_bytes=1 << 31)
-    blocks = pack(known, "user", KNOWN, max_rows=max(1, _CELLS // protocol.negatives), max_bytes=32 << 20)
-    task = SampleCandidates(protocol.seed, protocol.negatives)
-    return held_out.unionByName(map_pairs(blocks, catalogue, task, broadcast="right"))
+    splits = (narrowed(rows, "user", "item") for rows in others)
+    return carry_out("candidates", draw, truth, whom, narrowed(dataset.items, "item"), *splits)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from functools import cache, lru_cache
+from functools import cache, lru_cache, reduce
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -169,6 +169,13 @@ class LocalRows(Rows):
 
     def where_at_least(self, name: str, least: int) -> LocalRows:
         return self.of(self._table.filter(pc.greater_equal(self._table[name], least)))
+
+    def where_below(self, name: str, bound: int) -> LocalRows:
+        return self.of(self._table.filter(pc.less(self._table[name], bound)))
+
+    def where_not_finite(self, *names: str) -> LocalRows:
+        finite = reduce(pc.and_, (pc.is_finite(self._table[name]).fill_null(False) for name in names))
+        return self.of(self._table.filter(pc.invert(finite)))
 
     def union(self, other: LocalRows) -> LocalRows:
         return self.of(pa.concat_tables([self._table, other._table], promote_options="default"))

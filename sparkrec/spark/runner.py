@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema, from_arrow_type, to_arrow_type
 from pyspark.sql.types import StructType
@@ -164,6 +164,14 @@ class Rows(ABC):
     @abstractmethod
     def where_at_least(self, name: str, least: int) -> Self:
         """The rows that have such a number in a column."""
+
+    @abstractmethod
+    def where_below(self, name: str, bound: int) -> Self:
+        """The rows that have a smaller number in a column."""
+
+    @abstractmethod
+    def where_not_finite(self, *names: str) -> Self:
+        """The rows that have a null, NaN or infinity in one of some columns."""
 
     @abstractmethod
     def union(self, other: Self) -> Self:
@@ -346,6 +354,13 @@ class SparkRows(Rows):
 
     def where_at_least(self, name: str, least: int) -> SparkRows:
         return SparkRows(self._frame.where(F.col(name) >= least))
+
+    def where_below(self, name: str, bound: int) -> SparkRows:
+        return SparkRows(self._frame.where(F.col(name) < bound))
+
+    def where_not_finite(self, *names: str) -> SparkRows:
+        finite = reduce(Column.__and__, (F.abs(name) < float("inf") for name in names))
+        return SparkRows(self._frame.where(~F.coalesce(finite, F.lit(False))))
 
     def union(self, other: SparkRows) -> SparkRows:
         return SparkRows(self._frame.unionByName(other._frame, allowMissingColumns=True))

@@ -22,7 +22,6 @@ from sparkrec.spark.data.interactions import (
     check_timestamps,
     core,
     deduplicate,
-    first_pair,
     to_feedback,
     type_of,
     weigh,
@@ -101,9 +100,9 @@ def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
         parts = hold(carry_out("prepare", lambda rows: rows.kept().frame(), parts))
         found = _check(settings, lake, run, parts)
 
-        raw_users, raw_items = parts.select("user_id"), parts.select("item_id")
+        raw_users, raw_items = narrowed(parts, "user_id"), narrowed(parts, "item_id")
         if to_rank is not None:
-            raw_items = raw_items.union(to_rank.select("item_id"))
+            raw_items = parts.select("item_id").union(to_rank.select("item_id"))
         names = id_tables(settings.interactions)
         with ThreadPoolExecutor() as pool:  # each waits for Delta most of the time
             users, items = pool.map(assign, (lake, lake), names, (raw_users, raw_items), ("user", "item"))
@@ -210,10 +209,16 @@ def _check(settings: PrepareSettings, lake: Lake, run: Run, parts: DataFrame) ->
     """Number of rows of the interactions table, once the parts are known to be a dataset."""
     pin = run.inputs["interactions"]
     found = lake.table(pin["table"], pin["version"]).count()
-    finite = (F.abs("value") < float("inf")) & (F.abs("confidence") < float("inf"))
-    undefined = ~F.coalesce(finite, F.lit(False))
-    by_part = parts.groupBy("part").agg(F.count("*"), F.count_if(undefined), first_pair(undefined)).collect()
-    rows = dict.fromkeys(PARTS, 0) | {part: count for part, count, _, _ in by_part}
+
+    def count(parts: Rows) -> tuple[dict[str, int], int, dict[str, Any]]:
+        counted = parts.counted("part").table()
+        rows = dict(zip(counted["part"].to_pylist(), counted["n"].to_pylist(), strict=True))
+        unfit = parts.where_not_finite("value", "confidence").select(*PAIR)
+        n = unfit.count()
+        return rows, n, next(unfit.sorted(*PAIR).each()) if n else {}
+
+    counted, unfit, first = carry_out("prepare", count, parts)
+    rows = dict.fromkeys(PARTS, 0) | counted
     total = sum(rows.values())
     given = sum(rows[part] for part in run.inputs if part in PARTS)
     if not found:
@@ -223,8 +228,8 @@ def _check(settings: PrepareSettings, lake: Lake, run: Run, parts: DataFrame) ->
             f"none of {found:,} rows of {pin['table']!r} is left after event_weights and feedback.threshold. "
             "Lower the threshold or raise a weight."
         )
-    if unfit := sum(row[2] for row in by_part):
-        user, item = min(row[3] for row in by_part if row[3] is not None)
+    if unfit:
+        user, item = first.values()
         how = settings.feedback
         setting = f"scale {how.scale!r}" if how.kind == "explicit" else f"confidence {how.confidence!r}"
         least = "" if setting == "scale 'identity'" else " from 0 on"

@@ -123,10 +123,11 @@ def recommend(settings: RecommendSettings, lake: Lake, run: Run) -> Run:
         rows = rows.join(dataset.items.select("item", "item_id"), "item")
         _write(lake, run, rows.withColumns({"run": F.lit(run.id), "model": F.lit(trained.reference)}))
         written = lake.table(tables.RECOMMENDATIONS.name).where(F.col("run") == run.id)
-        with_list = written.where("rank = 1").join(users.select("user_id", "by"), "user_id")
-        n_users: dict[str, int] = dict(with_list.groupBy("by").count().collect())
+        of_each = written.join(users.select("user_id", "by"), "user_id").groupBy("by")
+        counted = of_each.agg(F.count_if(F.col("rank") == 1).alias("users"), F.count("*").alias("rows")).collect()
+    n_users = {row["by"]: row["users"] for row in counted}
     answers = {by: n_users.get(by, 0) for by in (*ANSWERS, POPULARITY)}
-    total = written.count()
+    total = sum(row["rows"] for row in counted)
     run = run.publish(
         table=lake.path(tables.RECOMMENDATIONS.name), users=sum(answers.values()), answered_by=answers, rows=total
     )

@@ -77,6 +77,8 @@ STEPS = {
     "where_null": lambda rows, other: rows.where_null("name"),
     "where_present": lambda rows, other: rows.where_present("value"),
     "where_at_least": lambda rows, other: rows.where_at_least("value", 1),
+    "where_below": lambda rows, other: rows.where_below("value", 1),
+    "where_not_finite": lambda rows, other: rows.where_not_finite("value", "key"),
     "union": lambda rows, other: rows.union(other),
     "none": lambda rows, other: rows.none(),
     "counted": lambda rows, other: rows.counted("key"),

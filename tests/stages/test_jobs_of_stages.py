@@ -10,7 +10,7 @@ from sparkrec.stages.catalog import STAGES
 
 pytestmark = pytest.mark.spark
 
-MOST = {"ingest": 12, "prepare": 33, "train": 0, "evaluate": 4, "recommend": 15, "tune": 4}
+MOST = {"ingest": 12, "prepare": 25, "train": 0, "evaluate": 4, "recommend": 13, "tune": 4}
 
 
 def test_a_stage_takes_no_more_jobs_than_it_did(spark, tmp_path, pipeline_settings, caplog):

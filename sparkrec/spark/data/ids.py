@@ -36,7 +36,7 @@ from sparkrec.errors import InputError, PrepareError
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.ragged import starts_of
 from sparkrec.spark.data.numbering import BUCKETS, DistinctIds, NumberIds, PlaceIds
-from sparkrec.spark.in_place import carry_out
+from sparkrec.spark.in_place import carry_out, holding
 from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.spark.runner import Rows
@@ -72,39 +72,41 @@ class IdTable:
 def assign(lake: Lake, name: str, raw: DataFrame, index: str) -> IdTable:
     """The id table once every value of `raw` has its integer there.
 
-    raw    one column, `user_id` or `item_id`, long or string, at least one row; repeated values count once
+    raw    `<index>_id`, long or string, at least one row; repeated values count once
     index  name of the column of integers
 
     Raises PrepareError when the table holds something else, ids of another type, or was set back in time.
     """
-    (column,) = raw.columns
-    raw = raw.distinct()
+    column = f"{index}_id"
+
+    def unknown(raw: Rows, table: Rows | None) -> DataFrame:
+        ids = raw.select(column).distinct()
+        return (ids if table is None else ids.without(table, column)).frame()
+
     appended_from = -1
     while True:
-        new, start = raw, 0
-        if exists := lake.has_table(name):
+        table, version, start = None, 0, 0
+        if lake.has_table(name):
             version = lake.table_version(name)
             table = lake.table(name, version)
-            _check(name, table, raw, index)
-            new = raw.join(table, column, "left_anti")
-        new.persist()
+            _check(name, table, raw.schema[column].dataType, column, index)
         try:
-            if exists:
-                if new.isEmpty():
-                    return IdTable(name, lake.table_id(name), version, table)
-                # At the version that `new` was compared with: if ids came since, the append does nothing.
-                start = table.agg(F.coalesce(F.max(index) + 1, F.lit(0))).collect()[0][0]
-            if start == appended_from:
-                raise PrepareError(
-                    f"the id table {name!r} in {lake.root} was set back: ids from {start} on have been given "
-                    "before, and datasets hold them. Restore its latest version with RESTORE TABLE."
-                )
-            lake.append(name, number(new, index, start), transaction=f"ids-from-{start}")
-            appended_from = start
+            with holding() as hold:
+                new = hold(carry_out("ids", unknown, raw, table and table.select(column)))
+                if table is not None:
+                    if carry_out("ids", lambda rows: rows.count(), new) == 0:
+                        return IdTable(name, lake.table_id(name), version, table)
+                    # At the version that `new` was compared with: if ids came since, the append does nothing.
+                    start = table.agg(F.coalesce(F.max(index) + 1, F.lit(0))).collect()[0][0]
+                if start == appended_from:
+                    raise PrepareError(
+                        f"the id table {name!r} in {lake.root} was set back: ids from {start} on have been given "
+                        "before, and datasets hold them. Restore its latest version with RESTORE TABLE."
+                    )
+                lake.append(name, number(new, index, start), transaction=f"ids-from-{start}")
+                appended_from = start
         except _CONFLICTS:
             log.info("%s: another writer was faster; looking again", name)
-        finally:
-            new.unpersist()
 
 
 def number(raw: DataFrame, index: str, start: int = 0) -> DataFrame:
@@ -158,14 +160,13 @@ def with_strangers(known: DataFrame, events: DataFrame) -> DataFrame:
     return known.unionByName(number(strangers, "user", first))
 
 
-def _check(name: str, table: DataFrame, raw: DataFrame, index: str) -> None:
-    (column,) = raw.columns
+def _check(name: str, table: DataFrame, kind: DataType, column: str, index: str) -> None:
     if table.columns != [index, column]:
         raise PrepareError(
             f"table {name!r} is in the place of the ids of {column}: expected columns {index}, {column}, "
             f"found {', '.join(table.columns)}. Ingest the interactions into a table of another name."
         )
-    found, expected = (frame.schema[column].dataType.simpleString() for frame in (raw, table))
+    found, expected = kind.simpleString(), table.schema[column].dataType.simpleString()
     if found != expected:
         raise PrepareError(
             f"{column} is {found} in the interactions, but {expected} in their id table {name!r}, and ids "

@@ -14,6 +14,8 @@ from pyspark.sql import functions as F
 
 from sparkrec.config import ExplicitFeedback, ImplicitFeedback
 from sparkrec.errors import PrepareError
+from sparkrec.spark.in_place import carry_out
+from sparkrec.spark.runner import Rows
 
 log = logging.getLogger(__name__)
 
@@ -152,27 +154,29 @@ def core(interactions: DataFrame, min_user: int, min_item: int) -> DataFrame:
     limits = {column: least for column, least in zip(PAIR, (min_user, min_item), strict=True) if least > 1}
     if not limits:
         return interactions
-    rest = interactions.localCheckpoint()  # a plan that grows each round doubles each round
-    found = left = rest.count()
-    while left:
-        kept = rest
-        for column, least in limits.items():
-            few = kept.groupBy(column).agg(F.count("*").alias("n")).where(F.col("n") < least)
-            kept = kept.join(few, column, "left_anti")
-        rest = kept.select(*interactions.columns).localCheckpoint()
-        before, left = left, rest.count()
-        log.info("k-core: %d of %d interactions left", left, before)
-        if left == before or len(limits) == 1:
-            break
-    if found and not left:
-        most = [interactions.groupBy(column).count().agg(F.count("*"), F.max("count")).collect()[0] for column in PAIR]
-        (users, user_has), (items, item_has) = most
-        raise PrepareError(
-            f"nothing is left of {found:,} interactions of {users:,} users with {items:,} items when each "
-            f"user needs {min_user} and each item {min_item}: the most that a user has is {user_has:,}, an "
-            f"item {item_has:,}. Lower min_user_interactions or min_item_interactions."
-        )
-    return rest
+
+    def plan(rows: Rows) -> DataFrame:
+        rest = rows.computed()  # a plan that grows each round doubles each round
+        found = left = rest.count()
+        while left:
+            kept = rest
+            for column, least in limits.items():
+                kept = kept.without(kept.counted(column).where_below("n", least), column)
+            rest = kept.computed()
+            before, left = left, rest.count()
+            log.info("k-core: %d of %d interactions left", left, before)
+            if left == before or len(limits) == 1:
+                break
+        if found and not left:
+            users, items = (rows.counted(column).described("n")[0] for column in PAIR)
+            raise PrepareError(
+                f"nothing is left of {found:,} interactions of {users.rows:,} users with {items.rows:,} items when "
+                f"each user needs {min_user} and each item {min_item}: the most that a user has is {users.most:,.0f}, "
+                f"an item {items.most:,.0f}. Lower min_user_interactions or min_item_interactions."
+            )
+        return rest.frame()
+
+    return carry_out("k-core", plan, interactions)
 
 
 def candidates(events: DataFrame, table: str, column: str) -> DataFrame:

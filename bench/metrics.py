@@ -40,13 +40,13 @@ def compare(quick: bool, treatment: Treatment) -> dict[str, Any]:
         grouped = f"{folder}/grouped"
         measure(_group, lists, grouped, Given(0, 1, CORES))
         contestants = {
-            "sparkrec": (_ours, *paths),
-            "rectools": (_peer, "rectools", *paths),
-            "replay": (_peer, "replay", *paths),
+            "sparkrec": (ours, *paths, CUTOFFS),
+            "rectools": (peers, "rectools", *paths, CUTOFFS),
+            "replay": (peers, "replay", *paths, CUTOFFS),
             "spark": (_spark, *paths),
-            **({"sparkrec, few": (_ours, *few)} if quick else {}),
-            "ranx": (_peer, "ranx", *few),
-            "sparkrec, lists": (_ours, grouped, relevant),
+            **({"sparkrec, few": (ours, *few, CUTOFFS)} if quick else {}),
+            "ranx": (peers, "ranx", *few, CUTOFFS),
+            "sparkrec, lists": (ours, grouped, relevant, CUTOFFS),
             "spark_group": (_spark_group, grouped, relevant),
         }
         rows = {name: {"system": name, **best(treatment, [way])} for name, way in contestants.items()}
@@ -65,7 +65,7 @@ def grow(sizes: list[int], treatment: Treatment) -> dict[str, Any]:
     for users in sizes:
         with tempfile.TemporaryDirectory() as folder:
             measure(_write, folder, users, Given(0, 1, CORES))
-            row = best(treatment, [(_ours, f"{folder}/lists", f"{folder}/relevant")])
+            row = best(treatment, [(ours, f"{folder}/lists", f"{folder}/relevant", CUTOFFS)])
         rows.append({"users": users, **row, "microseconds_a_user": row["seconds"] / users * 1e6})
     show("Ours, more and more users", rows, ("users", "seconds", "microseconds_a_user"))
     each = [row["microseconds_a_user"] for row in rows]
@@ -122,7 +122,8 @@ def _group(lists: str, folder: str, given: Given) -> Row:
     return {}
 
 
-def _ours(lists: str, relevant: str, given: Given) -> Row:
+def ours(lists: str, relevant: str, cutoffs: list[int], given: Given) -> Row:
+    """Seconds of six metrics at some cutoffs, one of them 10, of two tables in Parquet."""
     from sparkrec import evaluate
 
     spark = session(given.threads)
@@ -130,7 +131,7 @@ def _ours(lists: str, relevant: str, given: Given) -> Row:
 
     def run() -> None:
         tables = spark.read.parquet(lists), spark.read.parquet(relevant)
-        found = evaluate(*tables, k=CUTOFFS).where("metric = 'ndcg' AND k = 10").collect()
+        found = evaluate(*tables, k=cutoffs).where("metric = 'ndcg' AND k = 10").collect()
         measured["ndcg@10"] = found[0]["value"]
 
     return {"seconds": given.seconds(run), **measured}
@@ -175,10 +176,11 @@ def _spark(lists: str, relevant: str, given: Given) -> Row:
     return {"seconds": given.seconds(run), **measured}
 
 
-def _peer(peer: str, lists: str, relevant: str, given: Given) -> Row:
+def peers(peer: str, lists: str, relevant: str, cutoffs: list[int], given: Given) -> Row:
+    """The same of a peer: rectools, replay or ranx."""
     script = Path(__file__).resolve().parent / "peers" / "metrics_peer.py"
     runs = str(given.warm_up), str(given.runs)
-    command = [str(PEERS.absolute()), str(script), peer, lists, relevant, json.dumps(CUTOFFS), *runs]
+    command = [str(PEERS.absolute()), str(script), peer, lists, relevant, json.dumps(cutoffs), *runs]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise RuntimeError(f"{peer}: {ended.stderr[-2000:]}")

@@ -1,30 +1,39 @@
-"""Small work, a million interactions: ours, `implicit` and MLlib, from rows to lists.
+"""Small work, a million interactions: ours, `implicit`, RecTools and MLlib, from rows to lists, and their metrics.
 
 The rows are those of MovieLens 1M's train part in SPARKREC_DATA (`ml-1m-ncf`), cached by Spark for those on it, in a
-sparse matrix for `implicit`. Every figure is of a warm session or process; ours includes ids, rows and names.
+sparse matrix for `implicit`, in a table of pandas for RecTools. Every figure is of a warm session or process; ours
+includes ids, rows and names. Twelve metrics are measured of the most popular items, listed for everyone.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
+from bench import metrics
 from bench.measure import CORES, Given, Row, Treatment, best, show
 from bench.spark import NATIVE, session
+from bench.training import PEERS
 from sparkrec.errors import ConfigError
 
-RANK, ITERATIONS, K = 64, 15, 20
+RANK, ITERATIONS, K, CUTOFFS = 64, 15, 20, [10, 20]
 
 
 def compare(treatment: Treatment) -> dict[str, Any]:
     """Run all in turn and print a table."""
     _log()  # before anything is run
+    if not PEERS.exists():
+        raise ConfigError("bench small needs its peers: run `make bench-peers` first, in the project's folder")
     systems: dict[str, Callable[..., Row]] = {
         "sparkrec als": _als,
         "sparkrec als, cg": _als_cg,
@@ -34,26 +43,63 @@ def compare(treatment: Treatment) -> dict[str, Any]:
         "implicit als": _implicit,
         "implicit als, cg": _implicit_cg,
         "implicit itemknn": _implicit_knn,
+        "rectools ease": _rectools_ease,
         "mllib als": _mllib,
     }
     own = Treatment(treatment.warm_up, treatment.runs, (CORES,))
     rows = {name: {"system": name, **best(own, [(work,)], by="fit")} for name, work in systems.items()}
     show("MovieLens 1M, from rows to the best 20 of all", [*rows.values()], ("system", "fit", "recommend"))
+    with tempfile.TemporaryDirectory() as folder:
+        tables = _popular_lists(folder)
+        measured = {
+            "sparkrec": best(own, [(metrics.ours, *tables, CUTOFFS)]),
+            "rectools": best(own, [(metrics.peers, "rectools", *tables, CUTOFFS)]),
+        }
+    of_metrics = [{"system": name, **row} for name, row in measured.items()]
+    show(f"{6 * len(CUTOFFS)} metrics of lists of 20", of_metrics, ("system", "seconds", "ndcg@10"))
 
     def ratio(peer: str, ours: str, what: str = "fit") -> float:
         return round(rows[peer][what] / rows[ours][what], 2)
 
     return {
-        "runs": [*rows.values()],
+        "runs": [*rows.values(), *of_metrics],
         "ratios": {
             "als/implicit": ratio("implicit als", "sparkrec als"),
             "als_cg/implicit_cg": ratio("implicit als, cg", "sparkrec als, cg"),
             "als/mllib": ratio("mllib als", "sparkrec als"),
             "itemknn/implicit": ratio("implicit itemknn", "sparkrec itemknn"),
+            "ease/rectools": ratio("rectools ease", "sparkrec ease"),
+            "evaluate/rectools": round(measured["rectools"]["seconds"] / measured["sparkrec"]["seconds"], 2),
             "topk/implicit": ratio("implicit als", "sparkrec als", "recommend"),
             "topk/mllib": ratio("mllib als", "sparkrec als", "recommend"),
         },
     }
+
+
+def _popular_lists(folder: str) -> tuple[str, str]:
+    """Files of the 20 most popular items of each user of the test part, and of what is held out."""
+    held_out = pq.read_table(_log().with_name("test.parquet")).select(["user_id", "item_id"])
+    held_out = held_out.rename_columns(["user", "item"])
+    items, counts = np.unique(pq.read_table(_log())["item_id"].to_numpy(), return_counts=True)
+    users = held_out["user"].unique().to_numpy()
+    listed = {
+        "user": np.repeat(users, K),
+        "item": np.tile(items[np.argsort(-counts)[:K]], len(users)),
+        "rank": np.tile(np.arange(1, K + 1, dtype=np.int32), len(users)),
+    }
+    paths = f"{folder}/lists.parquet", f"{folder}/relevant.parquet"
+    pq.write_table(pa.table(listed), paths[0])
+    pq.write_table(held_out, paths[1])
+    return paths
+
+
+def _rectools_ease(given: Given) -> Row:
+    script = Path(__file__).resolve().parent / "peers" / "rectools_peer.py"
+    command = [str(PEERS.absolute()), str(script), str(_log()), str(K), str(given.warm_up), str(given.runs)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise RuntimeError(f"rectools: {ended.stderr[-2000:]}")
+    return dict(json.loads(ended.stdout.splitlines()[-1]))
 
 
 def _log() -> Path:

@@ -164,8 +164,11 @@ class LocalRows(Rows):
     def where_present(self, name: str) -> LocalRows:
         return self.of(self._table.filter(pc.is_valid(self._table[name])))
 
-    def where_is(self, name: str, value: str) -> LocalRows:
+    def where_is(self, name: str, value: str | int) -> LocalRows:
         return self.of(self._table.filter(pc.equal(self._table[name], value)))
+
+    def where_is_not(self, name: str, value: str | int) -> LocalRows:
+        return self.of(self._table.filter(pc.not_equal(self._table[name], value)))
 
     def where_at_least(self, name: str, least: int) -> LocalRows:
         return self.of(self._table.filter(pc.greater_equal(self._table[name], least)))

@@ -158,8 +158,12 @@ class Rows(ABC):
         """The rows that have a value in a column."""
 
     @abstractmethod
-    def where_is(self, name: str, value: str) -> Self:
-        """The rows that have such a text in a column."""
+    def where_is(self, name: str, value: str | int) -> Self:
+        """The rows that have this value in a column."""
+
+    @abstractmethod
+    def where_is_not(self, name: str, value: str | int) -> Self:
+        """The rows that have another value in a column."""
 
     @abstractmethod
     def where_at_least(self, name: str, least: int) -> Self:
@@ -349,8 +353,11 @@ class SparkRows(Rows):
     def where_present(self, name: str) -> SparkRows:
         return SparkRows(self._frame.where(F.col(name).isNotNull()))
 
-    def where_is(self, name: str, value: str) -> SparkRows:
+    def where_is(self, name: str, value: str | int) -> SparkRows:
         return SparkRows(self._frame.where(F.col(name) == value))
+
+    def where_is_not(self, name: str, value: str | int) -> SparkRows:
+        return SparkRows(self._frame.where(F.col(name) != value))
 
     def where_at_least(self, name: str, least: int) -> SparkRows:
         return SparkRows(self._frame.where(F.col(name) >= least))

@@ -8,13 +8,13 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import yaml
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame
 
 from sparkrec import storage, tables
 from sparkrec.config import Range, TrainSettings, TuneSettings, model_settings
@@ -25,7 +25,9 @@ from sparkrec.kernels.metrics.directions import sign
 from sparkrec.progress import track
 from sparkrec.secrets import masked
 from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.data.folds import with_folds, without_and_of
 from sparkrec.spark.evaluation.model_metrics import check_metric, measure
+from sparkrec.spark.in_place import carry_out, holding
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.stages.checks import prepared_as
 from sparkrec.stages.planned import Planned
@@ -86,31 +88,24 @@ def tune(settings: TuneSettings, lake: Lake) -> Run:
 def _search(settings: TuneSettings, lake: Lake, run: Run) -> Run:
     dataset = Dataset.open(lake, run.inputs["dataset"])
     candidates = trials(settings)
-    held_out = [replace(part, train=part.train.persist()) for part in parts(settings, dataset)]
     results: list[dict[str, Any]] = []
-    for number in track(range(len(candidates)), "tune", 0, len(candidates)):
-        model = candidates[number]
-        started = time.perf_counter()
-        values = [_measure(settings, model, part, f"{run.path}/scratch") for part in held_out]
-        row = {
-            "trial": number,
-            "settings": json.dumps(masked(model)),
-            "value": float(np.mean(values)),
-            "spread": float(np.std(values)),
-            "seconds": time.perf_counter() - started,
-        }
-        results.append(row)
-        changed = {key: _get(model, key) for key in settings.space}
-        log.info(
-            "tune: trial %s/%s %s: %s %.5f",
-            number + 1,
-            len(candidates),
-            changed,
-            settings.metric,
-            row["value"],
-        )
-    for part in held_out:
-        part.train.unpersist()
+    with holding() as hold:
+        held_out = parts(settings, dataset, hold)
+        for number in track(range(len(candidates)), "tune", 0, len(candidates)):
+            model = candidates[number]
+            started = time.perf_counter()
+            values = [_measure(settings, model, part, f"{run.path}/scratch") for part in held_out]
+            row = {
+                "trial": number,
+                "settings": json.dumps(masked(model)),
+                "value": float(np.mean(values)),
+                "spread": float(np.std(values)),
+                "seconds": time.perf_counter() - started,
+            }
+            results.append(row)
+            changed = {key: _get(model, key) for key in settings.space}
+            told = number + 1, len(candidates), changed, settings.metric, row["value"]
+            log.info("tune: trial %s/%s %s: %s %.5f", *told)
     best = min(results, key=lambda row: (not math.isfinite(row["value"]), -sign(settings.metric) * row["value"]))
     if not math.isfinite(best["value"]):
         raise TrainError(f"no trial has a finite {settings.metric}. Look at the held-out part of {dataset.reference}.")
@@ -165,26 +160,21 @@ def _get(model: dict[str, Any], dotted: str) -> Any:
     return value
 
 
-def parts(settings: TuneSettings, dataset: Dataset) -> list[Dataset]:
-    """Datasets whose `validation` is what a trial is measured on: the split itself, or one for each fold."""
+def parts(settings: TuneSettings, dataset: Dataset, hold: Callable[[DataFrame], DataFrame]) -> list[Dataset]:
+    """Datasets whose `validation` is what a trial is measured on: the split itself, or one for each fold.
+
+    hold  keeps the rows that all of them are read from, as of `in_place.holding`
+    """
     if not settings.folds:
-        if dataset.validation.isEmpty():
+        if carry_out("tune", lambda rows: rows.count(), dataset.validation) == 0:
             raise TrainError(
                 f"dataset {dataset.reference} has no validation rows to tune on. "
                 "Set `folds` to cross-validate, or prepare it with a validation split."
             )
-        return [dataset]
-    rows = dataset.observed(include_validation=True)
-    fold = F.pmod(F.xxhash64(F.lit(settings.seed), "user", "item", "timestamp"), F.lit(settings.folds))
-    return [
-        replace(
-            dataset,
-            train=rows.where(fold != number),
-            validation=rows.where(fold == number),
-            sequences=None,
-        )
-        for number in range(settings.folds)
-    ]
+        return [replace(dataset, train=hold(dataset.train))]
+    marked = hold(with_folds(dataset.observed(include_validation=True), settings.seed, settings.folds))
+    split = (without_and_of(marked, fold) for fold in range(settings.folds))
+    return [replace(dataset, train=train, validation=own, sequences=None) for train, own in split]
 
 
 def _measure(settings: TuneSettings, model: dict[str, Any], part: Dataset, scratch: str) -> float:

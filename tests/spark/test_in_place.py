@@ -84,6 +84,8 @@ STEPS = {
     "counted": lambda rows, other: rows.counted("key"),
     "counted by two": lambda rows, other: rows.where_present("name").counted("key", "name"),
     "where_is": lambda rows, other: rows.where_is("name", "c"),
+    "where_is a number": lambda rows, other: rows.where_is("key", 3),
+    "where_is_not": lambda rows, other: rows.where_is_not("name", "c"),
     "joined": lambda rows, other: rows.joined(other, "key"),
     "joined, every row": lambda rows, other: rows.joined(other, "key", every=True),
     "joined by two": lambda rows, other: rows.joined(

@@ -92,7 +92,7 @@ def test_folds_measure_every_row_once(prepared_lake):
 
     dataset = Dataset.open(prepared_lake, "small")
     whole = dataset.observed(include_validation=True)
-    folds = parts(settings(folds=3), dataset)
+    folds = parts(settings(folds=3), dataset, lambda frame: frame)
     held_out = [fold.validation for fold in folds]
     union = held_out[0].unionByName(held_out[1]).unionByName(held_out[2])
     assert union.exceptAll(whole).isEmpty()

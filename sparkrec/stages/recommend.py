@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -14,13 +15,16 @@ from sparkrec.config import IdSource, PrepareSettings, RecommendSettings, model_
 from sparkrec.errors import ConfigError, InputError
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.ids import with_strangers
+from sparkrec.spark.in_place import carry_out, holding
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense
 from sparkrec.spark.model.serving import ANSWERS, following, follows_history
 from sparkrec.spark.platform.digests import content_digest
+from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.platform.sources import read_ids, read_source
 from sparkrec.spark.retrieval.topk import best, topk
+from sparkrec.spark.runner import Rows
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.prepare import interactions_of, pin
 from sparkrec.stages.running import once, stage
@@ -89,39 +93,35 @@ def recommend(settings: RecommendSettings, lake: Lake, run: Run) -> Run:
     trained = lake.finished_run("train", pinned["model"])
     dataset = Dataset.open(lake, pinned["dataset"])
     items = _items(settings, lake, dataset)
-    people, events = dataset.users.select("user", "user_id"), dataset.observed(True)
+    people, events = narrowed(dataset.users, "user", "user_id"), dataset.observed(True)
     if settings.fresh:
         people, events = _fresh(lake, dataset, pinned["interactions"])
-    seen = events.select("user", "item") if settings.exclude_seen else None
-    with ExitStack() as held:
-
-        def hold(frame: DataFrame) -> DataFrame:
-            """Keep what several jobs read until the stage ends."""
-            held.callback(frame.persist().unpersist)
-            return frame
-
+    seen = narrowed(events, "user", "item") if settings.exclude_seen else None
+    with holding() as hold:
         users = hold(_users(settings, lake, people))
-        ask = ServingContext(settings, dataset, users.where("user IS NOT NULL"), events)
+        asking = carry_out(
+            "recommend", lambda rows: rows.where_present("user").select("user", "user_id").frame(), users
+        )
+        ask = ServingContext(settings, dataset, asking, events)
         served = ask.model(lake, trained)
         answered = served.users
         if settings.retrieve is None:
-            lists = topk(served.model, settings.k, answered.select("user"), exclude=seen, items=items)
+            lists = topk(served.model, settings.k, answered, exclude=seen, items=items)
         else:
             first = ask.model(lake, lake.finished_run("train", pinned["retrieve"]))
             answered = answered.join(first.users.select("user"), "user", "left_semi")
             n = min(settings.retrieve.n, dataset.items.count() if items is None else items.count())
             retrieved = topk(first.model, n, answered.select("user"), exclude=seen, items=items)
             lists = best(served.model, retrieved.select("user", "item"), settings.k)
-        by = F.coalesce("by", F.lit(POPULARITY)).alias("by")
-        users = hold(users.join(answered, "user", "left").select("user", "user_id", by))
-        known = users.where(F.col("by") != POPULARITY)
-        rows = lists.join(known, "user").withColumn("fallback", F.lit(False))
-        others = users.where(F.col("by") == POPULARITY).withColumn("user", F.coalesce("user", F.lit(ANYONE)))
-        if not others.isEmpty():
+        users = hold(carry_out("recommend", _answered, users, answered))
+        rows, others = carry_out("recommend", _listed, users, lists)
+        if others is not None:
+            others = hold(others)
             popular = _popular(settings.k, dataset, others, seen, items)
             rows = rows.unionByName(popular.join(others, "user").withColumn("fallback", F.lit(True)))
-        rows = rows.join(dataset.items.select("item", "item_id"), "item")
-        _write(lake, run, rows.withColumns({"run": F.lit(run.id), "model": F.lit(trained.reference)}))
+        names = {"run": pa.scalar(run.id), "model": pa.scalar(trained.reference)}
+        ids = narrowed(dataset.items, "item", "item_id")
+        _write(lake, run, carry_out("recommend", partial(_named, **names), rows, ids))
         written = lake.table(tables.RECOMMENDATIONS.name).where(F.col("run") == run.id)
         of_each = written.join(users.select("user_id", "by"), "user_id").groupBy("by")
         counted = of_each.agg(F.count_if(F.col("rank") == 1).alias("users"), F.count("*").alias("rows")).collect()
@@ -134,6 +134,24 @@ def recommend(settings: RecommendSettings, lake: Lake, run: Run) -> Run:
     told = ", ".join(f"{n} by {by}" for by, n in answers.items() if n)
     log.info("%s rows for %s users (%s) in %s", total, sum(answers.values()), told, run.path)
     return run
+
+
+def _answered(users: Rows, answered: Rows) -> DataFrame:
+    """(user, user_id, by) of all who ask."""
+    users = users.select("user", "user_id").joined(answered.select("user", "by"), "user", every=True)
+    return users.coalesced(by=pa.scalar(POPULARITY)).frame()
+
+
+def _listed(users: Rows, lists: Rows) -> tuple[DataFrame, DataFrame | None]:
+    """The lists of those whom the model answers, beside who they are; and all others, if there are any."""
+    others = users.where_is("by", POPULARITY)
+    rows = lists.joined(users.where_is_not("by", POPULARITY), "user").filled(fallback=pa.scalar(False))
+    return rows.frame(), others.coalesced(user=pa.scalar(ANYONE, pa.int64())).frame() if others.count() else None
+
+
+def _named(rows: Rows, items: Rows, **values: pa.Scalar) -> DataFrame:
+    """Rows with the ids of their items, and what is the same in all."""
+    return rows.joined(items.select("item", "item_id"), "item").filled(**values).frame()
 
 
 def _fresh(lake: Lake, dataset: Dataset, pinned: dict[str, Any]) -> tuple[DataFrame, DataFrame]:
@@ -174,7 +192,7 @@ def _users(settings: RecommendSettings, lake: Lake, people: DataFrame) -> DataFr
 
 def _items(settings: RecommendSettings, lake: Lake, dataset: Dataset) -> DataFrame | None:
     """Items that may be recommended; None for all."""
-    catalogue = dataset.items.count()
+    catalogue = carry_out("recommend", lambda rows: rows.count(), narrowed(dataset.items, "item"))
     if settings.k > catalogue:
         raise InputError(
             f"k is {settings.k:,}, but the catalogue of {dataset.reference} has {catalogue:,} items. "

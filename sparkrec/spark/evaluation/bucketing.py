@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, DoubleType, FloatType, IntegralType, StringType
 
 from sparkrec.spark.evaluation.buckets import FillBuckets
-from sparkrec.spark.platform.few import narrowed
+from sparkrec.spark.platform.few import is_here
 from sparkrec.spark.platform.sources import column
 
 
@@ -28,7 +28,10 @@ def for_buckets(
     columns = {to: name for to, name in own.items() if name is not None}
     lists = "item" in columns and isinstance(frame.schema["item"].dataType, ArrayType)
     if all(_arrow_reads(to, frame.schema[name].dataType) for to, name in columns.items()):
-        return narrowed(frame, *dict.fromkeys(columns.values())), FillBuckets(side, lists, columns)
+        if is_here(frame):
+            return frame, FillBuckets(side, lists, columns)
+        plain = [column(name).alias(to) for to, name in columns.items()]
+        return frame.select(*plain), FillBuckets(side, lists, {to: to for to in columns})
     kind = "array<double>" if lists else "double"
     read = {"user": encoded_ids(frame, "user"), "item": encoded_ids(frame, "item") if "item" in columns else None}
     read["label"] = column(label).cast("string") if label else None

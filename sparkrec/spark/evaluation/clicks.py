@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from sparkrec.kernels.arrays import F64
 from sparkrec.kernels.metrics.clicks import auc, calibration, grouped_auc, log_loss, reliability
+from sparkrec.spark.evaluation.segments import GROUPS
+from sparkrec.spark.in_place import carry_out
+from sparkrec.spark.platform.few import narrowed
 
 METRICS = {
     "click_auc": auc,
@@ -26,10 +28,11 @@ class Clicks:
     def __init__(self, rows: DataFrame) -> None:
         """rows: user, value, score, user_group, item_group. A row whose value is above 0 is a click; without a score it
         has the mean of the others."""
-        table = rows.select("user", "value", F.col("score").cast("double"), "user_group", "item_group").toArrow()
+        names = ("user", "value", "score", *GROUPS)
+        table = carry_out("clicks", lambda rows: rows.select(*names).table(), narrowed(rows, *names))
         self.user = table["user"].to_numpy()
         self.clicked = table["value"].to_numpy() > 0
-        score: F64 = table["score"].combine_chunks().fill_null(float("nan")).to_numpy()
+        score: F64 = table["score"].cast(pa.float64()).combine_chunks().fill_null(float("nan")).to_numpy()
         self.score = np.where(np.isnan(score), np.nanmean(score) if np.isfinite(score).any() else 0.0, score)
         self._groups = {side: table[f"{side}_group"].to_numpy() for side in ("user", "item")}
 

@@ -24,11 +24,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from sparkrec.config import FullRanking, GivenCandidates
 from sparkrec.errors import ConfigError, EvaluateError
@@ -37,11 +37,13 @@ from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.evaluation.clicks import METRICS as CLICK_METRICS
 from sparkrec.spark.evaluation.clicks import Clicks
 from sparkrec.spark.evaluation.protocols import RankingRequest, Unrankable, measure_rankings
-from sparkrec.spark.evaluation.segments import SIDES, grouped
+from sparkrec.spark.evaluation.ratings import rating_errors
+from sparkrec.spark.evaluation.segments import GROUPS, grouped
 from sparkrec.spark.in_place import carry_out, holding
 from sparkrec.spark.model.field_queries import first_queries, score_events
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.serving import bind
+from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.retrieval.topk import score_pairs
 from sparkrec.spark.runner import Rows
 
@@ -175,7 +177,7 @@ def metrics_of(
         if with_auc or ((ratings or clicks) and predicted is None):
             scored = hold(score_pairs(model, carry_out("metrics", _pairs, truth)))
         if predicted is None and scored is not None:
-            predicted = truth.join(scored, ["user", "item"])
+            predicted = carry_out("metrics", _joined, truth, scored)
         found: list[Metric] = []
         lists: dict[int, list[int]] = {}
         unrankable = None
@@ -186,7 +188,12 @@ def metrics_of(
             found = [Metric(*row[1:]) for row in rows]
         if ratings:
             assert predicted is not None
-            found += _ratings(predicted, dataset, clip, segments)
+            errors = partial(rating_errors, clip=clip, segments=segments)
+            columns = narrowed(predicted, "user", "value", "score", *GROUPS), narrowed(dataset.train, "value")
+            told = carry_out("metrics", lambda *rows: [*errors(*rows)], *columns)
+            found += [
+                Metric(name, None, segment, value, None, None, None, users) for segment, name, value, users in told
+            ]
         if clicks:
             assert predicted is not None
             judged = Clicks(predicted)
@@ -200,31 +207,5 @@ def _pairs(rows: Rows) -> DataFrame:
     return rows.select("user", "item").distinct().frame()
 
 
-def _ratings(rows: DataFrame, dataset: Dataset, clip: tuple[float, float] | None, segments: int) -> list[Metric]:
-    """rmse, mae and unpredicted of `rows` (user, item, value, score, user_group, item_group) by segment."""
-    mean = dataset.train.agg(F.avg("value").alias("mean"))
-    predicted = F.coalesce(F.col("score").cast("double"), "mean")
-    if clip is not None:
-        predicted = F.least(F.greatest(predicted, F.lit(float(clip[0]))), F.lit(float(clip[1])))
-    error = predicted - F.col("value")
-    names = (F.concat(F.lit(f"{side}s:"), f"{side}_group", F.lit(f"/{segments}")) for side in SIDES)
-    labels = [F.when(F.col(f"{side}_group") > 0, name) for side, name in zip(SIDES, names, strict=True)]
-    of_segment = F.explode(F.array_compact(F.array(F.lit("all"), *labels))).alias("segment")
-    found = (
-        rows.crossJoin(mean)
-        .select("user", "score", error.alias("error"), of_segment)
-        .groupBy("segment")
-        .agg(
-            F.sqrt(F.avg(F.col("error") ** 2)).alias("rmse"),
-            F.avg(F.abs("error")).alias("mae"),
-            F.count_if(F.col("score").isNull()).cast("double").alias("unpredicted"),
-            F.count_distinct("user").alias("users"),
-        )
-        .orderBy("segment")
-        .collect()
-    )
-    return [
-        Metric(name, None, row["segment"], row[name], None, None, None, row["users"])
-        for row in found
-        for name in ("rmse", "mae", "unpredicted")
-    ]
+def _joined(truth: Rows, scored: Rows) -> DataFrame:
+    return truth.joined(scored, "user", "item").frame()

@@ -33,7 +33,7 @@ def grouped(truth: DataFrame, dataset: Dataset, segments: int) -> DataFrame:
         bounds = {side: _bounds(rows, segments) for side, rows in zip(SIDES, (users, items), strict=True)}
         truth = truth.joined(users.select("user", user_group="train_count"), "user")
         truth = truth.joined(items.select("item", item_group="train_count"), "item", every=True)
-        columns = tuple((name, truth.kind(name)) for name in truth.columns if name not in _GROUPS)
+        columns = tuple((name, truth.kind(name)) for name in truth.columns if name not in GROUPS)
         return truth.map_rows(GroupCounts(columns, bounds["user"], bounds["item"])).frame()
 
     counts = [
@@ -42,7 +42,7 @@ def grouped(truth: DataFrame, dataset: Dataset, segments: int) -> DataFrame:
     return carry_out("metrics", plan, truth, *counts)
 
 
-_GROUPS = tuple(f"{side}_group" for side in SIDES)
+GROUPS = tuple(f"{side}_group" for side in SIDES)
 
 
 def _bounds(rows: Rows, segments: int) -> I64:
@@ -64,7 +64,7 @@ class GroupCounts:
 
     @property
     def schema(self) -> pa.Schema:
-        return pa.schema([*self.columns, *((name, pa.int32()) for name in _GROUPS)])
+        return pa.schema([*self.columns, *((name, pa.int32()) for name in GROUPS)])
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:

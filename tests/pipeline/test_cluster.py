@@ -14,6 +14,7 @@ import pytest
 
 from sparkrec.config import PipelineSettings
 from sparkrec.configfile import validate
+from sparkrec.spark.platform import few
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.pipeline import run
 
@@ -149,6 +150,7 @@ def test_a_fit_outlives_an_executor(spark, tmp_path, cluster):
             "spark.executor.memory": "1g",
             "spark.sql.shuffle.partitions": "2",
             "spark.driver.host": "127.0.0.1",
+            few.SETTING: "never",  # so few rows would stay on the driver, and no executor be missed
         }
         submitted = subprocess.run(
             [HOME / "bin" / "spark-submit", "--master", cluster[0],

@@ -77,11 +77,15 @@ def compare(treatment: Treatment) -> dict[str, Any]:
 
 
 def _popular_lists(folder: str) -> tuple[str, str]:
-    """Files of the 20 most popular items of each user of the test part, and of what is held out."""
-    held_out = pq.read_table(_log().with_name("test.parquet")).select(["user_id", "item_id"])
-    held_out = held_out.rename_columns(["user", "item"])
-    items, counts = np.unique(pq.read_table(_log())["item_id"].to_numpy(), return_counts=True)
-    users = held_out["user"].unique().to_numpy()
+    """Files of the 20 most popular items, listed for each user, and of 20 items that each user had: enough that all
+    agree on what an ideal list is."""
+    rows = pq.read_table(_log(), columns=["user_id", "item_id"]).rename_columns(["user", "item"])
+    user = rows["user"].to_numpy()
+    order = np.argsort(user, kind="stable")
+    users, first = np.unique(user[order], return_index=True)
+    place = np.arange(len(user)) - np.repeat(first, np.diff([*first, len(user)]))
+    relevant = rows.take(pa.array(order[place < K]))
+    items, counts = np.unique(rows["item"].to_numpy(), return_counts=True)
     listed = {
         "user": np.repeat(users, K),
         "item": np.tile(items[np.argsort(-counts)[:K]], len(users)),
@@ -89,7 +93,7 @@ def _popular_lists(folder: str) -> tuple[str, str]:
     }
     paths = f"{folder}/lists.parquet", f"{folder}/relevant.parquet"
     pq.write_table(pa.table(listed), paths[0])
-    pq.write_table(held_out, paths[1])
+    pq.write_table(relevant, paths[1])
     return paths
 
 

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 
 from sparkrec.kernels.arrays import F64
 from sparkrec.kernels.metrics.clicks import auc, calibration, grouped_auc, log_loss, reliability
-from sparkrec.spark.evaluation.segments import GROUPS
+from sparkrec.spark.evaluation.segments import GROUPS, SIDES, members
 from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.platform.few import narrowed
 
@@ -34,15 +34,11 @@ class Clicks:
         self.clicked = table["value"].to_numpy() > 0
         score: F64 = table["score"].cast(pa.float64()).combine_chunks().fill_null(float("nan")).to_numpy()
         self.score = np.where(np.isnan(score), np.nanmean(score) if np.isfinite(score).any() else 0.0, score)
-        self._groups = {side: table[f"{side}_group"].to_numpy() for side in ("user", "item")}
+        self._groups = {side: table[f"{side}_group"].to_numpy() for side in SIDES}
 
     def metrics(self, n_groups: int) -> Iterator[tuple[str, str, float, int]]:
         """Segment, metric, value and users of it; of `n_groups` groups of users, and of items."""
-        every = np.ones(len(self.user), bool)
-        segments = [("all", every)]
-        for side, group in self._groups.items():
-            segments += [(f"{side}s:{each}/{n_groups}", group == each) for each in np.unique(group[group > 0]).tolist()]
-        for segment, rows in segments:
+        for segment, rows in members(self._groups, n_groups):
             users, score, clicked = self.user[rows], self.score[rows], self.clicked[rows]
             n = len(np.unique(users))
             for name, metric in METRICS.items():

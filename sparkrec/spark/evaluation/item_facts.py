@@ -33,9 +33,8 @@ def item_facts(items: DataFrame | None, before: DataFrame | None) -> ItemFacts:
     def plan(items: Rows | None, before: Rows | None) -> tuple[pa.Table, int]:
         users, counted = 1, None
         if before is not None:
-            pairs = before.select("user", "item").distinct().kept()
+            pairs = before.select("user", "item").distinct()
             users, counted = max(pairs.select("user").distinct().count(), 1), pairs.counted("item")
-            pairs.release()
         if items is None:
             assert counted is not None
             return counted.table(), users

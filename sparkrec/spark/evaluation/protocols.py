@@ -19,7 +19,6 @@ from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.evaluation.candidates import KNOWN, ListKnown, SampleCandidates
 from sparkrec.spark.evaluation.evaluate import METRICS, metric_rows
 from sparkrec.spark.evaluation.ranking_tasks import (
-    TARGETS,
     AucShares,
     CountTargets,
     DrawLists,
@@ -172,8 +171,7 @@ def _or_below(targets: Rows) -> DataFrame:
 def _with_auc_shares(relevant: Rows, lists: Rows) -> DataFrame:
     """(user, item, segment, beaten) of relevant rows: `beaten` is the share of the candidates of a user that the item
     scores above, ties half."""
-    shares = lists.map_rows(TARGETS).map_rows(AucShares())
-    shared = relevant.joined(shares, "user", "item", every=True)
+    shared = relevant.joined(lists.map_rows(AucShares()), "user", "item", every=True)
     return shared.coalesced(beaten=pa.scalar(0.5, pa.float64())).frame()
 
 

@@ -22,12 +22,12 @@ TARGETS = Unlist(_COUNTS, {"user": pa.int64(), "candidates": pa.int64()})
 
 @dataclass(frozen=True)
 class AucShares:
-    """(user, item, beaten) of the counts of targets that have candidates."""
+    """(user, item, beaten) of the targets of lists with counts, where there are candidates to tell them from."""
 
     schema: ClassVar[pa.Schema] = schema_of(user=pa.int64(), item=pa.int64(), beaten=pa.float64())
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
+        for batch in TARGETS(batches):
             candidates, greater, equal = (batch.column(name).to_numpy() for name in ("candidates", "greater", "equal"))
             with np.errstate(invalid="ignore"):  # nothing to tell them from
                 beaten = 1 - (greater + equal / 2) / candidates

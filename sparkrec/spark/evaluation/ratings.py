@@ -10,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from sparkrec.spark.arrow.packed_rows import schema_of
-from sparkrec.spark.evaluation.segments import SIDES
+from sparkrec.kernels.arrays import I32
+from sparkrec.spark.arrow.packed_rows import one_row, schema_of
+from sparkrec.spark.evaluation.segments import SIDES, members
 from sparkrec.spark.runner import Rows
 
 
@@ -37,14 +38,8 @@ def rating_errors(
         yield segment, "unpredicted", float(sum(row["unpredicted"] for row in own)), users_of[segment]
 
 
-def _members(batch: pa.RecordBatch, segments: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Segments of the rows of a batch, and which rows are in each."""
-    if batch.num_rows:
-        yield "all", np.ones(batch.num_rows, bool)
-    for side in SIDES:
-        group = batch.column(f"{side}_group").to_numpy()
-        for each in np.unique(group[group > 0]).tolist():
-            yield f"{side}s:{each}/{segments}", group == each
+def _groups(batch: pa.RecordBatch) -> dict[str, I32]:
+    return {side: batch.column(f"{side}_group").to_numpy() for side in SIDES}
 
 
 @dataclass(frozen=True)
@@ -61,16 +56,23 @@ class SumErrors:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
+            if not batch.num_rows:
+                continue
             score = batch.column("score")
             lacks = score.is_null().to_numpy(zero_copy_only=False)
             predicted = np.where(lacks, self.mean, score.fill_null(0.0).to_numpy().astype(np.float64))
             if self.clip is not None:
                 predicted = np.clip(predicted, *self.clip)
             error = predicted - batch.column("value").to_numpy().astype(np.float64)
-            for segment, own in _members(batch, self.segments):
-                told = [len(error[own]), (error[own] ** 2).sum(), np.abs(error[own]).sum(), lacks[own].sum()]
-                columns = [pa.array([segment]), *(pa.array([each]) for each in told)]
-                yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
+            for segment, own in members(_groups(batch), self.segments):
+                told = {
+                    "segment": segment,
+                    "rows": len(error[own]),
+                    "squared": (error[own] ** 2).sum(),
+                    "absolute": np.abs(error[own]).sum(),
+                    "unpredicted": lacks[own].sum(),
+                }
+                yield one_row(self.schema, **{name: pa.array([value]) for name, value in told.items()})
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class ListMembers:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for segment, own in _members(batch, self.segments):
+            for segment, own in members(_groups(batch), self.segments):
                 users = np.unique(batch.column("user").to_numpy()[own])
                 yield pa.RecordBatch.from_arrays(
                     [pa.array([segment] * len(users)), pa.array(users)], schema=self.schema

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
-from sparkrec.kernels.arrays import I64
+from sparkrec.kernels.arrays import I32, I64
 from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.in_place import carry_out
@@ -76,6 +77,21 @@ class GroupCounts:
             yield pa.RecordBatch.from_arrays(own, schema=self.schema)
 
 
+def members(groups: Mapping[str, I32], segments: int) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """The segments that some rows are in, `all` first, and which rows are in each.
+
+    groups  of the rows, by side
+    """
+    yield "all", np.ones(len(groups[SIDES[0]]), bool)
+    for side in SIDES:
+        for each in np.unique(groups[side][groups[side] > 0]).tolist():
+            yield _title(side, each, segments), groups[side] == each
+
+
+def _title(side: str, group: int, segments: int) -> str:
+    return f"{side}s:{group}/{segments}"
+
+
 @dataclass(frozen=True)
 class LabelRows:
     """(user, item, segment): rows and the segment of their user or item; null where there is but one."""
@@ -90,7 +106,7 @@ class LabelRows:
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             group = batch.column(f"{self.side}_group")
-            names = pa.array([None, *(f"{self.side}s:{each}/{self.segments}" for each in range(1, self.segments + 1))])
+            names = pa.array([None, *(_title(self.side, each, self.segments) for each in range(1, self.segments + 1))])
             yield pa.RecordBatch.from_arrays(
                 [batch.column("user"), batch.column("item"), names.take(group)], schema=self.schema
             )

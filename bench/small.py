@@ -1,8 +1,10 @@
-"""Small work, a million interactions: ours, `implicit`, RecTools and MLlib, from rows to lists, and their metrics.
+"""Small work, a million interactions: ours, `implicit`, RecTools, LensKit, RecBole and MLlib, from rows to lists, and
+their metrics.
 
 The rows are those of MovieLens 1M's train part in SPARKREC_DATA (`ml-1m-ncf`), cached by Spark for those on it, in a
-sparse matrix for `implicit`, in a table of pandas for RecTools. Every figure is of a warm session or process; ours
-includes ids, rows and names. Twelve metrics are measured of the most popular items, listed for everyone.
+sparse matrix for `implicit`, in a table of pandas for RecTools and LensKit, numbered by RecBole for RecBole. Every
+figure is of a warm session or process; ours includes ids, rows and names. Twelve metrics are measured of the most
+popular items, listed for everyone.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,12 @@ from bench.training import PEERS
 from sparkrec.errors import ConfigError
 
 RANK, ITERATIONS, K, CUTOFFS = 64, 15, 20, [10, 20]
+LISTS = [
+    *(("rectools", kind) for kind in ("ease", "popularity")),
+    *(("lenskit", kind) for kind in ("als", "itemknn", "ease", "popularity")),
+    *(("recbole", kind) for kind in ("itemknn", "ease", "popularity")),
+]
+"""Other libraries, and the kinds of theirs that are beside ours of the same name."""
 
 
 def compare(treatment: Treatment) -> dict[str, Any]:
@@ -43,7 +52,11 @@ def compare(treatment: Treatment) -> dict[str, Any]:
         "implicit als": _implicit,
         "implicit als, cg": _implicit_cg,
         "implicit itemknn": _implicit_knn,
-        "rectools ease": _rectools_ease,
+        **{
+            f"{system} {kind}": partial(_peer, system=system, kind=kind)
+            for system, kinds in LISTS.items()
+            for kind in kinds
+        },
         "mllib als": _mllib,
     }
     own = Treatment(treatment.warm_up, treatment.runs, (CORES,))
@@ -68,7 +81,7 @@ def compare(treatment: Treatment) -> dict[str, Any]:
             "als_cg/implicit_cg": ratio("implicit als, cg", "sparkrec als, cg"),
             "als/mllib": ratio("mllib als", "sparkrec als"),
             "itemknn/implicit": ratio("implicit itemknn", "sparkrec itemknn"),
-            "ease/rectools": ratio("rectools ease", "sparkrec ease"),
+            **{f"{kind}/{system}": ratio(f"{system} {kind}", f"sparkrec {kind}") for system, kind in LISTS},
             "evaluate/rectools": round(measured["rectools"]["seconds"] / measured["sparkrec"]["seconds"], 2),
             "topk/implicit": ratio("implicit als", "sparkrec als", "recommend"),
             "topk/mllib": ratio("mllib als", "sparkrec als", "recommend"),
@@ -97,12 +110,13 @@ def _popular_lists(folder: str) -> tuple[str, str]:
     return paths
 
 
-def _rectools_ease(given: Given) -> Row:
-    script = Path(__file__).resolve().parent / "peers" / "rectools_peer.py"
-    command = [str(PEERS.absolute()), str(script), str(_log()), str(K), str(given.warm_up), str(given.runs)]
+def _peer(given: Given, system: str, kind: str) -> Row:
+    script = Path(__file__).resolve().parent / "peers" / "lists_peer.py"
+    numbers = map(str, (K, given.warm_up, given.runs, given.threads))
+    command = [str(PEERS.absolute()), str(script), system, kind, str(_log()), *numbers]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
-        raise RuntimeError(f"rectools: {ended.stderr[-2000:]}")
+        raise RuntimeError(f"{system} {kind}: {ended.stderr[-2000:]}")
     return dict(json.loads(ended.stdout.splitlines()[-1]))
 
 

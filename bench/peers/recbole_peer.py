@@ -1,27 +1,19 @@
 """RecBole's epochs: python recbole_peer.py CASE PAIRS.npy WARM_UP RUNS THREADS. Prints a line of JSON."""
 
-import importlib.machinery
 import itertools
 import json
 import statistics
 import sys
 import tempfile
 import time
-import types
 from pathlib import Path
 
 import numpy as np
 import torch
-
-for name in ("ray", "ray.tune", "ray.tune.schedulers"):  # it imports them for a search that is not made here
-    module = types.ModuleType(name)
-    module.__spec__ = importlib.machinery.ModuleSpec(name, None)
-    module.tune = module.ASHAScheduler = None
-    sys.modules[name] = module
-
-from recbole.config import Config  # noqa: E402
-from recbole.data import create_dataset, data_preparation  # noqa: E402
-from recbole.utils import get_model, get_trainer, init_seed  # noqa: E402
+import without_ray  # noqa: F401
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.utils import get_model, get_trainer, init_seed
 
 CONTEXT = ["daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city"]
 

@@ -97,6 +97,15 @@ def computed(label: str, frame: DataFrame) -> DataFrame:
     return frame if is_here(frame) else carry_out(label, plan, frame)
 
 
+def count(label: str, frame: DataFrame) -> int:
+    """How many rows there are."""
+
+    def plan(rows: Rows) -> int:
+        return rows.count()
+
+    return carry_out(label, plan, frame)
+
+
 @contextmanager
 def holding() -> Iterator[Callable[[DataFrame], DataFrame]]:
     """A function that makes Spark keep the rows of a DataFrame once they are read, until the body ends."""

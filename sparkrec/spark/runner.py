@@ -36,6 +36,7 @@ from sparkrec.spark.arrow.blocks import ArrayColumns, PackBlocks
 from sparkrec.spark.platform.few import frame_of, from_files
 from sparkrec.spark.platform.partitions import task_slots
 from sparkrec.spark.platform.sources import column
+from sparkrec.spark.platform.workers import set_modules_aside
 
 Broadcast: TypeAlias = Literal["left", "right", "neither"]
 """The side of pairs that every task gets whole."""
@@ -119,7 +120,11 @@ class Rows(ABC):
 
     @abstractmethod
     def kind(self, name: str) -> pa.DataType:
-        """Type of a column, for the schema of a task that hands it on."""
+        """Type of a column."""
+
+    def fields(self, *names: str) -> pa.Schema:
+        """Names and types of some columns, or of all, for the schema of a task that hands them on."""
+        return pa.schema([(name, self.kind(name)) for name in names or self.columns])
 
     @abstractmethod
     def of(self, rows: DataFrame | pa.Table) -> Self:
@@ -469,7 +474,12 @@ class SparkRows(Rows):
 
 def map_rows(rows: DataFrame, task: RowTask) -> DataFrame:
     """Hand the rows of each partition to one call of the task."""
-    return rows.mapInArrow(task, spark_schema(task.schema))
+
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from task(batches)
+        set_modules_aside()
+
+    return rows.mapInArrow(work, spark_schema(task.schema))
 
 
 def map_sorted(rows: DataFrame, key: Sequence[str], task: RowTask, then: Sequence[str] = ()) -> DataFrame:
@@ -496,7 +506,9 @@ def map_groups(rows: DataFrame, key: str, task: GroupTask, partitions: int | Non
         rows = rows.repartition(partitions, key)
 
     def work(group: pa.Table) -> pa.Table:  # a function: of a method, Spark counts `self` among its arguments
-        return task(group)
+        made = task(group)
+        set_modules_aside()
+        return made
 
     return rows.groupBy(key).applyInArrow(work, spark_schema(task.schema))
 

@@ -15,7 +15,7 @@ from sparkrec.config import IdSource, PrepareSettings, RecommendSettings, model_
 from sparkrec.errors import ConfigError, InputError
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.ids import with_strangers
-from sparkrec.spark.in_place import carry_out, holding
+from sparkrec.spark.in_place import carry_out, count, holding
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense
 from sparkrec.spark.model.serving import ANSWERS, following, follows_history
@@ -192,7 +192,7 @@ def _users(settings: RecommendSettings, lake: Lake, people: DataFrame) -> DataFr
 
 def _items(settings: RecommendSettings, lake: Lake, dataset: Dataset) -> DataFrame | None:
     """Items that may be recommended; None for all."""
-    catalogue = carry_out("recommend", lambda rows: rows.count(), narrowed(dataset.items, "item"))
+    catalogue = count("recommend", narrowed(dataset.items, "item"))
     if settings.k > catalogue:
         raise InputError(
             f"k is {settings.k:,}, but the catalogue of {dataset.reference} has {catalogue:,} items. "

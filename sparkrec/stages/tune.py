@@ -27,7 +27,7 @@ from sparkrec.secrets import masked
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.folds import with_folds, without_and_of
 from sparkrec.spark.evaluation.model_metrics import check_metric, measure
-from sparkrec.spark.in_place import carry_out, holding
+from sparkrec.spark.in_place import count, holding
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.stages.checks import prepared_as
 from sparkrec.stages.planned import Planned
@@ -166,7 +166,7 @@ def parts(settings: TuneSettings, dataset: Dataset, hold: Callable[[DataFrame], 
     hold  keeps the rows that all of them are read from, as of `in_place.holding`
     """
     if not settings.folds:
-        if carry_out("tune", lambda rows: rows.count(), dataset.validation) == 0:
+        if count("tune", dataset.validation) == 0:
             raise TrainError(
                 f"dataset {dataset.reference} has no validation rows to tune on. "
                 "Set `folds` to cross-validate, or prepare it with a validation split."

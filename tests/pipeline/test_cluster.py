@@ -110,6 +110,7 @@ from pyspark.sql import SparkSession
 from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.algorithms.als import solve
 from sparkrec.spark.algorithms.als.fit import factorize
+from sparkrec.spark.runner import SparkRows
 
 ratings, scratch, out, kill = sys.argv[1:]
 spark = SparkSession.builder.getOrCreate()
@@ -126,9 +127,9 @@ settings = AlsSettings(
     rank=4, iterations=5, unobserved_weight=0.1, regularization=0.01, regularization_exponent=1.0,
     propensity_exponent=0.0, biases=False, snapshot_every=2, user_blocks=3, item_blocks=3,
 )
-users, items, history = factorize(spark.read.parquet(ratings), settings, seed=1, scratch=scratch)
-users.write.parquet(out + "/users")
-items.write.parquet(out + "/items")
+users, items, history = factorize(SparkRows(spark.read.parquet(ratings)), settings, seed=1, scratch=scratch)
+users.write(out + "/users")
+items.write(out + "/items")
 print(len(calls), [entry["iteration"] for entry in history])
 """
 

@@ -6,6 +6,7 @@ import pytest
 from sparkrec.errors import TrainError
 from sparkrec.spark.algorithms.bias import BiasSettings, biases, fit_bias
 from sparkrec.spark.data.fit_inputs import FitInputs
+from sparkrec.spark.in_place import carry_out
 
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("everywhere")]
 
@@ -45,12 +46,17 @@ def test_the_fit_is_the_dense_ridge_solution(dataset_of, scores_of, ratings):
 def test_a_few_sweeps_are_near_the_solution_however_the_rows_lie(dataset_of, ratings):
     settings = BiasSettings(user_regularization=1.0, item_regularization=1.0, iterations=4)
     shuffled = [ratings[at] for at in np.random.default_rng(1).permutation(len(ratings))]
-    found = biases(dataset_of(shuffled, N_USERS, N_ITEMS, partitions=5).train, settings)
+    train = dataset_of(shuffled, N_USERS, N_ITEMS, partitions=5).train
+
+    def plan(rows):
+        mean, users, items = biases(rows, settings)
+        return mean, users.table(), items.table("item")
+
+    mean, *found = carry_out("bias", plan, train)
     expected = ridge(ratings, settings)
-    assert found[0] == pytest.approx(expected[0], abs=1e-6)
-    for frame, bias in zip(found[1:], expected[1:], strict=True):
-        rows = np.array(frame.collect())
-        np.testing.assert_allclose(rows[:, 1], bias[rows[:, 0].astype(int)], atol=1e-2)
+    assert mean == pytest.approx(expected[0], abs=1e-6)
+    for table, bias in zip(found, expected[1:], strict=True):
+        np.testing.assert_allclose(table["bias"], bias[table[0].to_numpy()], atol=1e-2)
 
 
 @pytest.mark.parametrize("n", [0, 5])

@@ -64,6 +64,7 @@ from sparkrec import ALS
 from sparkrec.errors import EnvironmentMismatch
 
 spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+spark.conf.set("spark.sparkrec.inPlace.maxBytes", "never")  # in place there is no worker to miss anything
 try:
     ALS(rank=2, maxIter=1).fit(spark.createDataFrame([(0, 0, 1.0)], "user int, item int, rating double"))
 except EnvironmentMismatch as error:

@@ -1,5 +1,6 @@
 """Rows in this process and rows on Spark: the same results, and who decides where a plan is carried out."""
 
+import gc
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from sparkrec.errors import ConfigError
 from sparkrec.spark.in_place import LocalRows, carry_out, computed
 from sparkrec.spark.platform import few
 from sparkrec.spark.platform.memory import bytes_of
-from sparkrec.spark.runner import SparkRows
+from sparkrec.spark.runner import RowFunction, SparkRows
 
 pytestmark = pytest.mark.spark
 
@@ -189,6 +190,37 @@ def test_rows_that_are_more_than_spark_said_stay_there(spark, limit):
     assert carry_out("test", where_of, exploded) is SparkRows
     packed = spark.createDataFrame([(1,)], "key long").selectExpr("repeat('long', 100000) AS key")
     assert carry_out("test", where_of, packed) is SparkRows
+
+
+def test_rows_whose_size_spark_does_not_know_are_counted_where_that_is_cheap(spark, limit, tmp_path):
+    """Lists of Python, and what was computed before, are infinite to Spark; what is read from files may be."""
+    of_list = spark.createDataFrame([(n, n) for n in range(1000)], "key long, value long")
+    for frame in (of_list, of_list.repartition(3).localCheckpoint()):
+        for size, where in (("20k", LocalRows), ("10k", SparkRows)):
+            limit(size)
+            assert carry_out("test", where_of, frame) is where
+    limit("10k")
+    texts = spark.createDataFrame([(1, "x" * 20_000)], "key long, text string")
+    assert carry_out("test", where_of, texts) is SparkRows
+    limit("1m")
+    (tmp_path / "lines").write_text("one\ntwo")
+    of_file = spark.sparkContext.textFile(str(tmp_path / "lines")).map(lambda line: (line,))
+    assert carry_out("test", where_of, spark.createDataFrame(of_file, "line string")) is SparkRows
+
+
+def test_a_worker_does_not_look_for_garbage_in_modules(spark):
+    """Spark's daemon collects after each task: a second task finds next to nothing to look at."""
+
+    def tell(batches):
+        gc.collect()
+        looked_at = len(gc.get_objects())
+        for _ in batches:
+            yield pa.RecordBatch.from_pydict({"key": [looked_at]})
+
+    rows = SparkRows(spark.range(1).coalesce(1)).named("key")
+    tasks = [rows.map_rows(RowFunction(pa.schema([("key", pa.int64())]), tell)) for _ in range(3)]
+    first, *_, last = (task.table()["key"][0].as_py() for task in tasks)
+    assert last < 10_000, f"{first} objects in the first task, {last} in the last"
 
 
 def test_a_plan_for_which_memory_is_too_small_begins_again_on_spark(spark, limit, caplog):

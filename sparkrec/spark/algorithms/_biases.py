@@ -49,6 +49,10 @@ class Biases(NamedTuple):
     ids: I64
     bias: F64
 
+    def table(self, key: str) -> pa.Table:
+        """(key, bias)."""
+        return pa.table({key: pa.array(self.ids, pa.int64()), "bias": self.bias})
+
 
 @dataclass(frozen=True)
 class _Block:

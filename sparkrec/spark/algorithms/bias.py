@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 from pyspark.sql import DataFrame
 
@@ -39,10 +38,10 @@ def fit_bias(settings: BiasSettings, inputs: FitInputs) -> Model:
     dataset = inputs.dataset
 
     def plan(observed: Rows, users: Rows, items: Rows) -> tuple[float, DataFrame, DataFrame]:
-        mean, of_users, of_items = _biases(observed, settings)
+        mean, of_users, of_items = biases(observed, settings)
         rows = users.select("user").joined(of_users, "user", every=True).map_rows(Constants("user", (1.0, "bias")))
-        level = Biases(of_items.ids, mean + of_items.bias)
-        of_all = items.select("item").joined(_table(items, level, "item"), "item", every=True)
+        level = items.of(Biases(of_items.ids, mean + of_items.bias).table("item"))
+        of_all = items.select("item").joined(level, "item", every=True)
         return mean, rows.frame(), of_all.map_rows(Constants("item", ("bias", 1.0), missing=mean)).frame()
 
     ids = narrowed(dataset.users, "user"), narrowed(dataset.items, "item")
@@ -64,18 +63,9 @@ def fold_users(model: Model, settings: BiasSettings, events: DataFrame, observed
     return carry_out("bias", plan, narrowed(events, *_COLUMNS), narrowed(model.items, "item", "value"))
 
 
-def biases(observed: DataFrame, settings: BiasSettings) -> tuple[float, DataFrame, DataFrame]:
-    """Mean of `value`, and biases (user, bias), (item, bias) of the users and items in `observed`, as of
-    `_biases.solve`. Raises TrainError when there is no value, or but one."""
-
-    def plan(observed: Rows) -> tuple[float, DataFrame, DataFrame]:
-        mean, users, items = _biases(observed, settings)
-        return mean, users.frame(), _table(observed, items, "item").frame()
-
-    return carry_out("bias", plan, narrowed(observed, *_COLUMNS))
-
-
-def _biases(observed: Rows, settings: BiasSettings) -> tuple[float, Rows, Biases]:
+def biases(observed: Rows, settings: BiasSettings) -> tuple[float, Rows, Biases]:
+    """Mean of `value`, and biases (user, bias) of the users and those of the items in `observed` (user, item, value),
+    as of `_biases.solve`. Raises TrainError when there is no value, or but one."""
     blocks = blocks_of(observed).kept()
     try:
         mean, spread = spread_of(blocks)
@@ -91,11 +81,6 @@ def _biases(observed: Rows, settings: BiasSettings) -> tuple[float, Rows, Biases
     finally:
         blocks.release()
     return mean, users, items
-
-
-def _table(rows: Rows, biases: Biases, key: str) -> Rows:
-    """(key, bias), where other rows are."""
-    return rows.of(pa.table({key: pa.array(biases.ids, pa.int64()), "bias": biases.bias}))
 
 
 MODEL = Declaration(

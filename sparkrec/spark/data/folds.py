@@ -19,7 +19,7 @@ def with_folds(events: DataFrame, seed: int, folds: int) -> DataFrame:
     """The rows (user, item, timestamp, others) and `fold`, from 0, which neither their order nor partitions change."""
 
     def plan(rows: Rows) -> DataFrame:
-        return rows.map_rows(DrawFolds(tuple((name, rows.kind(name)) for name in rows.columns), seed, folds)).frame()
+        return rows.map_rows(DrawFolds(rows.fields(), seed, folds)).frame()
 
     return carry_out("folds", plan, events)
 
@@ -39,14 +39,14 @@ def without_and_of(marked: DataFrame, fold: int) -> tuple[DataFrame, DataFrame]:
 class DrawFolds:
     """Rows and the fold of each: Spark's xxhash64 of the seed, the user, the item and, where there is one, the time."""
 
-    columns: tuple[tuple[str, pa.DataType], ...]
-    """Name and type of what the rows have."""
+    columns: pa.Schema
+    """Of the rows."""
     seed: int
     folds: int
 
     @property
     def schema(self) -> pa.Schema:
-        return pa.schema([*self.columns, ("fold", pa.int64())])
+        return self.columns.append(pa.field("fold", pa.int64()))
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -54,5 +54,5 @@ class DrawFolds:
             time = micros(batch.column("timestamp"))
             timed = spark_hash(self.seed, *pair, time.fill_null(0).to_numpy())
             drawn = np.where(time.is_valid(), timed, spark_hash(self.seed, *pair))
-            columns = [batch.column(name) for name, _ in self.columns]
+            columns = [batch.column(name) for name in self.columns.names]
             yield pa.RecordBatch.from_arrays([*columns, pa.array(np.mod(drawn, self.folds))], schema=self.schema)

@@ -36,7 +36,7 @@ from sparkrec.errors import InputError, PrepareError
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.ragged import starts_of
 from sparkrec.spark.data.numbering import BUCKETS, DistinctIds, NumberIds, PlaceIds
-from sparkrec.spark.in_place import carry_out, holding
+from sparkrec.spark.in_place import carry_out, count, holding
 from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.spark.runner import Rows
@@ -94,7 +94,7 @@ def assign(lake: Lake, name: str, raw: DataFrame, index: str) -> IdTable:
             with holding() as hold:
                 new = hold(carry_out("ids", unknown, raw, table and table.select(column)))
                 if table is not None:
-                    if carry_out("ids", lambda rows: rows.count(), new) == 0:
+                    if count("ids", new) == 0:
                         return IdTable(name, lake.table_id(name), version, table)
                     # At the version that `new` was compared with: if ids came since, the append does nothing.
                     start = table.agg(F.coalesce(F.max(index) + 1, F.lit(0))).collect()[0][0]

@@ -26,7 +26,7 @@ def keep_back(rows: Rows) -> tuple[Rows, Rows]:
     """Rows (user, item, timestamp, others) to train on, and those that are kept back: the last row of each user with
     five or more, whose item somebody else has, too; where there are very many such users, of those whom a hash draws.
     Of rows of one time a hash tells the last."""
-    columns = tuple((name, rows.kind(name)) for name in rows.columns)
+    columns = rows.fields()
     of_user, of_item = rows.counted("user").kept(), rows.counted("item")
     every = max(1, of_user.count() // _USERS)
     counted = rows.joined(of_user.select("user", n_user="n"), "user").joined(of_item.select("item", n_item="n"), "item")
@@ -45,10 +45,10 @@ class OrderLatestFirst:
     """Rows (user, item, timestamp, others, n_user, n_item) with numbers by which the latest of a user comes first:
     `order` is the less the later, `draw` a hash of user and item.
 
-    columns  name and type of those that stay, beside the counts
+    columns  those that stay, beside the counts
     """
 
-    columns: tuple[tuple[str, pa.DataType], ...]
+    columns: pa.Schema
 
     @property
     def schema(self) -> pa.Schema:
@@ -59,7 +59,7 @@ class OrderLatestFirst:
         for batch in batches:
             order = pc.negate(micros(batch.column("timestamp"))).fill_null(_LAST)
             draw = spark_hash(batch.column("user").to_numpy(), batch.column("item").to_numpy())
-            kept = [batch.column(name) for name in (*(name for name, _ in self.columns), "n_user", "n_item")]
+            kept = [batch.column(name) for name in (*self.columns.names, "n_user", "n_item")]
             yield pa.RecordBatch.from_arrays([*kept, order, pa.array(draw)], schema=self.schema)
 
 
@@ -70,7 +70,7 @@ class MarkLast:
     every  a hash draws one of so many users
     """
 
-    columns: tuple[tuple[str, pa.DataType], ...]
+    columns: pa.Schema
     every: int
 
     @property
@@ -89,6 +89,6 @@ class MarkLast:
             last &= spark_hash(user) % self.every == 0
             part = pc.if_else(pa.array(last), KEPT_BACK, TRAIN)
             yield pa.RecordBatch.from_arrays(
-                [*(batch.column(name) for name, _ in self.columns), part], schema=self.schema
+                [*(batch.column(name) for name in self.columns.names), part], schema=self.schema
             )
             before = user[-1]

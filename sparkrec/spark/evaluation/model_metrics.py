@@ -39,7 +39,7 @@ from sparkrec.spark.evaluation.clicks import Clicks
 from sparkrec.spark.evaluation.protocols import RankingRequest, Unrankable, measure_rankings
 from sparkrec.spark.evaluation.ratings import rating_errors
 from sparkrec.spark.evaluation.segments import GROUPS, grouped
-from sparkrec.spark.in_place import carry_out, holding
+from sparkrec.spark.in_place import carry_out, count, holding
 from sparkrec.spark.model.field_queries import first_queries, score_events
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.serving import bind
@@ -153,7 +153,7 @@ def metrics_of(
         )
     with holding() as hold:
         truth = hold(grouped(truth, dataset, segments))
-        if carry_out("metrics", lambda rows: rows.count(), truth) == 0:
+        if count("metrics", truth) == 0:
             raise EvaluateError(
                 f"dataset {dataset.reference} has no row in that split to measure on. "
                 "Prepare it with one, or choose another."

@@ -27,7 +27,7 @@ from sparkrec.spark.evaluation.ranking_tasks import (
 )
 from sparkrec.spark.evaluation.request import EvaluationRequest, check_names, check_needs
 from sparkrec.spark.evaluation.segments import LabelRows
-from sparkrec.spark.in_place import carry_out, holding, write
+from sparkrec.spark.in_place import carry_out, count, holding, write
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.retrieval.topk import rank, score_lists
@@ -131,7 +131,7 @@ def measure_rankings(
             lists = recommendations = hold(carry_out("metrics", lambda rows: rows.map_rows(OrBelow()).frame(), scored))
             if isinstance(protocol, SampledNegatives) and carry_out("metrics", _alone, truth):
                 metrics += [CORRECTED + name for name in _CORRECTED]
-                sampled_from = carry_out("metrics", lambda rows: rows.count(), narrowed(dataset.items, "item"))
+                sampled_from = count("metrics", narrowed(dataset.items, "item"))
                 if near := [k for k in request.cutoffs if 2 * k > protocol.negatives]:
                     n, chance = protocol.negatives, min(max(near) / (protocol.negatives + 1), 1.0)
                     log.warning(

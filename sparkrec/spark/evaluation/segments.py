@@ -34,7 +34,7 @@ def grouped(truth: DataFrame, dataset: Dataset, segments: int) -> DataFrame:
         bounds = {side: _bounds(rows, segments) for side, rows in zip(SIDES, (users, items), strict=True)}
         truth = truth.joined(users.select("user", user_group="train_count"), "user")
         truth = truth.joined(items.select("item", item_group="train_count"), "item", every=True)
-        columns = tuple((name, truth.kind(name)) for name in truth.columns if name not in GROUPS)
+        columns = truth.fields(*(name for name in truth.columns if name not in GROUPS))
         return truth.map_rows(GroupCounts(columns, bounds["user"], bounds["item"])).frame()
 
     counts = [
@@ -58,8 +58,8 @@ class GroupCounts:
     """Rows whose train counts are in `user_group` and `item_group`, with the groups there, by the bounds of each; an
     item without a count is in none."""
 
-    columns: tuple[tuple[str, pa.DataType], ...]
-    """Name and type of those that stay."""
+    columns: pa.Schema
+    """Those that stay."""
     user: I64
     item: I64
 
@@ -69,7 +69,7 @@ class GroupCounts:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            own = [batch.column(name) for name, _ in self.columns]
+            own = [batch.column(name) for name in self.columns.names]
             for side, bounds in zip(SIDES, (self.user, self.item), strict=True):
                 count = batch.column(f"{side}_group")
                 place = np.searchsorted(bounds, count.fill_null(0).to_numpy()) + 1

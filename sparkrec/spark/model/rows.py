@@ -17,9 +17,7 @@ from sparkrec import storage
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.dataset import Dataset
-from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.runner import Rows
 
 _LISTS = ("index", "value")
@@ -145,15 +143,6 @@ def all_rows(ids: Rows, key: str, rows: Rows, missing: Sequence[float]) -> Rows:
     return ids.select(key).joined(rows.select(key, "value"), key, every=True).map_rows(DenseRows(key, missing))
 
 
-def dense_of_all(ids: DataFrame, key: str, vectors: DataFrame, missing: Sequence[float]) -> DataFrame:
-    """`all_rows` of vectors (id, value array<float>)."""
-
-    def plan(ids: Rows, vectors: Rows) -> DataFrame:
-        return all_rows(ids, key, vectors.select("value", **{key: "id"}), missing).frame()
-
-    return carry_out("model", plan, narrowed(ids, key), vectors)
-
-
 @dataclass(frozen=True)
 class SparseRows:
     """Model rows (key, index, value) of such rows, of which index and value may be null: they are empty then."""
@@ -195,9 +184,3 @@ def lists(entries: DataFrame, key: str, index: str, value: str) -> DataFrame:
     pair = F.struct(F.col(index).cast("int").alias("index"), F.col(value).cast("float").alias("value"))
     grouped = entries.groupBy(key).agg(F.sort_array(F.collect_list(pair)).alias("pairs"))
     return grouped.select(key, F.col("pairs.index").alias("index"), F.col("pairs.value").alias("value"))
-
-
-def with_tail(factors: DataFrame, biases: DataFrame, tail: Column) -> DataFrame:
-    """Factors (id, value array<float>) with a tail made of each id's bias: `biases` (id, bias)."""
-    value = F.concat("value", tail.cast("array<float>"))
-    return factors.join(biases.toDF("id", "bias"), "id").select("id", value.alias("value"))

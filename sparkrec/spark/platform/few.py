@@ -44,7 +44,14 @@ _files: WeakKeyDictionary[DataFrame, tuple[tuple[str, ...], tuple[str, ...]]] = 
 _SPARK_SCHEMA = b"org.apache.spark.sql.parquet.row.metadata"
 _OPAQUE = "LogicalRDD"
 _sizes: dict[int, float] = {}
-"""Bytes of what Spark takes for infinite, by the number of its RDD: rows that went to it from here."""
+"""Bytes of what Spark takes for infinite, by the number of its RDD: rows that went to it from here, or were counted."""
+_READ_AT_ONCE = {
+    "org.apache.spark.rdd.ParallelCollectionRDD",
+    "org.apache.spark.rdd.LocalCheckpointRDD",
+    "org.apache.spark.rdd.ReliableCheckpointRDD",
+}
+"""What rows come from that a driver made of lists, or that were computed before: to count them is cheap."""
+_UNKNOWN = float(1 << 62)
 _TOO_LARGE = "spark.driver.maxResultSize"
 """What Spark names when it refuses to collect more than it allows."""
 
@@ -212,7 +219,8 @@ def _forecast(frame: DataFrame) -> _Forecast:
         return _Forecast(0.0, False)
     plan = frame._jdf.queryExecution().optimizedPlan()
     read = sum(_size(leaf) for leaf in leaves)
-    return _Forecast(min(_size(plan), read), not _MAKES_ROWS.search(plan.toString()))
+    counted = any(leaf.nodeName() == _OPAQUE and not _is_flat(leaf) for leaf in leaves)
+    return _Forecast(min(_size(plan), read), not counted and not _MAKES_ROWS.search(plan.toString()))
 
 
 def _leaves(frame: DataFrame) -> list[Any]:
@@ -225,9 +233,27 @@ def _leaves(frame: DataFrame) -> list[Any]:
 
 
 def _size(plan: Any) -> float:
-    if plan.nodeName() == _OPAQUE and (known := _sizes.get(plan.rdd().id())) is not None:
-        return known
-    return float(str(plan.stats().sizeInBytes()))
+    said = float(str(plan.stats().sizeInBytes()))
+    if plan.nodeName() != _OPAQUE or said < _UNKNOWN:
+        return said
+    rdd = plan.rdd()
+    if rdd.id() not in _sizes and _sources(rdd) <= _READ_AT_ONCE:
+        _sizes[rdd.id()] = float(rdd.count() * plan.schema().defaultSize())
+    return _sizes.get(rdd.id(), said)
+
+
+def _sources(rdd: Any) -> set[str]:
+    """Classes of what an RDD reads in the end."""
+    dependencies = rdd.dependencies()
+    if not dependencies.size():
+        return {rdd.getClass().getName()}
+    return set().union(*(_sources(dependencies.apply(at).rdd()) for at in range(dependencies.size())))
+
+
+def _is_flat(plan: Any) -> bool:
+    """Whether all columns are numbers or the like, whose size is known."""
+    kinds = [field.dataType().typeName() for field in plan.schema().fields()]
+    return not {"array", "map", "struct", "string", "binary", "variant"} & {*kinds}
 
 
 def _counted(frames: Sequence[DataFrame]) -> float:

@@ -1,6 +1,7 @@
 """Blockwise ALS: right, whatever the blocks; resumable; honest about what it cannot solve."""
 
 import os
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -10,6 +11,7 @@ from sparkrec.errors import TrainError
 from sparkrec.kernels.random import normal_rows
 from sparkrec.spark.algorithms.als.fit import factorize, fit_factors
 from sparkrec.spark.algorithms.als.settings import AlsSettings
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.platform.partitions import partition_keys, spark_hash
 
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("everywhere")]
@@ -52,6 +54,20 @@ def dense_als(matrix, confidence, settings, seed):
     return x, y
 
 
+def factorized(ratings, settings, **how):
+    """Factors of users and items as DataFrames, and the history of `factorize`."""
+
+    def plan(rows):
+        users, items, history = factorize(rows, settings, **how)
+        return users.frame(), items.frame(), history
+
+    return carry_out("als", plan, ratings)
+
+
+def users_fitted(ratings, settings, **how):
+    return carry_out("als", lambda rows: fit_factors(rows, settings, **how).users.frame(), ratings)
+
+
 def collected(frame):
     rows = sorted(frame.collect(), key=lambda row: row.id)
     return np.array([row.id for row in rows]), np.array([row.value for row in rows])
@@ -81,7 +97,7 @@ def matrix():
 )
 def test_factors_are_those_of_dense_closed_form_updates(spark, tmp_path, matrix, settings):
     confidence = 1.0 + np.random.default_rng(1).random(matrix.shape)
-    users, items, history = factorize(
+    users, items, history = factorized(
         ratings_of(spark, matrix, confidence.astype(np.float32)), settings, seed=3, scratch=str(tmp_path)
     )
     x, y = dense_als(matrix, confidence, settings, seed=3)
@@ -105,16 +121,16 @@ def test_propensities_divide_confidences_by_a_power_of_the_counts_of_items(spark
     counts = (matrix != 0).sum(0)
     weights = np.where(matrix != 0, counts**-0.5, 0)
     weights /= weights.sum() / counts.sum()
-    expected = fit_factors(ratings_of(spark, matrix, weights), settings, seed=0, scratch=str(tmp_path))
+    expected = users_fitted(ratings_of(spark, matrix, weights), settings, seed=0, scratch=str(tmp_path))
     weighted = settings.model_copy(update={"propensity_exponent": 0.5})
-    found = fit_factors(ratings_of(spark, matrix), weighted, seed=0, scratch=str(tmp_path))
-    np.testing.assert_allclose(collected(found.users)[1], collected(expected.users)[1], atol=1e-5)
+    found = users_fitted(ratings_of(spark, matrix), weighted, seed=0, scratch=str(tmp_path))
+    np.testing.assert_allclose(collected(found)[1], collected(expected)[1], atol=1e-5)
 
 
 def test_the_number_of_blocks_and_the_order_of_rows_change_nothing(spark, tmp_path, matrix):
     def fit(blocks, rows):
         settings = exactly(rank=4, iterations=3, unobserved_weight=0.1, user_blocks=blocks, item_blocks=blocks)
-        users, items, _ = factorize(rows, settings, seed=0, scratch=str(tmp_path / str(blocks)))
+        users, items, _ = factorized(rows, settings, seed=0, scratch=str(tmp_path / str(blocks)))
         return collected(users)[1] @ collected(items)[1].T
 
     rows = ratings_of(spark, matrix)
@@ -124,7 +140,7 @@ def test_the_number_of_blocks_and_the_order_of_rows_change_nothing(spark, tmp_pa
 def test_an_interrupted_fit_ends_where_an_uninterrupted_one_does(spark, tmp_path, matrix, monkeypatch, caplog):
     rows = ratings_of(spark, matrix)
     settings = exactly(rank=4, iterations=5, unobserved_weight=0.1, snapshot_every=2, user_blocks=2, item_blocks=3)
-    users, items, history = factorize(rows, settings, seed=0, scratch=str(tmp_path / "whole"))
+    users, items, history = factorized(rows, settings, seed=0, scratch=str(tmp_path / "whole"))
 
     from sparkrec.spark.algorithms.als import solve
 
@@ -138,10 +154,10 @@ def test_an_interrupted_fit_ends_where_an_uninterrupted_one_does(spark, tmp_path
 
     monkeypatch.setattr(solve.SideSolver, "half_step", dies)
     with pytest.raises(KeyboardInterrupt):
-        factorize(rows, settings, seed=0, scratch=str(tmp_path / "broken"))
+        factorized(rows, settings, seed=0, scratch=str(tmp_path / "broken"))
     monkeypatch.setattr(solve.SideSolver, "half_step", half_step)
     caplog.set_level("INFO")
-    resumed_users, resumed_items, resumed_history = factorize(rows, settings, seed=0, scratch=str(tmp_path / "broken"))
+    resumed_users, resumed_items, resumed_history = factorized(rows, settings, seed=0, scratch=str(tmp_path / "broken"))
     assert "resuming after iteration 2" in caplog.text
     np.testing.assert_allclose(collected(resumed_users)[1], collected(users)[1], atol=1e-6)
     np.testing.assert_allclose(collected(resumed_items)[1], collected(items)[1], atol=1e-6)
@@ -152,7 +168,7 @@ def test_a_system_without_solution_names_the_user_or_item(spark, tmp_path):
     matrix = np.array([[1.0, 0.0], [0.0, 2.0]])
     settings = exactly(rank=3, iterations=1, regularization=0.0)
     with pytest.raises(TrainError, match=r"the system of (user|item) number \d+ with 1 ratings has no finite solution"):
-        factorize(ratings_of(spark, matrix), settings, seed=0, scratch=str(tmp_path))
+        factorized(ratings_of(spark, matrix), settings, seed=0, scratch=str(tmp_path))
 
 
 def test_every_block_has_a_partition_of_its_own(spark):
@@ -189,7 +205,7 @@ def fit_with(rows, settings, split_above):
     lay_out = fit.lay_out
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "lay_out", lambda *args: lay_out(*args, split_above=split_above))
-        return factorize(rows, settings, seed=1, scratch=None)
+        return factorized(rows, settings, seed=1, scratch=None)
 
 
 @pytest.mark.parametrize("name", ["spark.sql.unionOutputPartitioning", "spark.sql.adaptive.enabled"])
@@ -197,11 +213,11 @@ def test_an_optimiser_that_moves_the_layout_changes_nothing(spark, matrix, name)
     """Without either, Spark no longer sees that blocks and messages lie together (as Spark 4.0 does not)."""
     settings = exactly(rank=3, iterations=2, unobserved_weight=0.1, user_blocks=3, item_blocks=2)
     rows = ratings_of(spark, matrix)
-    users, _, history = factorize(rows, settings, seed=1, scratch=None)
+    users, _, history = factorized(rows, settings, seed=1, scratch=None)
     before = spark.conf.get(name, "true")
     spark.conf.set(name, "false")
     try:
-        again, _, changed = factorize(rows, settings, seed=1, scratch=None)
+        again, _, changed = factorized(rows, settings, seed=1, scratch=None)
         np.testing.assert_allclose(collected(again)[1], collected(users)[1], atol=1e-5)
     finally:
         spark.conf.set(name, before)
@@ -212,7 +228,7 @@ def test_what_dies_with_an_executor_is_made_again(spark, tmp_path, matrix, monke
     """A Python worker that ends in the middle of an iteration fails its job: here, without retries of tasks."""
     settings = exactly(rank=3, iterations=4, unobserved_weight=0.1, snapshot_every=2, user_blocks=2, item_blocks=2)
     rows = ratings_of(spark, matrix)
-    users, items, history = factorize(rows, settings, seed=1, scratch=None)
+    users, items, history = factorized(rows, settings, seed=1, scratch=None)
 
     from sparkrec.spark.algorithms.als import solve
 
@@ -226,7 +242,7 @@ def test_what_dies_with_an_executor_is_made_again(spark, tmp_path, matrix, monke
         return half_step(*args)
 
     monkeypatch.setattr(solve.SideSolver, "half_step", kills)
-    again_users, again_items, again = factorize(rows, settings, seed=1, scratch=str(tmp_path))
+    again_users, again_items, again = factorized(rows, settings, seed=1, scratch=str(tmp_path))
     assert "Beginning again from the last snapshot" in caplog.text
     np.testing.assert_allclose(collected(again_users)[1], collected(users)[1], atol=1e-5)
     np.testing.assert_allclose(collected(again_items)[1], collected(items)[1], atol=1e-5)
@@ -288,7 +304,8 @@ def test_whom_ratings_bring_later_is_solved_as_with_all_items_there_are(spark, e
     fixed = spark.createDataFrame([(i, y[i].tolist()) for i in range(6)], "id long, value array<float>")
     rows = [(5, 1, 1.0, 2.0), (5, 4, 1.0, 1.0), (8, 0, 1.0, 3.0), (8, 77, 1.0, 1.0)]
     ratings = spark.createDataFrame(rows, "user long, item long, value float, confidence float")
-    ids, found = collected(fold_in(ratings, fixed, settings, shift=0.0, own_first=True, preference=None))
+    plan = partial(fold_in, settings=settings, shift=0.0, own_first=True, preference=None)
+    ids, found = collected(carry_out("als", lambda *rows: plan(*rows).frame(), ratings, fixed))
     assert ids.tolist() == [5, 8]
     for x, own in zip(found, ({1: 2.0, 4: 1.0}, {0: 3.0}), strict=True):
         c = np.array([own.get(i, 0.3) for i in range(6)])
@@ -310,11 +327,11 @@ def test_a_shorter_fit_is_not_the_end_of_a_longer_one(spark, tmp_path, monkeypat
     rows = ratings_of(spark, matrix)
     settings = exactly(rank=3, iterations=7, unobserved_weight=0.1, snapshot_every=2, user_blocks=1, item_blocks=1)
     monkeypatch.setattr(Snapshots, "delete", lambda self: None)
-    factorize(rows, settings, seed=0, scratch=str(tmp_path))
+    factorized(rows, settings, seed=0, scratch=str(tmp_path))
     for iterations in (1, 4, 5):
         shorter = settings.model_copy(update={"iterations": iterations})
-        again = factorize(rows, shorter, seed=0, scratch=str(tmp_path))
-        whole = factorize(rows, shorter, seed=0, scratch=None)
+        again = factorized(rows, shorter, seed=0, scratch=str(tmp_path))
+        whole = factorized(rows, shorter, seed=0, scratch=None)
         for one, other in zip(again[:2], whole[:2], strict=True):
             np.testing.assert_allclose(collected(one)[1], collected(other)[1], atol=1e-5)
         assert len(again[2]) == iterations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from typing import Any
 
 from pyspark import StorageLevel, keyword_only
@@ -17,13 +18,16 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec.errors import InputError
-from sparkrec.spark.algorithms.als.fit import fit_factors
+from sparkrec.spark.algorithms.als.fit import Factors, fit_factors
+from sparkrec.spark.algorithms.als.layout import columns_of
 from sparkrec.spark.algorithms.als.model import ALSModel, Fitted
 from sparkrec.spark.algorithms.als.params import AlsParams, setter
 from sparkrec.spark.data.id_column import IdColumn
 from sparkrec.spark.data.naming import named
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.platform.digests import content_digest
 from sparkrec.spark.platform.failures import mendable
+from sparkrec.spark.runner import Rows
 
 
 class ALS(Estimator[ALSModel], AlsParams, DefaultParamsWritable, DefaultParamsReadable["ALS"]):
@@ -142,18 +146,23 @@ class ALS(Estimator[ALSModel], AlsParams, DefaultParamsWritable, DefaultParamsRe
             warm_start = items.replace(start, "item_id", "id").where("id IS NOT NULL")
         ratings = items.replace(users.replace(rated, "user_id", "user"), "item_id", "item")
         with named(users.title("user"), items.title("item")):
-            fitted = fit_factors(
-                ratings,
-                settings,
+            fit = partial(
+                fit_factors,
+                settings=settings,
                 seed=self.getSeed() & 0xFFFFFFFF,
                 scratch=self._scratch(ratings, warm_start),
-                warm_start=warm_start,
                 preference=self.preference(),
             )
+
+            def plan(ratings: Rows, warm_start: Rows | None) -> tuple[Factors, DataFrame, DataFrame]:
+                fitted = fit(ratings, warm_start=warm_start)
+                return fitted, fitted.users.frame(), fitted.items.frame()
+
+            fitted, x, y = carry_out("als", plan, columns_of(ratings), warm_start)
         level = getattr(StorageLevel, self.getFinalStorageLevel())
         state = Fitted(
-            users=fitted.users.persist(level),
-            items=fitted.items.persist(level),
+            users=x.persist(level),
+            items=y.persist(level),
             user_ids=users,
             item_ids=items,
             mean=fitted.unseen_item[-1] if settings.biases else 0.0,

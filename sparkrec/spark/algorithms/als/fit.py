@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from sparkrec.errors import SparkrecError
 from sparkrec.progress import track
 from sparkrec.spark.algorithms.als.fold import fold_in
 from sparkrec.spark.algorithms.als.layout import Side, columns_of, lay_out
 from sparkrec.spark.algorithms.als.pack import Preference
+from sparkrec.spark.algorithms.als.residuals import WithoutBias, residuals, with_bias
 from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.algorithms.als.snapshots import Snapshots, fingerprint
 from sparkrec.spark.algorithms.als.solve import SideSolver
@@ -29,8 +29,9 @@ from sparkrec.spark.algorithms.bias import biases
 from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.rows import dense_of_all, dense_vectors, with_tail
+from sparkrec.spark.model.rows import DenseRows, all_rows
 from sparkrec.spark.platform.failures import mended
+from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.runner import Rows
 
 log = logging.getLogger(__name__)
@@ -40,9 +41,9 @@ log = logging.getLogger(__name__)
 class Factors:
     """Score of a pair: <x_user, y_item>."""
 
-    users: DataFrame
-    """id long, value array<float>, for each user with a rating."""
-    items: DataFrame
+    users: Rows
+    """id long, value list<float>, for each user with a rating."""
+    items: Rows
     unseen_user: list[float]
     """x of a user without ratings."""
     unseen_item: list[float]
@@ -53,16 +54,21 @@ class Factors:
 def fit_als(settings: AlsSettings, inputs: FitInputs) -> Model:
     """Factors of all users and items of the dataset."""
     dataset = inputs.dataset
-    fitted = fit_factors(inputs.observed, settings, seed=inputs.seed, scratch=inputs.scratch)
 
-    return Model(
-        users=dense_of_all(dataset.users, "user", fitted.users, fitted.unseen_user),
-        items=dense_of_all(dataset.items, "item", fitted.items, fitted.unseen_item),
-        size=len(fitted.unseen_user),
-        user_storage="dense",
-        item_storage="dense",
-        facts={"history": fitted.history},
-    )
+    def plan(observed: Rows, users: Rows, items: Rows) -> Model:
+        fitted = fit_factors(observed, settings, seed=inputs.seed, scratch=inputs.scratch)
+        x, y = fitted.users.select("value", user="id"), fitted.items.select("value", item="id")
+        return Model(
+            users=all_rows(users, "user", x, fitted.unseen_user).frame(),
+            items=all_rows(items, "item", y, fitted.unseen_item).frame(),
+            size=len(fitted.unseen_user),
+            user_storage="dense",
+            item_storage="dense",
+            facts={"history": fitted.history},
+        )
+
+    ids = narrowed(dataset.users, "user"), narrowed(dataset.items, "item")
+    return carry_out("als", plan, columns_of(inputs.observed), *ids)
 
 
 def fold_users(model: Model, settings: AlsSettings, events: DataFrame, observed: DataFrame) -> DataFrame:
@@ -70,20 +76,23 @@ def fold_users(model: Model, settings: AlsSettings, events: DataFrame, observed:
 
     observed  what the model was fitted to, whose items count
     """
-    known = model.items.join(observed.select("item").distinct(), "item", "left_semi")
-    fixed = known.select(F.col("item").alias("id"), "value")
-    columns = events.select("user", "item", "value", "confidence")
-    folded = fold_in(columns, fixed, settings, shift=0.0, own_first=True, preference=None, observed=observed)
-    return dense_vectors(folded.toDF("user", "value"), "user")
+
+    def plan(events: Rows, items: Rows, observed: Rows) -> DataFrame:
+        known = items.only(observed, "item").select("value", id="item")
+        folded = fold_in(events, known, settings, shift=0.0, own_first=True, preference=None, observed=observed)
+        return folded.select("value", user="id").map_rows(DenseRows("user")).frame()
+
+    items = narrowed(model.items, "item", "value")
+    return carry_out("als", plan, columns_of(events), items, narrowed(observed, "item"))
 
 
 def fit_factors(
-    ratings: DataFrame,
+    ratings: Rows,
     settings: AlsSettings,
     *,
     seed: int,
     scratch: str | None,
-    warm_start: DataFrame | None = None,
+    warm_start: Rows | None = None,
     preference: Preference | None = None,
 ) -> Factors:
     """Factors of ratings (user, item, value, confidence): x and y, or with biases (x, b_u, 1) and (y, 1, mean + b_i).
@@ -92,27 +101,19 @@ def fit_factors(
     """
     zeros = [0.0] * settings.rank
     if warm_start is not None:
-        warm_start = warm_start.select("id", F.slice("value", 1, settings.rank).alias("value"))
+        warm_start = warm_start.map_rows(WithoutBias(settings.rank, 1)).select("id", "value")
     solve = partial(
         factorize, settings=settings, seed=seed, scratch=scratch, warm_start=warm_start, preference=preference
     )
     if not settings.biases:
         users, items, history = solve(ratings)
         return Factors(users, items, zeros, zeros, history)
-    mean, user_bias, item_bias = biases(ratings, settings.bias)
-    user_bias, item_bias = user_bias.persist(), item_bias.persist()
-    residual = F.col("value") - mean - F.col("user_bias") - F.col("item_bias")
-    left = (
-        ratings.join(user_bias.toDF("user", "user_bias"), "user")
-        .join(item_bias.toDF("item", "item_bias"), "item")
-        .withColumn("value", residual.cast("float"))
-        .drop("user_bias", "item_bias")
-    )
-    users, items, history = solve(left)
-    user_tail, item_tail = F.array("bias", F.lit(1.0)), F.array(F.lit(1.0), F.lit(mean) + F.col("bias"))
+    mean, user_bias, of_items = biases(ratings, settings.bias)
+    item_bias = ratings.of(of_items.table("item"))
+    users, items, history = solve(residuals(ratings, mean, user_bias, item_bias))
     return Factors(
-        with_tail(users, user_bias, user_tail),
-        with_tail(items, item_bias, item_tail),
+        with_bias(users, user_bias, "user", 0.0, own_first=True),
+        with_bias(items, item_bias, "item", mean, own_first=False),
         [*zeros, 0.0, 1.0],
         [*zeros, 1.0, mean],
         history,
@@ -120,17 +121,17 @@ def fit_factors(
 
 
 def factorize(
-    ratings: DataFrame,
+    ratings: Rows,
     settings: AlsSettings,
     *,
     seed: int,
     scratch: str | None,
-    warm_start: DataFrame | None = None,
+    warm_start: Rows | None = None,
     preference: Preference | None = None,
-) -> tuple[DataFrame, DataFrame, list[dict[str, float]]]:
-    """User and item factors (id, value array<float>) of ratings (user, item, value, confidence), and what it took.
+) -> tuple[Rows, Rows, list[dict[str, float]]]:
+    """User and item factors (id, value list<float>) of ratings (user, item, value, confidence), and what it took.
 
-    warm_start  item factors (id, value array<float>) to start from; items without one start at random
+    warm_start  item factors (id, value list<float>) to start from; items without one start at random
     preference  makes of the values targets and confidences; without it, and without a confidence column, that is 1
     The third is for each iteration its number, loss, seconds, and kernel_seconds summed over all tasks.
 
@@ -144,7 +145,7 @@ def factorize(
         reached: list[int] = []
         try:
             return fit.attempt(reached)
-        except SparkrecError:
+        except (SparkrecError, MemoryError):
             raise
         except Exception as error:
             if (known := mended(error)) is not None:
@@ -157,41 +158,37 @@ def factorize(
 
 @dataclass(frozen=True)
 class _Fit:
-    ratings: DataFrame
+    ratings: Rows
     settings: AlsSettings
     seed: int
     scratch: str | None
-    warm_start: DataFrame | None
+    warm_start: Rows | None
     preference: Preference | None
 
-    def attempt(self, reached: list[int]) -> tuple[DataFrame, DataFrame, list[dict[str, float]]]:
+    def attempt(self, reached: list[int]) -> tuple[Rows, Rows, list[dict[str, float]]]:
         """Lay out, resume, iterate; `reached` gets each iteration that is begun."""
-        return carry_out("als", partial(self._attempt, reached), columns_of(self.ratings))
-
-    def _attempt(self, reached: list[int], ratings: Rows) -> tuple[DataFrame, DataFrame, list[dict[str, float]]]:
-        sides = lay_out(ratings, self.settings, self.preference)
+        sides = lay_out(self.ratings, self.settings, self.preference)
         try:
             snapshots = Snapshots(self.scratch and f"{self.scratch}/{fingerprint(self.settings, self.seed, sides)}")
-            users, items, history = self._iterate(ratings, sides, snapshots, reached)
+            users, items, history = self._iterate(sides, snapshots, reached)
         finally:
             for side in sides:
                 side.release()
         snapshots.delete()
-        return users.frame(), items.frame(), history
+        return users, items, history
 
     def _iterate(
-        self, ratings: Rows, sides: tuple[Side, Side], snapshots: Snapshots, reached: list[int]
+        self, sides: tuple[Side, Side], snapshots: Snapshots, reached: list[int]
     ) -> tuple[Rows, Rows, list[dict[str, float]]]:
         settings = self.settings
         users, items = (SideSolver(side, other.n_ids, settings, self.seed) for side, other in (sides, sides[::-1]))
-        done, history, kept = snapshots.resume(ratings.spark, settings.iterations)
+        done, history, kept = snapshots.resume(self.ratings, settings.iterations)
         if done:
             log.info("als: resuming after iteration %s", done)
-        begun = kept.get("item", self.warm_start)
-        item_state = items.start(None if begun is None else ratings.of(begun))
+        item_state = items.start(kept.get("item", self.warm_start))
         user_state = None
         if users.solver.needs_start:
-            user_state = users.start(ratings.of(kept["user"]) if "user" in kept else None)
+            user_state = users.start(kept.get("user"))
         for iteration in track(range(done, settings.iterations), "als", done, settings.iterations):
             reached.append(iteration)
             started = time.perf_counter()

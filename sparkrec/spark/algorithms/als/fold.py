@@ -13,31 +13,32 @@ from pyspark.sql import functions as F
 
 from sparkrec.kernels.arrays import F64
 from sparkrec.spark.algorithms.als import block
-from sparkrec.spark.algorithms.als.layout import columns_of, lay_out
+from sparkrec.spark.algorithms.als.layout import lay_out
 from sparkrec.spark.algorithms.als.pack import Preference
+from sparkrec.spark.algorithms.als.residuals import OwnBias, WithoutBias, residuals, with_bias
 from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.algorithms.als.solve import SideSolver, penalty_of
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.explain import CONTRIBUTIONS
 from sparkrec.spark.model.fitted import Model
-from sparkrec.spark.model.rows import as_vector, with_tail
+from sparkrec.spark.model.rows import as_vector
 from sparkrec.spark.runner import RowFunction, Rows
 
 
 def fold_in(
-    ratings: DataFrame,
-    fixed: DataFrame,
+    ratings: Rows,
+    fixed: Rows,
     settings: AlsSettings,
     *,
     shift: float,
     own_first: bool,
     preference: Preference | None,
-    observed: DataFrame | None = None,
-) -> DataFrame:
+    observed: Rows | None = None,
+) -> Rows:
     """Factors (id, value) of the users in `ratings` (user, item, value, confidence) from fixed items; or the reverse.
 
-    fixed      (id, value array<float>) of all items, biases with them where the settings have biases
+    fixed      (id, value list<float>) of all items, biases with them where the settings have biases
     shift      mean to take off the ratings, besides the bias of the fixed side
     own_first  whether the own bias stands before the 1 in a row with biases, as in those of users
     observed   (item) of all ratings that propensities come from, where the settings have some; None: `ratings`
@@ -45,35 +46,27 @@ def fold_in(
     Ratings of items that are not in `fixed` tell nothing and are left out; a user with no others has no row. Each gets
     the exact solution (or nonnegative one), whatever solver the fit used.
     """
-    d = settings.rank
-    ratings = ratings.join(fixed.select(F.col("id").alias("item"), F.col("value").alias("row")), "item")
-    bias = None
-    if settings.biases:
-        offset = F.element_at("row", d + 2 if own_first else d + 1) + F.lit(shift)
-        ratings = ratings.withColumn("value", F.col("value") - offset)
-        penalty = settings.bias.user_regularization if own_first else settings.bias.item_regularization
-        solution = F.sum("value") / (F.count("*") + penalty)
-        bias = ratings.groupBy("user").agg(solution.alias("bias")).persist()
-        ratings = ratings.join(bias, "user").withColumn("value", F.col("value") - F.col("bias"))
+    solve = partial(_solved, settings=settings, preference=preference, observed=observed)
+    if not settings.biases:
+        return solve(ratings.only(fixed.select(item="id"), "item"), fixed)
+    vectors = fixed.map_rows(WithoutBias(settings.rank, at=1 if own_first else 2))
+    item_bias = vectors.select("bias", item="id")
+    penalty = settings.bias.user_regularization if own_first else settings.bias.item_regularization
+    rated = ratings.select("user", "item", "value").joined(item_bias, "item")
+    user_bias = rated.map_sorted(["user"], OwnBias(shift, penalty), then=["item", "value"]).computed()
+    folded = solve(residuals(ratings, shift, user_bias, item_bias), vectors.select("id", "value"))
+    return with_bias(folded, user_bias, "user", 0.0 if own_first else shift, own_first)
+
+
+def _solved(
+    ratings: Rows, vectors: Rows, settings: AlsSettings, preference: Preference | None, observed: Rows | None
+) -> Rows:
     exact = settings.model_copy(update={"solver": "cholesky", "user_blocks": None, "item_blocks": None})
-    vectors = fixed.select("id", F.slice("value", 1, d).alias("value"))
-    counted = observed.select("item") if observed is not None and settings.propensity_exponent else None
-    plan = partial(_fold, exact, preference)
-    folded = carry_out("als", plan, columns_of(ratings), vectors, counted)
-    if bias is None:
-        return folded
-    own, one = F.col("bias") + (0.0 if own_first else shift), F.lit(1.0)
-    return with_tail(folded, bias, F.array(own, one) if own_first else F.array(one, own))
-
-
-def _fold(
-    settings: AlsSettings, preference: Preference | None, ratings: Rows, vectors: Rows, observed: Rows | None
-) -> DataFrame:
-    users, items = lay_out(ratings, settings, preference, observed)
+    users, items = lay_out(ratings, exact, preference, observed)
     try:
-        src = SideSolver(items, 0, settings, 0).start(vectors)
-        n_fixed, gram = _gram(vectors, settings.rank)
-        return SideSolver(users, n_fixed, settings, 0).half_step(replace(src, gram=gram), None).factors().frame()
+        src = SideSolver(items, 0, exact, 0).start(vectors)
+        n_fixed, gram = _gram(vectors, exact.rank)
+        return SideSolver(users, n_fixed, exact, 0).half_step(replace(src, gram=gram), None).factors()
     finally:
         for side in (users, items):
             side.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,12 @@ from pyspark.sql.pandas.functions import pandas_udf
 from sparkrec import storage
 from sparkrec.errors import InputError
 from sparkrec.spark.algorithms.als.fold import explain, fold_in
+from sparkrec.spark.algorithms.als.layout import columns_of
 from sparkrec.spark.algorithms.als.params import AlsParams, setter
 from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.data.id_column import IdColumn
 from sparkrec.spark.data.naming import named
+from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense_vectors
 from sparkrec.spark.platform.failures import mendable
@@ -259,14 +262,15 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
         ids = IdColumn.of(rated, f"{side}_id", self.getUserCol() if of_users else self.getItemCol(), known)
         numbered = fixed_ids.replace(ids.replace(rated, f"{side}_id", "user"), f"{fixed_side}_id", "item")
         with named(ids.title(side), fixed_ids.title(fixed_side)):  # what is folded in is called user
-            folded = fold_in(
-                numbered,
-                fitted.items if of_users else fitted.users,
-                fitted.settings,
+            fold = partial(
+                fold_in,
+                settings=fitted.settings,
                 shift=0.0 if of_users else fitted.mean,
                 own_first=of_users,
                 preference=fitted.params.preference(),
             )
+            fixed = fitted.items if of_users else fitted.users
+            folded = carry_out("als", lambda *rows: fold(*rows).frame(), columns_of(numbered), fixed)
         if of_users:
             changed = replace(fitted, users=_updated(fitted.users, folded), user_ids=ids)
         else:

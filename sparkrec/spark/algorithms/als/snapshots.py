@@ -7,8 +7,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
-
 from sparkrec import storage
 from sparkrec.spark.algorithms.als.layout import Side
 from sparkrec.spark.algorithms.als.settings import AlsSettings
@@ -40,12 +38,13 @@ class Snapshots:
         manifest = {"iteration": iteration, "sides": sorted(factors), "history": history}
         storage.write_json(self._path(iteration, "manifest.json"), manifest)
 
-    def resume(self, spark: SparkSession, iterations: int) -> tuple[int, list[dict[str, float]], dict[str, DataFrame]]:
-        """Iterations done, fewer than `iterations`, their history, and the factors of the sides that were kept."""
+    def resume(self, where: Rows, iterations: int) -> tuple[int, list[dict[str, float]], dict[str, Rows]]:
+        """Iterations done, fewer than `iterations`, their history, and the factors of the sides that were kept, where
+        other rows are."""
         last = self._last(iterations)
         if last is None:
             return 0, [], {}
-        factors = {side: spark.read.parquet(self._path(last["iteration"], side)) for side in last["sides"]}
+        factors = {side: where.read(self._path(last["iteration"], side)) for side in last["sides"]}
         return last["iteration"], last["history"], factors
 
     def delete(self) -> None:

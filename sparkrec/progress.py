@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,8 +14,9 @@ T = TypeVar("T")
 
 
 def track(steps: Iterable[T], label: str, done: int, total: int, note: Callable[[], str] = lambda: "") -> Iterator[T]:
-    """Yield the steps, showing how many of `total` are done, and what `note` says after each."""
-    if not sys.stderr.isatty():
+    """Yield the steps, showing how many of `total` are done, and what `note` says after each; in the main thread alone,
+    as what others do at a time has no line of its own."""
+    if not sys.stderr.isatty() or threading.current_thread() is not threading.main_thread():
         yield from steps
         return
     from rich.progress import TextColumn, TimeRemainingColumn

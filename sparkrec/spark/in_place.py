@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache, reduce
 from itertools import pairwise
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from sparkrec import storage
 from sparkrec.kernels.ragged import starts_of
@@ -56,12 +57,19 @@ def carry_out(label: str, plan: Callable[..., T], *frames: DataFrame | None, fet
         log.debug("%s: in place, %.1f MB of rows", label, sum(table.nbytes for table in tables) / 1e6)
         _note(label, IN_PLACE)
         try:
-            with threadpool_limits(1, "blas"):  # the threads share the cores: a task adds up as in a worker of Spark
+            with serial_blas():
                 return plan(*here)
         except MemoryError:
             log.warning("%s: too little memory in this process; beginning again on Spark", label)
     _note(label, ON_SPARK)
     return plan(*(None if frame is None else SparkRows(frame) for frame in frames))
+
+
+def serial_blas() -> AbstractContextManager[object]:
+    """Lets products of matrices add up in one thread, as in a worker of Spark: those of this process share the cores
+    already. Threads that plans are carried out in need it around them, too: who ends first restores what was before."""
+    limited: AbstractContextManager[object] = _pools(len(sys.modules)).limit(limits=1, user_api="blas")
+    return limited
 
 
 @contextmanager
@@ -133,7 +141,7 @@ class LocalRows(Rows):
 
     @property
     def slots(self) -> int:
-        return _cores_for(self.spark)
+        return cores_for(self.spark)
 
     def kind(self, name: str) -> pa.DataType:
         return self._table.schema.field(name).type
@@ -304,8 +312,14 @@ class LocalRows(Rows):
         return self.of(pa.concat_tables(made) if made else schema.empty_table())
 
 
+@lru_cache(maxsize=1)  # it looks at every library that is loaded, and a plan may come with another
+def _pools(_modules: int) -> ThreadpoolController:
+    """The threads of libraries, where so many modules are imported."""
+    return ThreadpoolController()
+
+
 @lru_cache(maxsize=1)  # it takes calls of the JVM, and each step of a plan asks
-def _cores_for(spark: SparkSession) -> int:
+def cores_for(spark: SparkSession) -> int:
     """How many threads run at once: as many as this process has cores, and a local session slots."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(here, task_slots(spark)) if str(spark.conf.get("spark.master", "")).startswith("local") else here

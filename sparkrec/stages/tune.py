@@ -9,8 +9,10 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -27,7 +29,7 @@ from sparkrec.secrets import masked
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.folds import with_folds, without_and_of
 from sparkrec.spark.evaluation.model_metrics import check_metric, measure
-from sparkrec.spark.in_place import count, holding
+from sparkrec.spark.in_place import IN_PLACE, computed, cores_for, count, holding, serial_blas
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.stages.checks import prepared_as
 from sparkrec.stages.planned import Planned
@@ -35,6 +37,9 @@ from sparkrec.stages.running import once, stage
 from sparkrec.stages.train import attribute_digests
 
 log = logging.getLogger(__name__)
+
+_SIDE_BY_SIDE = 4
+"""Most trials at a time: each takes some five times the memory of its rows, of which a 64th of the machine's is few."""
 
 
 def check(settings: TuneSettings) -> None:
@@ -91,16 +96,15 @@ def _search(settings: TuneSettings, lake: Lake, run: Run) -> Run:
     results: list[dict[str, Any]] = []
     with holding() as hold:
         held_out = parts(settings, dataset, hold)
-        for number in track(range(len(candidates)), "tune", 0, len(candidates)):
-            model = candidates[number]
-            started = time.perf_counter()
-            values = [_measure(settings, model, part, f"{run.path}/scratch") for part in held_out]
+        measured = _measured(settings, candidates, held_out, f"{run.path}/scratch")
+        for number, found in enumerate(track(measured, "tune", 0, len(candidates))):
+            model, values = candidates[number], [each.value for each in found]
             row = {
                 "trial": number,
                 "settings": json.dumps(masked(model)),
                 "value": float(np.mean(values)),
                 "spread": float(np.std(values)),
-                "seconds": time.perf_counter() - started,
+                "seconds": sum(each.seconds for each in found),
             }
             results.append(row)
             changed = {key: _get(model, key) for key in settings.space}
@@ -121,6 +125,38 @@ def _search(settings: TuneSettings, lake: Lake, run: Run) -> Run:
         best={"value": best["value"], "spread": best["spread"], "model": json.loads(best["settings"])},
         trials=len(results),
     )
+
+
+class _Measured(NamedTuple):
+    """What became of a trial on one part."""
+
+    value: float
+    seconds: float
+    in_place: bool
+
+
+def _measured(
+    settings: TuneSettings, candidates: list[dict[str, Any]], held_out: list[Dataset], scratch: str
+) -> Iterator[list[_Measured]]:
+    """For one trial after the other what it is on each part; a few at a time, where the first is carried out in place:
+    what is left of these cores by a small fit another one takes."""
+    todo = [(model, part) for model in candidates for part in held_out]
+
+    def work(at: int) -> _Measured:
+        return _measure(settings, *todo[at], f"{scratch}/{at}")
+
+    first = work(0)
+    slots = min(cores_for(held_out[0].train.sparkSession), _SIDE_BY_SIDE) if first.in_place else 1
+    with ExitStack() as stack:
+        rest: Iterator[_Measured] = map(work, range(1, len(todo)))
+        if slots > 1:
+            stack.enter_context(serial_blas())
+            pool = ThreadPoolExecutor(slots, "trial")
+            stack.callback(pool.shutdown, cancel_futures=True)
+            rest = pool.map(work, range(1, len(todo)))
+        found = itertools.chain([first], rest)
+        for _ in candidates:
+            yield [*itertools.islice(found, len(held_out))]
 
 
 def trials(settings: TuneSettings) -> list[dict[str, Any]]:
@@ -165,6 +201,7 @@ def parts(settings: TuneSettings, dataset: Dataset, hold: Callable[[DataFrame], 
 
     hold  keeps the rows that all of them are read from, as of `in_place.holding`
     """
+    dataset = replace(dataset, users=computed("tune", dataset.users), items=computed("tune", dataset.items))
     if not settings.folds:
         if count("tune", dataset.validation) == 0:
             raise TrainError(
@@ -177,7 +214,8 @@ def parts(settings: TuneSettings, dataset: Dataset, hold: Callable[[DataFrame], 
     return [replace(dataset, train=train, validation=own, sequences=None) for train, own in split]
 
 
-def _measure(settings: TuneSettings, model: dict[str, Any], part: Dataset, scratch: str) -> float:
+def _measure(settings: TuneSettings, model: dict[str, Any], part: Dataset, scratch: str) -> _Measured:
+    started = time.perf_counter()
     train = validate(TrainSettings, {"lake": settings.lake, "dataset": settings.dataset, "model": model}, "trial")
     fitted = fit(train.model, part, seed=settings.seed, scratch=scratch)
     value = measure(
@@ -190,4 +228,4 @@ def _measure(settings: TuneSettings, model: dict[str, Any], part: Dataset, scrat
         exclude_seen=settings.exclude_seen,
     )
     storage.delete(scratch)
-    return value
+    return _Measured(value, time.perf_counter() - started, fitted.facts.get("carried_out") == IN_PLACE)

@@ -1,6 +1,7 @@
 """Trials are what the space says, and the best is the best."""
 
 import json
+import threading
 
 import pytest
 import yaml
@@ -52,7 +53,7 @@ def test_trials_rank_what_the_search_says(monkeypatch, tmp_path):
     from sparkrec.stages import tune as stage
 
     measured = []
-    monkeypatch.setattr(stage, "fit", lambda *_, **__: "model")
+    monkeypatch.setattr(stage, "fit", lambda *_, **__: SimpleNamespace(facts={}))
     monkeypatch.setattr(stage, "measure", lambda *_, **how: measured.append(how["exclude_seen"]) or 0.5)
     part = SimpleNamespace(train=None, validation=None)
     for given in ({}, {"exclude_seen": False}):
@@ -99,6 +100,37 @@ def test_folds_measure_every_row_once(prepared_lake):
     assert union.count() == whole.count()
     for fold in folds:
         assert fold.train.count() + fold.validation.count() == whole.count()
+
+
+@pytest.mark.spark
+def test_trials_side_by_side_are_those_one_by_one(prepared_lake, monkeypatch):
+    """In order, with equal values; the session's settings are what they were."""
+    from sparkrec.spark.data.dataset import Dataset
+    from sparkrec.stages import tune as stage
+
+    model = AlsSettings(rank=4, iterations=2)
+    given = settings(model=model, space={"rank": [2, 3, 4]})
+    candidates, spark = stage.trials(given), prepared_lake.spark
+    parts = stage.parts(
+        given.model_copy(update={"folds": 2}), Dataset.open(prepared_lake, "small"), lambda frame: frame
+    )
+    found, seen = {}, {}
+    measure = stage._measure
+
+    def watched(*args):
+        seen[threading.current_thread().name.partition("_")[0]] = True
+        return measure(*args)
+
+    monkeypatch.setattr(stage, "_measure", watched)
+    before = {row.key: row.value for row in spark.sql("SET").collect()}
+    for cores in (1, 3):
+        monkeypatch.setattr(stage, "cores_for", lambda _, cores=cores: cores)
+        measured = stage._measured(given, candidates, parts, f"{prepared_lake.root}/scratch")
+        found[cores] = [[each.value for each in trial] for trial in measured]
+    assert found[1] == found[3]
+    assert len({str(values) for values in found[1]}) == 3
+    assert {*seen} == {"MainThread", "trial"}
+    assert {row.key: row.value for row in spark.sql("SET").collect()} == before
 
 
 @pytest.mark.spark

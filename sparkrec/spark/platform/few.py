@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from functools import reduce
+from threading import Lock
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -37,6 +38,8 @@ _LOCAL_RELATION = "spark.sql.execution.arrow.localRelationThreshold"
 _INLINE = 1 << 20
 """Bytes of Arrow up to which rows become a part of Spark's plan. What is larger Spark keeps as it is: a plan is read,
 copied and sent again for each job."""
+_creating = Lock()
+"""Of the session there is one, and its settings hold for all threads."""
 _here: WeakKeyDictionary[DataFrame, pa.Table] = WeakKeyDictionary()
 """Rows of DataFrames that were made of them. Neither ever changes."""
 _files: WeakKeyDictionary[DataFrame, tuple[tuple[str, ...], tuple[str, ...]]] = WeakKeyDictionary()
@@ -99,15 +102,16 @@ def _schema_of_files(folder: str) -> StructType | None:
 
 def _created(spark: SparkSession, table: pa.Table) -> DataFrame:
     table = table.combine_chunks()  # Spark 4.2 drops what comes after a chunk that has no rows
-    before = spark.conf.get(_LOCAL_RELATION, None)
-    spark.conf.set(_LOCAL_RELATION, str(_INLINE))
-    try:
-        return spark.createDataFrame(table)
-    finally:
-        if before is None:
-            spark.conf.unset(_LOCAL_RELATION)
-        else:
-            spark.conf.set(_LOCAL_RELATION, before)
+    with _creating:
+        before = spark.conf.get(_LOCAL_RELATION, None)
+        spark.conf.set(_LOCAL_RELATION, str(_INLINE))
+        try:
+            return spark.createDataFrame(table)
+        finally:
+            if before is None:
+                spark.conf.unset(_LOCAL_RELATION)
+            else:
+                spark.conf.set(_LOCAL_RELATION, before)
 
 
 def collected(frames: Sequence[DataFrame], fetch: bool = True) -> list[pa.Table] | None:

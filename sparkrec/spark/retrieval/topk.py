@@ -146,7 +146,7 @@ def rank(
 
 def score_lists(model: Model, pairs: DataFrame, blocks: Blocks = Blocks()) -> DataFrame:
     """Scores of `pairs` (user, item), one row a user: columns as `ScorePairs.schema`, items ascending."""
-    return _sweep(model, ScorePairs(), pairs.select("user"), {"pair": pairs}, None, blocks)
+    return _sweep(model, ScorePairs(), pairs, {"pair": pairs}, None, blocks)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ RANK, ITERATIONS, K, CUTOFFS = 64, 15, 20, [10, 20]
 LISTS = [
     *(("rectools", kind) for kind in ("ease", "popularity")),
     *(("lenskit", kind) for kind in ("als", "itemknn", "ease", "popularity")),
-    *(("recbole", kind) for kind in ("itemknn", "ease", "popularity")),
+    *(("recbole", kind) for kind in ("itemknn", "ease")),
 ]
 """Other libraries, and the kinds of theirs that are beside ours of the same name."""
 
@@ -52,11 +52,7 @@ def compare(treatment: Treatment) -> dict[str, Any]:
         "implicit als": _implicit,
         "implicit als, cg": _implicit_cg,
         "implicit itemknn": _implicit_knn,
-        **{
-            f"{system} {kind}": partial(_peer, system=system, kind=kind)
-            for system, kinds in LISTS.items()
-            for kind in kinds
-        },
+        **{f"{system} {kind}": partial(_peer, system=system, kind=kind) for system, kind in LISTS},
         "mllib als": _mllib,
     }
     own = Treatment(treatment.warm_up, treatment.runs, (CORES,))

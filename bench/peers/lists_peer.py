@@ -67,7 +67,7 @@ def recbole(rows):
     import without_ray  # noqa: F401
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
-    from recbole.utils import get_model, get_trainer
+    from recbole.utils import get_model
 
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -84,18 +84,15 @@ def recbole(rows):
             "show_progress": False,
             "worker": 0,
             "state": "ERROR",
-            "epochs": 1,
             "k": k,
             "reg_weight": 200.0,
         }
-        name = {"itemknn": "ItemKNN", "ease": "EASE", "popularity": "Pop"}[kind]
+        name = {"itemknn": "ItemKNN", "ease": "EASE"}[kind]
         config = Config(model=name, dataset="log", config_dict=settings)
         dataset = create_dataset(config)
         began = time.perf_counter()
         train, _, _ = data_preparation(config, dataset)
         model = get_model(name)(config, train.dataset)
-        if kind == "popularity":
-            get_trainer(config["MODEL_TYPE"], name)(config, model).fit(train, saved=False, show_progress=False)
         fitted = time.perf_counter()
         seen = train.dataset.inter_matrix(form="csr")
         for users in np.array_split(np.arange(1, train.dataset.user_num), 16):

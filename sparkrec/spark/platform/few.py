@@ -54,7 +54,10 @@ _READ_AT_ONCE = {
     "org.apache.spark.rdd.ReliableCheckpointRDD",
 }
 """What rows come from that a driver made of lists, or that were computed before: to count them is cheap."""
+_guessed: set[int] = set()
+"""Those of `_sizes` that were counted, of rows whose lists or texts may be long."""
 _UNKNOWN = float(1 << 62)
+"""From here on what Spark says of a size means that it does not know."""
 _TOO_LARGE = "spark.driver.maxResultSize"
 """What Spark names when it refuses to collect more than it allows."""
 
@@ -223,8 +226,8 @@ def _forecast(frame: DataFrame) -> _Forecast:
         return _Forecast(0.0, False)
     plan = frame._jdf.queryExecution().optimizedPlan()
     read = sum(_size(leaf) for leaf in leaves)
-    counted = any(leaf.nodeName() == _OPAQUE and not _is_flat(leaf) for leaf in leaves)
-    return _Forecast(min(_size(plan), read), not counted and not _MAKES_ROWS.search(plan.toString()))
+    guessed = any(leaf.nodeName() == _OPAQUE and leaf.rdd().id() in _guessed for leaf in leaves)
+    return _Forecast(min(_size(plan), read), not guessed and not _MAKES_ROWS.search(plan.toString()))
 
 
 def _leaves(frame: DataFrame) -> list[Any]:
@@ -237,13 +240,16 @@ def _leaves(frame: DataFrame) -> list[Any]:
 
 
 def _size(plan: Any) -> float:
+    if plan.nodeName() == _OPAQUE and (known := _sizes.get(plan.rdd().id())) is not None:
+        return known
     said = float(str(plan.stats().sizeInBytes()))
-    if plan.nodeName() != _OPAQUE or said < _UNKNOWN:
+    if plan.nodeName() != _OPAQUE or said < _UNKNOWN or not _sources(plan.rdd()) <= _READ_AT_ONCE:
         return said
     rdd = plan.rdd()
-    if rdd.id() not in _sizes and _sources(rdd) <= _READ_AT_ONCE:
-        _sizes[rdd.id()] = float(rdd.count() * plan.schema().defaultSize())
-    return _sizes.get(rdd.id(), said)
+    _sizes[rdd.id()] = float(rdd.count() * plan.schema().defaultSize())
+    if not _is_flat(plan):
+        _guessed.add(rdd.id())
+    return _sizes[rdd.id()]
 
 
 def _sources(rdd: Any) -> set[str]:

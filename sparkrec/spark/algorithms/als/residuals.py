@@ -19,7 +19,7 @@ from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.model.rows import list_column, matrix
 from sparkrec.spark.runner import Rows
 
-BIASES = ("user_bias", "item_bias")
+_BIASES = ("user_bias", "item_bias")
 _WITH_BIAS = FACTORS.append(pa.field("bias", pa.float64()))
 _OWN_BIAS = schema_of(user=pa.int64(), bias=pa.float64())
 
@@ -28,24 +28,20 @@ _OWN_BIAS = schema_of(user=pa.int64(), bias=pa.float64())
 class Residuals:
     """Ratings (value, user_bias, item_bias, others) without the biases, `value` what these and the mean leave of it.
 
-    columns  those that stay
+    schema  of the columns that stay
     """
 
-    columns: pa.Schema
+    schema: pa.Schema
     mean: float
-
-    @property
-    def schema(self) -> pa.Schema:
-        return self.columns
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             value = batch.column("value").to_numpy(zero_copy_only=False) - self.mean
-            for name in BIASES:
+            for name in _BIASES:
                 value = value - batch.column(name).to_numpy()
-            columns = {name: batch.column(name) for name in self.columns.names}
+            columns = {name: batch.column(name) for name in self.schema.names}
             columns["value"] = pa.array(value.astype(np.float32))
-            yield pa.RecordBatch.from_arrays([*columns.values()], schema=self.columns)
+            yield pa.RecordBatch.from_arrays([*columns.values()], schema=self.schema)
 
 
 def residuals(ratings: Rows, mean: float, users: Rows, items: Rows) -> Rows:

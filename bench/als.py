@@ -61,7 +61,7 @@ def _fits(fit: Callable[[int], Any], iterations: int, given: Given) -> Row:
 
 def _by_spark(als: Any, frame: Any, iterations: int, given: Given) -> tuple[Row, Any]:
     """The seconds of an estimator, ours or MLlib's, and the model of its last fit."""
-    models = []
+    models: list[Any] = []
 
     def fit(n: int) -> None:
         model = als.setMaxIter(n).fit(frame)
@@ -102,7 +102,7 @@ def _implicit(size: Size, rank: int, explicit: bool, iterations: int, objective:
     pairs = table["user"].to_numpy(), table["item"].to_numpy()
     # Its confidence is alpha r, ours and Hu's 1 + alpha r.
     confidence = 1.0 + ALPHA * table["rating"].to_numpy()
-    models = []
+    models: list[Any] = []
 
     def fit(n: int) -> None:
         counts = scipy.sparse.csr_matrix((confidence, pairs), shape=(size.users, size.items))

@@ -215,10 +215,10 @@ def _tuned(name: str, world: World, kind: str, lake: Lake, trials: int) -> tuple
 
 def _measured(name: str, world: World, lake: Lake, model: dict[str, Any], title: str) -> tuple[float, float]:
     """The metric on the test rows, and the seconds of the fit."""
-    raw = {"lake": lake.root, "dataset": name, "name": title, "model": model}
+    raw: dict[str, Any] = {"lake": lake.root, "dataset": name, "name": title, "model": model}
     fitted = train(validate(TrainSettings, raw, title), lake)
     metric, _, k = world.metric.partition("@")
-    more = {"metrics": [metric], "cutoffs": [int(k)]} if k else {}
+    more: dict[str, Any] = {"metrics": [metric], "cutoffs": [int(k)]} if k else {}
     raw = {"lake": lake.root, "model": fitted.reference, "segments": 1, "examples": 0, **more, **world.evaluate}
     measured = evaluate(validate(EvaluateSettings, raw, title), lake)
     rows = lake.table("metrics").where(F.col("run") == measured.id)

@@ -88,7 +88,7 @@ def best(treatment: Treatment, contestant: Sequence[Sequence[Any]], by: str = "s
 
 def _cost(row: Row, by: str) -> float:
     Console(stderr=True).print("trial", row)
-    return -row[by] if by.endswith("per_second") else row[by]
+    return float(-row[by] if by.endswith("per_second") else row[by])
 
 
 def show(title: str, rows: list[Row], columns: Sequence[str]) -> None:

@@ -102,10 +102,9 @@ def _tables(folder: str, users: int) -> tuple[str, str]:
     pair = np.unique(owner * ITEMS + liked.ravel())
     rank = np.tile(np.arange(1, LISTED + 1, dtype=np.int32), users)
     paths = f"{folder}/lists.parquet", f"{folder}/relevant.parquet"
-    for path, columns in (
-        (paths[0], {"user": user, "item": item.ravel(), "rank": rank}),
-        (paths[1], {"user": pair // ITEMS, "item": pair % ITEMS}),
-    ):
+    listed: dict[str, Any] = {"user": user, "item": item.ravel(), "rank": rank}
+    wanted: dict[str, Any] = {"user": pair // ITEMS, "item": pair % ITEMS}
+    for path, columns in zip(paths, (listed, wanted), strict=True):
         order = rng.permutation(len(columns["user"]))
         table = pa.table({name: values[order] for name, values in columns.items()})
         pq.write_table(table, path, row_group_size=1 << 19)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from bench.measure import CORES, Given, Row
+from sparkrec.shards import Shards
 
 LENGTH = 50
 SEQUENCES: dict[str, dict[str, Any]] = {
@@ -18,19 +19,19 @@ SEQUENCES: dict[str, dict[str, Any]] = {
     "gru4rec": {"kind": "gru4rec", "dim": 64, "hidden": 128, "training": {"loss": "full_softmax"}},
     "caser": {"kind": "caser", "dim": 64, "horizontal": 8, "vertical": 4, "training": {"loss": "full_softmax"}},
     "item2vec": {"kind": "item2vec", "dim": 64, "window": 10, "shuffle": True,
-                 "training": {"negatives": 5, "popularity_power": 0.75, "batch": 512}},
+                 "training": {"loss": "bce", "negatives": 5, "popularity_power": 0.75, "batch": 512}},
 }  # fmt: skip
 """Settings of each case; batches have 128 sequences where they do not say."""
 
 
-def shards(interactions: str, folder: str, kind: str) -> str:
+def shards(interactions: str, folder: str, kind: str) -> Shards:
     """The sequences as the pipeline cuts them: whole ones, or windows for caser; of any order where none is known."""
     from pyspark.sql import functions as F
 
     from bench.spark import session
     from sparkrec.config import SequenceSettings
-    from sparkrec.spark.data.sequences import numbered, sequences
-    from sparkrec.spark.data.shards import Ordered, write_shards
+    from sparkrec.spark.data.sequences import sequences
+    from sparkrec.spark.data.shards import SequenceShards, write_shards
 
     read = session(CORES).read.parquet(interactions)
     time = F.timestamp_seconds("position") if "position" in read.columns else F.lit(None).cast("timestamp")
@@ -41,11 +42,10 @@ def shards(interactions: str, folder: str, kind: str) -> str:
         F.lit(1.0).alias("value"),
         F.lit(1.0).alias("confidence"),
     )  # fmt: skip
-    n_items = events.agg(F.max("item")).collect()[0][0] + 1
+    items = np.arange(events.agg(F.max("item")).collect()[0][0] + 1)
     cut = SequenceSettings(length=1000 if kind == "item2vec" else LENGTH, targets=3 if kind == "caser" else None)
-    ordered = Ordered(numbered(sequences(events, cut), np.arange(n_items)), cut.length, cut.targets)
-    write_shards(events, folder, n_items=n_items, groups=1, of_group=1, seed=0, ordered=ordered)
-    return folder
+    ordered = SequenceShards(sequences(events, cut), cut.length, cut.targets)
+    return write_shards(events, folder, items=items, groups=1, of_group=1, seed=0, ordered=ordered)
 
 
 def plain_sasrec(peer: str, case: str, interactions: str, given: Given) -> Row:

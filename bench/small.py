@@ -67,7 +67,7 @@ def compare(treatment: Treatment) -> dict[str, Any]:
     of_metrics = [{"system": name, **row} for name, row in measured.items()]
     show(f"{6 * len(CUTOFFS)} metrics of lists of 20", of_metrics, ("system", "seconds", "ndcg@10"))
 
-    def ratio(peer: str, ours: str, what: str = "fit") -> float:
+    def ratio(peer: str, ours: str, what: str = "fit") -> Any:
         return round(rows[peer][what] / rows[ours][what], 2)
 
     return {

@@ -31,7 +31,7 @@ def session(threads: int, blas: str = JAVA) -> Any:
     for name in ("blas", "lapack"):
         library = "nativeLib=none" if blas == JAVA else named or f"nativeLib=lib{name}.so.3"
         of_java.append(f"-Ddev.ludovic.netlib.{name}.{library}")
-    settings = {
+    settings: dict[str, bool | float | int | str | None] = {
         "spark.master": f"local[{threads}]",
         "spark.driver.memory": os.environ.get("BENCH_MEMORY", "10g"),
         "spark.driver.extraJavaOptions": " ".join(of_java),

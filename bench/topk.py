@@ -21,7 +21,7 @@ K = 10
 def compare(size: Size, rank: int, treatment: Treatment) -> dict[str, Any]:
     """Run all in turn and print a table."""
     ratings_folder(size)
-    contestants = {
+    contestants: dict[str, list[tuple[Any, ...]]] = {
         "sparkrec, seen excluded": [(_ours, size, rank, True)],
         "sparkrec": [(_ours, size, rank, False)],
         "mllib": [(_mllib, size, rank, blas) for blas in (NATIVE, JAVA)],

@@ -34,6 +34,7 @@ from bench.sequences import SEQUENCES, plain_sasrec
 from bench.sequences import shards as sequence_shards
 from bench.spark import session
 from sparkrec.errors import ConfigError
+from sparkrec.shards import Shards
 
 PEERS = Path(".venv-peers/bin/python")
 NEGATIVES = 4
@@ -43,6 +44,15 @@ FIELDS: dict[str, dict[str, Any]] = {
     "fm": {"kind": "fm", "dim": 10},
     "deepfm": {"kind": "deepfm", "dim": 10, "layers": [128, 128, 128]},
 }
+PLAIN: dict[str, Any] = {
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "init_scale": 0.01,
+    "user_l2": 0.0,
+    "item_l2": 0.0,
+    "negatives": 0,
+}
+"""Nothing is left to the data."""
 CASES = {
     "neumf_2048": ("recbole",),
     "neumf_65536": ("recbole",),
@@ -109,23 +119,23 @@ def _few_users(interactions: str, folder: str) -> str:
 def _network(case: str, epochs: int, **training: Any) -> Any:
     from sparkrec.config import model_settings
 
+    training = {**PLAIN, "epochs": epochs, **training}
     if case == "bpr":
         own = {"loss": "bpr", "negatives": 1, "batch": 2048}
-        return model_settings({**BPR, "training": {**own, "epochs": epochs, **training}})
+        return model_settings({**BPR, "training": {**training, **own}})
     if case in SEQUENCES:
-        given = {**SEQUENCES[case]}
-        own = {"batch": 128, "epochs": epochs, "init_scale": 0.02, **given["training"], **training}
-        return model_settings({**given, "training": own})
+        given = SEQUENCES[case]
+        own = {"batch": 128, "init_scale": 0.02, **given["training"]}
+        return model_settings({**given, "training": {**training, **own}})
     if case in FIELDS:
         own = {"loss": "bce", "negatives": 2, "batch": 2048 // 3}
-        given = {**FIELDS[case], "training": {**own, "epochs": epochs, **training}}
-        return model_settings(given)
+        return model_settings({**FIELDS[case], "training": {**training, **own}})
     batch = 2048 if case == "neumf_2048" else 65536
     own = {"loss": "bce", "negatives": NEGATIVES, "batch": batch // (1 + NEGATIVES)}
-    return model_settings({**NEUMF, "training": {**own, "epochs": epochs, **training}})
+    return model_settings({**NEUMF, "training": {**training, **own}})
 
 
-def _shards(interactions: str, folder: str, of_group: int) -> str:
+def _shards(interactions: str, folder: str, of_group: int) -> Shards:
     """The examples as the pipeline cuts them."""
     from pyspark.sql import functions as F
 
@@ -137,19 +147,18 @@ def _shards(interactions: str, folder: str, of_group: int) -> str:
         F.lit(1.0).cast("float").alias("value"),
         F.lit(1.0).cast("float").alias("confidence"),
     )  # fmt: skip
-    n_items = rows.agg(F.max("item")).collect()[0][0] + 1
-    write_shards(rows, folder, n_items=n_items, groups=1, of_group=of_group, seed=0)
-    return folder
+    items = np.arange(rows.agg(F.max("item")).collect()[0][0] + 1)
+    return write_shards(rows, folder, items=items, groups=1, of_group=of_group, seed=0)
 
 
-def _field_shards(interactions: str, folder: str, of_group: int) -> str:
+def _field_shards(interactions: str, folder: str, of_group: int) -> Shards:
     """Uses of apps and their contexts, as the pipeline codes and cuts them."""
     from pyspark.sql import functions as F
 
     from sparkrec.config import CategoricalField, FeatureSettings
     from sparkrec.shards import ALWAYS, ITEM_FEATURES
     from sparkrec.spark.data.features import encode, fit
-    from sparkrec.spark.data.shards import Known, write_shards
+    from sparkrec.spark.data.shards import FeatureShards, write_shards
 
     rows = session(CORES).read.parquet(interactions).select(
         F.col("user").cast("long"),
@@ -160,12 +169,11 @@ def _field_shards(interactions: str, folder: str, of_group: int) -> str:
         F.struct(*FRAPPE_CONTEXT).alias("context"),
     )  # fmt: skip
     codes = fit(rows, FeatureSettings(context=[CategoricalField(column=name) for name in FRAPPE_CONTEXT]))
-    n_items = rows.agg(F.max("item")).collect()[0][0] + 1
-    nothing = [{"item": item, "since": ALWAYS, "rows": b"", "weights": b""} for item in range(n_items)]
-    known = Known(codes.layout, pa.Table.from_pylist(nothing, ITEM_FEATURES))
+    items = np.arange(rows.agg(F.max("item")).collect()[0][0] + 1)
+    nothing = [{"item": item, "since": ALWAYS, "rows": b"", "weights": b""} for item in items.tolist()]
+    known = FeatureShards(codes.layout, pa.Table.from_pylist(nothing, ITEM_FEATURES))
     examples = encode(rows, codes.of("context"), "the uses")
-    write_shards(examples, folder, n_items=n_items, groups=1, of_group=of_group, seed=0, known=known)
-    return folder
+    return write_shards(examples, folder, items=items, groups=1, of_group=of_group, seed=0, known=known)
 
 
 def _trained(settings: Any, interactions: str, each: Callable[..., Any] | None = None) -> list[dict[str, Any]]:

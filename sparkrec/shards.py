@@ -1,17 +1,19 @@
-"""Examples on disk, cut by user: what Spark writes and a process reads.
+"""Examples cut by user: what Spark writes and a process reads.
 
 A folder of plain Parquet files, (user int64, item int32, value float, confidence float) sorted by user and item, with
 all rows of a user in one file, and a manifest, written last. Examples with features have (timestamp int64, rows
 binary, weights binary) too, and the manifest names their fields. An epoch goes over the groups, one after the other;
-process r of P reads the shards r, r + P, ... of each group.
+process r of P reads the shards r, r + P, ... of each group. What is made where it is read need not become files: it
+stays in memory as tables of the same names and columns.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -109,10 +111,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class Shards:
-    """The manifest of a folder."""
+    """What a manifest tells of, in the files of a folder or in memory."""
 
     folder: str
     manifest: dict[str, Any]
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    """Those that are in memory, by the names that the manifest has for them."""
 
     @classmethod
     def open(cls, folder: str) -> Shards:
@@ -214,6 +218,8 @@ class Shards:
         return ItemFeatures.of(self._read(self.manifest["item_features"], ITEM_FEATURES), self.n_items)
 
     def _read(self, entry: dict[str, Any], schema: pa.Schema) -> pa.Table:
+        if (held := self.tables.get(entry["file"])) is not None:
+            return held
         path = f"{self.folder}/{entry['file']}"
         try:
             data = storage.read(path)
@@ -272,6 +278,31 @@ def _once(indptr: I64, items: I32) -> tuple[I64, I32]:
     return indptr - before[indptr], items[~again[:-1]]
 
 
-def entry(file: str, data: bytes, rows: int) -> dict[str, Any]:
-    """What the manifest says of a file."""
-    return {"file": file, "rows": rows, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+class Store(Protocol):
+    """Where tables of shards are kept."""
+
+    def write(self, name: str, rows: pa.Table) -> dict[str, Any]:
+        """Keep a table; what the manifest says of it."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Tables in files, which any process reads."""
+
+    path: str
+
+    def write(self, name: str, rows: pa.Table) -> dict[str, Any]:
+        data = storage.parquet(rows.combine_chunks())
+        storage.write(f"{self.path}/{name}", data)
+        return {"file": name, "rows": len(rows), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Tables in the memory of this process."""
+
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+
+    def write(self, name: str, rows: pa.Table) -> dict[str, Any]:
+        self.tables[name] = rows.combine_chunks()
+        return {"file": name, "rows": len(rows)}

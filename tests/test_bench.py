@@ -2,6 +2,8 @@
 
 import os
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("psutil")
@@ -47,3 +49,31 @@ def refusing(given):
 def test_what_a_contestant_lacks_is_said_by_whoever_measures_it():
     with pytest.raises(ValueError, match="no such library: install it"):
         best(Treatment(threads=(1,)), [(refusing,)])
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("case", ["neumf_2048", "fm", "sasrec_ce", "caser", "item2vec"])
+def test_training_is_measured_on_what_the_pipeline_would_train_on(spark, tmp_path, monkeypatch, case):
+    from bench import sequences, training
+
+    for module in ("bench.spark", "bench.training"):
+        monkeypatch.setattr(f"{module}.session", lambda *_: NeverStopped(spark))
+    columns = {"user_id": [1, 1, 2, 2, 2, 3], "item_id": [0, 1, 1, 2, 3, 0]}
+    if case in sequences.SEQUENCES and case != "item2vec":
+        columns["position"] = [0, 1, 0, 1, 2, 0]
+    if case == "fm":
+        columns = {"user": columns["user_id"], "item": columns["item_id"]}
+        columns |= {name: [0, 1, 0, 1, 0, 1] for name in training.FRAPPE_CONTEXT}
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    row = training._ours(case, str(tmp_path / "log.parquet"), Given(warm_up=1, runs=1, threads=1))
+    assert row["examples_per_second"] > 0
+
+
+class NeverStopped:
+    """A session that others go on with."""
+
+    def __init__(self, session):
+        self.read = session.read
+
+    def stop(self):
+        pass

@@ -14,6 +14,7 @@ from sparkrec import storage
 from sparkrec.fitting import history
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.models.base.settings import NetworkSettings
+from sparkrec.shards import Shards
 from sparkrec.spark.data.fingerprints import fingerprint
 from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.data.ids import ascending
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 def fit_network(settings: NetworkSettings, inputs: FitInputs) -> Model:
     """Train the network that `settings` describe on the observed rows of a dataset; resumes from `inputs.scratch`."""
     settings.check_packages()
-    from sparkrec.launch import launch
+    from sparkrec.launch import launch, runs_here
     from sparkrec.training.export import Trained
     from sparkrec.training.loop import Job, train
 
@@ -51,12 +52,18 @@ def fit_network(settings: NetworkSettings, inputs: FitInputs) -> Model:
     scratch = f"{inputs.scratch}/{_fingerprint(settings, observed, seed, about)}"
     of_group = max(training.shards.of_group or 0, training.processes)
 
-    def shards(examples: DataFrame, name: str, ordered: DataFrame | None) -> str:
-        folder = f"{scratch}/{name}-{training.shards.groups}x{of_group}"
-        how = {"groups": training.shards.groups, "of_group": of_group, "seed": seed}
-        given = SequenceShards(ordered, cut.length, cut.targets) if cut is not None and ordered is not None else None
-        write_shards(examples, folder, items=items, known=known, ordered=given, **how)
-        return folder
+    def shards(examples: DataFrame, name: str, ordered: DataFrame | None) -> Shards:
+        return write_shards(
+            examples,
+            f"{scratch}/{name}-{training.shards.groups}x{of_group}",
+            items=items,
+            groups=training.shards.groups,
+            of_group=of_group,
+            seed=seed,
+            known=known,
+            ordered=None if cut is None or ordered is None else SequenceShards(ordered, cut.length, cut.targets),
+            in_memory=runs_here(training),
+        )
 
     train_on = ask_after = None
     if cut is not None:

@@ -143,6 +143,10 @@ class LocalRows(Rows):
     def slots(self) -> int:
         return cores_for(self.spark)
 
+    @property
+    def in_this_process(self) -> bool:
+        return True
+
     def kind(self, name: str) -> pa.DataType:
         return self._table.schema.field(name).type
 

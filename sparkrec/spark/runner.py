@@ -118,6 +118,11 @@ class Rows(ABC):
     def slots(self) -> int:
         """How many tasks run at once."""
 
+    @property
+    @abstractmethod
+    def in_this_process(self) -> bool:
+        """Whether tasks run in this process, so that what they leave in memory is found there."""
+
     @abstractmethod
     def kind(self, name: str) -> pa.DataType:
         """Type of a column."""
@@ -316,6 +321,10 @@ class SparkRows(Rows):
     @property
     def slots(self) -> int:
         return task_slots(self.spark)
+
+    @property
+    def in_this_process(self) -> bool:
+        return False
 
     def kind(self, name: str) -> pa.DataType:
         return types_of(self._frame, [name])[name]

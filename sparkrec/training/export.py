@@ -36,9 +36,11 @@ class Trained:
     """Digest of the codes of its features."""
 
     @classmethod
-    def of(cls, settings: NetworkSettings, folder: str, state: dict[str, Any], shards: str, codes: str = "") -> Trained:
+    def of(
+        cls, settings: NetworkSettings, folder: str, state: dict[str, Any], shards: Shards, codes: str = ""
+    ) -> Trained:
         epoch = state["best_epoch"] or state["epoch"]
-        return cls(settings, Checkpoints(folder, 0, 1), epoch, Shards.open(shards), codes)
+        return cls(settings, Checkpoints(folder, 0, 1), epoch, shards, codes)
 
     def items(self) -> F32:
         """(n_items, d): vectors, or what the scorer takes of an item; of models of fields as it was known when the last

@@ -48,10 +48,9 @@ class Job:
     """What all processes of a run are told."""
 
     settings: NetworkSettings
-    shards: str
-    """Folder of the examples."""
-    validation: str | None
-    """Folder of the examples to measure on, cut as the others."""
+    shards: Shards
+    validation: Shards | None
+    """To measure on, cut as the others."""
     folder: str
     """Of checkpoints and the log."""
     seed: int
@@ -76,7 +75,7 @@ class Trainer:
     def __init__(self, job: Job, collective: Collective) -> None:
         self.job, self.collective = job, collective
         self.settings = settings = job.settings.training
-        self.shards = shards = Shards.open(job.shards)
+        self.shards = shards = job.shards
         self.users = users_of(shards, collective.process_rank, collective.size)
         self.model = begin(job.settings, shards, self.users, job.seed, job.parents, collective)
         by_kernel = kernel_fits(self.model, settings)
@@ -139,12 +138,12 @@ class Trainer:
             save(state, self.stepper, self.users, self.checkpoints, self.collective)
 
     def _validate(self, stopping: StoppingSettings, by_popularity: bool = False) -> float:
-        folder = self.job.validation
-        if folder is None:
+        held_out = self.job.validation
+        if held_out is None:
             raise TrainError(
                 "training.stopping needs a validation split, and the dataset has none: prepare it with one"
             )
-        given = Shards.open(folder), self.batches, self.reader, stopping, self.collective
+        given = held_out, self.batches, self.reader, stopping, self.collective
         if by_popularity:
             return validate_ranking(None, self.shards, *given)
         with self.tables.reading_latest():

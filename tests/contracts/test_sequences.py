@@ -19,7 +19,6 @@ from sparkrec.models.fpmc import FpmcSettings
 from sparkrec.models.gru4rec import Gru4recSettings
 from sparkrec.models.item2vec import Item2vecSettings
 from sparkrec.models.sasrec import SasrecSettings
-from sparkrec.shards import Shards
 from sparkrec.training import streamed
 from sparkrec.training.collective import Alone
 from sparkrec.training.export import Trained
@@ -298,7 +297,7 @@ def test_rectangles_have_every_event_once_and_little_else():
 
 
 def test_shards_keep_sequences_and_their_mean_length(tmp_path):
-    shards = Shards.open(examples(tmp_path, "sasrec", of_group=3))
+    shards = examples(tmp_path, "sasrec", of_group=3)
     kept = {
         int(shard.users[row]): shard.sequences.items[shard.sequences.start[at] : shard.sequences.start[at + 1]].tolist()
         for shard in map(shards.read, range(3))

@@ -34,9 +34,7 @@ LAUNCHERS = [pytest.param("horovod", marks=pytest.mark.horovod), "torch"]
 
 
 def job(folder, name="run", **training):
-    shards = str(folder / "shards")
-    if not os.path.exists(shards):
-        write_shards(shards, USERS, ITEMS, 80, of_group=2)
+    shards = write_shards(folder / "shards", USERS, ITEMS, 80, of_group=2)
     given = {"threads": 1, "epochs": 2, "batch": 64, "learning_rate": 0.05, "init_scale": 0.1, "processes": 2}
     settings = MfSettings(dim=6, training=plain(**{**given, **training}))
     return Job(settings, shards, None, str(folder / name), 0)

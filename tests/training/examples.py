@@ -9,7 +9,7 @@ import torch
 
 from sparkrec import storage
 from sparkrec.config import TrainingSettings
-from sparkrec.shards import SCHEMA, SEQUENCES, WITH_FEATURES, entry
+from sparkrec.shards import SCHEMA, SEQUENCES, WITH_FEATURES, Folder, Shards
 from sparkrec.training.collective import Alone, Collective
 from sparkrec.training.loop import Trainer, train
 
@@ -48,12 +48,12 @@ def liked_of_first(users, items, taste, tastes=4, k=5):
 
 
 def write_shards(folder, users, items, n_items, *, of_group=1, groups=1, values=None, known=None, ordered=None):
-    """As `spark.shards` writes them; a user is in the shard `user % n`.
+    """As `spark.data.shards` writes them; a user is in the shard `user % n`.
 
     known    layout, entries (and times) of the examples, and a table of those of the items, in a dict
     ordered  sequences (user, items), length and targets, in a dict
     """
-    n = groups * of_group
+    n, files = groups * of_group, Folder(str(folder))
     values = np.ones(len(users)) if values is None else values
     shards = []
     for shard in range(n):
@@ -65,22 +65,16 @@ def write_shards(folder, users, items, n_items, *, of_group=1, groups=1, values=
             times = known.get("times", np.zeros(len(users), np.int64))[mine]
             columns |= {"timestamp": times, "rows": rows, "weights": weights}
         table = pa.table(columns).cast(WITH_FEATURES if known else SCHEMA)
-        name = f"shard-{shard:05}.parquet"
-        data = storage.parquet(table)
-        storage.write(f"{folder}/{name}", data)
-        shards.append({**entry(name, data, len(mine)), "users": len(np.unique(users[mine]))})
-    data = storage.parquet(pa.table({"count": np.bincount(items, minlength=n_items).astype(np.int64)}))
-    storage.write(f"{folder}/items.parquet", data)
+        shards.append({**files.write(f"shard-{shard:05}.parquet", table), "users": len(np.unique(users[mine]))})
+    counts = pa.table({"count": np.bincount(items, minlength=n_items).astype(np.int64)})
     manifest = {
         "items": n_items,
         "groups": groups,
         "shards": shards,
-        "item_counts": entry("items.parquet", data, n_items),
+        "item_counts": files.write("items.parquet", counts),
     }
     if known:
-        data = storage.parquet(known["items"])
-        storage.write(f"{folder}/item_features.parquet", data)
-        manifest["item_features"] = entry("item_features.parquet", data, len(known["items"]))
+        manifest["item_features"] = files.write("item_features.parquet", known["items"])
         manifest |= {"layout": known["layout"].to_json(), "until": int(known.get("times", np.zeros(1)).max())}
     if ordered:
         manifest |= {"sequences": [], "events": sum(len(each) for _, each in ordered["sequences"])}
@@ -88,11 +82,9 @@ def write_shards(folder, users, items, n_items, *, of_group=1, groups=1, values=
         for shard in range(n):
             mine = sorted((user, list(each)) for user, each in ordered["sequences"] if user % n == shard)
             table = pa.table({"user": [user for user, _ in mine], "items": [each for _, each in mine]}, SEQUENCES)
-            data = storage.parquet(table)
-            storage.write(f"{folder}/sequences-{shard:05}.parquet", data)
-            manifest["sequences"].append(entry(f"sequences-{shard:05}.parquet", data, len(mine)))
+            manifest["sequences"].append(files.write(f"sequences-{shard:05}.parquet", table))
     storage.write_json(f"{folder}/manifest.json", manifest)
-    return str(folder)
+    return Shards.open(str(folder))
 
 
 def cut_off(job):

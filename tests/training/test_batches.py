@@ -16,8 +16,7 @@ from tests.training.examples import planted, write_shards
 USERS, ITEMS, _ = planted()
 
 
-def batches(folder, process_rank=0, size=1, **changes):
-    shards = Shards.open(str(folder))
+def batches(shards, process_rank=0, size=1, **changes):
     given = {"batch": 50, "negatives": 3, "alias": popularity(shards.item_counts, 0.5), "seed": 1, **changes}
     return Batches(shards, process_rank, size, **given)
 
@@ -32,12 +31,12 @@ def pairs(some, made):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def shards(tmp_path):
     return write_shards(tmp_path / "shards", USERS, ITEMS, 80, of_group=3, groups=2)
 
 
-def test_an_epoch_has_every_example_once_and_the_next_another_order(folder):
-    some = batches(folder)
+def test_an_epoch_has_every_example_once_and_the_next_another_order(shards):
+    some = batches(shards)
     first, second = (pairs(some, some.epoch(number)) for number in (0, 1))
     assert sorted(first) == sorted(second) == sorted(zip(USERS.tolist(), ITEMS.tolist(), strict=True))
     assert first != second
@@ -45,8 +44,8 @@ def test_an_epoch_has_every_example_once_and_the_next_another_order(folder):
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_processes_share_the_steps_of_one(folder, size):
-    alone, others = batches(folder), [batches(folder, rank, size) for rank in range(size)]
+def test_processes_share_the_steps_of_one(shards, size):
+    alone, others = batches(shards), [batches(shards, rank, size) for rank in range(size)]
     whole, shares = list(alone.epoch(0)), [list(other.epoch(0)) for other in others]
     assert {len(share) for share in shares} == {len(whole)} == {alone.steps()}
     for step, batch in enumerate(whole):
@@ -62,8 +61,8 @@ def test_processes_share_the_steps_of_one(folder, size):
         assert mine == theirs  # the same negatives, too
 
 
-def test_negatives_are_no_positives_of_their_user(folder):
-    some = batches(folder)
+def test_negatives_are_no_positives_of_their_user(shards):
+    some = batches(shards)
     known = set(zip(USERS.tolist(), ITEMS.tolist(), strict=True))
     for batch in some.epoch(0):
         assert batch.items.shape[1] == 4
@@ -75,8 +74,8 @@ def test_negatives_are_no_positives_of_their_user(folder):
         assert not drawn & known
 
 
-def test_an_epoch_goes_on_where_it_stopped(folder):
-    some = batches(folder)
+def test_an_epoch_goes_on_where_it_stopped(shards):
+    some = batches(shards)
     whole = list(some.epoch(4))
     for first in (1, 7, len(whole) - 1):
         rest = list(some.epoch(4, first))
@@ -85,8 +84,8 @@ def test_an_epoch_goes_on_where_it_stopped(folder):
             np.testing.assert_array_equal(one.items, two.items)
 
 
-def test_positives_of_the_batch_that_a_user_has_are_no_negatives(folder):
-    some = batches(folder, negatives=0, in_batch=True)
+def test_positives_of_the_batch_that_a_user_has_are_no_negatives(shards):
+    some = batches(shards, negatives=0, in_batch=True)
     known = set(zip(USERS.tolist(), ITEMS.tolist(), strict=True))
     for batch in some.epoch(0):
         for row, user in enumerate(some.users[batch.users]):
@@ -95,18 +94,18 @@ def test_positives_of_the_batch_that_a_user_has_are_no_negatives(folder):
 
 
 def test_a_shard_may_be_empty_and_there_may_be_more_processes_than_users(tmp_path):
-    folder = write_shards(tmp_path / "few", np.array([1, 1, 2]), np.array([0, 1, 3]), 5, of_group=4)
-    shares = [list(batches(folder, rank, 4, batch=2).epoch(0)) for rank in range(4)]
+    shards = write_shards(tmp_path / "few", np.array([1, 1, 2]), np.array([0, 1, 3]), 5, of_group=4)
+    shares = [list(batches(shards, rank, 4, batch=2).epoch(0)) for rank in range(4)]
     assert [sum(len(batch.users) for batch in share) for share in shares] == [0, 2, 1, 0]
     assert {len(share) for share in shares} == {2}
     with pytest.raises(InputError, match="found 4 a group, expected one or more for each of 5 processes"):
-        list(batches(folder, 0, 5).epoch(0))
+        list(batches(shards, 0, 5).epoch(0))
 
 
 def test_a_user_with_every_item_is_in_no_batch_and_counted(tmp_path):
     users, items = np.append(USERS, np.full(80, 60)), np.append(ITEMS, np.arange(80))
-    folder = write_shards(tmp_path / "all", users, items, 80, of_group=3, groups=2)
-    some = batches(folder)
+    shards = write_shards(tmp_path / "all", users, items, 80, of_group=3, groups=2)
+    some = batches(shards)
     found = some.without_negatives()
     assert found.sum(0).tolist() == [1, 80]
     some = replace(some, left_out=found[:, 1])
@@ -119,29 +118,29 @@ def test_a_user_with_every_item_is_in_no_batch_and_counted(tmp_path):
         {"negatives": 0},
         {"negatives": 0, "in_batch": True},
     ):  # nothing is lacking there
-        some = batches(folder, **changes)
+        some = batches(shards, **changes)
         assert some.without_negatives().sum() == 0
         assert sum(len(batch.users) for batch in some.epoch(0)) == len(users)
 
 
-def test_what_is_missing_cut_off_or_changed_is_named(folder):
-    file = f"{folder}/shard-00001.parquet"
+def test_what_is_missing_cut_off_or_changed_is_named(shards):
+    file = f"{shards.folder}/shard-00001.parquet"
     data = storage.read(file)
     storage.write(file, data[:-10])
     with pytest.raises(
         InputError, match=r"shard-00001.parquet has \d+ bytes and checksum [0-9a-f]{12}, expected \d+ and"
     ):
-        list(batches(folder).epoch(0))
+        list(batches(shards).epoch(0))
     storage.delete(file)
     with pytest.raises(InputError, match="cannot read .*shard-00001.parquet"):
-        list(batches(folder).epoch(0))
-    storage.delete(f"{folder}/manifest.json")
+        list(batches(shards).epoch(0))
+    storage.delete(f"{shards.folder}/manifest.json")
     with pytest.raises(InputError, match=r"no shards in .*: expected a manifest.json"):
-        Shards.open(folder)
+        Shards.open(shards.folder)
 
 
-def test_batches_made_ahead_are_the_same_and_their_errors_come_through(folder):
-    some = batches(folder)
+def test_batches_made_ahead_are_the_same_and_their_errors_come_through(shards):
+    some = batches(shards)
     ahead = [batch.items for batch in Prefetched(lambda: some.epoch(0))]
     for one, two in zip(ahead, some.epoch(0), strict=True):
         np.testing.assert_array_equal(one, two.items)

@@ -162,8 +162,8 @@ def test_training_stops_on_values_of_held_out_examples(metric, better, tmp_path)
 
 
 def test_popularity_is_measured_beside_models_of_features(tmp_path):
-    stopping, folder = StoppingSettings(k=5, exclude_seen=False), examples(tmp_path / "shards")
-    trainer = Trainer(Job(network("fm", stopping=stopping), folder, folder, str(tmp_path), 0), Alone())
+    stopping, shards = StoppingSettings(k=5, exclude_seen=False), examples(tmp_path / "shards")
+    trainer = Trainer(Job(network("fm", stopping=stopping), shards, shards, str(tmp_path), 0), Alone())
     best = torch.from_numpy(trainer.shards.item_counts.astype(np.float32)).topk(5).indices.tolist()
     start, items = trainer.shards.read(0).positives.indptr, trainer.shards.read(0).positives.ids
     gains, found = 1 / np.log2(np.arange(5) + 2), []
@@ -174,9 +174,9 @@ def test_popularity_is_measured_beside_models_of_features(tmp_path):
 
 
 def test_held_out_values_are_predicted_from_what_was_known(tmp_path):
-    folder = examples(tmp_path / "shards", moving=True, of_group=2)
+    shards = examples(tmp_path / "shards", moving=True, of_group=2)
     given = {"loss": "squared", "negatives": 0, "init_scale": 0.5, "stopping": StoppingSettings(metric="rmse")}
-    trainer = Trainer(Job(network("fm", **given), folder, folder, str(tmp_path), 0), Alone())
+    trainer = Trainer(Job(network("fm", **given), shards, shards, str(tmp_path), 0), Alone())
     with torch.no_grad():
         errors = [trainer.stepper.loss.scores(batch)[:, 0].numpy() - batch.values for batch in trainer.batches.epoch(0)]
     expected = np.sqrt(np.mean(np.concatenate(errors) ** 2))

@@ -9,7 +9,6 @@ from sparkrec.models.base.graph import Rows
 from sparkrec.models.base.recommender import Sizes
 from sparkrec.models.base.scorers.rows import RowEncoder
 from sparkrec.models.linear_autoencoder import LinearAutoencoderSettings
-from sparkrec.shards import Shards
 from sparkrec.training import streamed
 from sparkrec.training.collective import Alone
 from sparkrec.training.export import Trained
@@ -244,7 +243,7 @@ def test_shards_without_rows_are_passed_over(tmp_path):
     users, items = log()
     some = users % 3 != 1
     shards = write_shards(tmp_path / "s", users[some], items[some], N_ITEMS, of_group=3)
-    assert Shards.open(shards).rows(1) == 0
+    assert shards.rows(1) == 0
     one = train(Job(settings(), shards, None, str(tmp_path / "one"), 0), Alone())
     three = in_threads(lambda peers: train(Job(settings(), shards, None, str(tmp_path / "three"), 0), peers), 3)[0]
     losses = [[entry["loss"] for entry in state["history"]] for state in (one, three)]

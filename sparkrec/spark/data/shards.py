@@ -1,4 +1,4 @@
-"""Writing the examples of training: `training.shards` says how they lie."""
+"""Writing the examples of training: `sparkrec.shards` says how they lie."""
 
 from __future__ import annotations
 
@@ -16,14 +16,21 @@ from sparkrec.fields import FieldSchema
 from sparkrec.kernels.arrays import F64, I64
 from sparkrec.kernels.csr import located
 from sparkrec.kernels.hashing import spark_hash
-from sparkrec.shards import SCHEMA, SEQUENCES, WITH_FEATURES, entry
+from sparkrec.shards import SCHEMA, SEQUENCES, WITH_FEATURES, Folder, Memory, Shards, Store
 from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.sequences import EncodeItems, micros
 from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.runner import Rows
 
-_FILE = {"shard": pa.int32(), "rows": pa.int64(), "users": pa.int64(), "bytes": pa.int64(), "sha256": pa.string()}
+_FILE = {
+    "shard": pa.int32(),
+    "file": pa.string(),
+    "rows": pa.int64(),
+    "users": pa.int64(),
+    "bytes": pa.int64(),
+    "sha256": pa.string(),
+}
 _EXAMPLES_FILE = schema_of(**_FILE, until=pa.int64(), items=pa.list_(pa.int32()), counts=pa.list_(pa.int64()))
 _SEQUENCES_FILE = schema_of(**_FILE, events=pa.int64())
 _PLACED = schema_of(shard=pa.int32(), user=pa.int64(), place=pa.int64(), items=pa.list_(pa.int32()))
@@ -61,34 +68,36 @@ def write_shards(
     seed: int,
     known: FeatureShards | None = None,
     ordered: SequenceShards | None = None,
-) -> None:
+    in_memory: bool = False,
+) -> Shards:
     """Write `examples` (user, item, value, confidence), unless they are there.
 
     A pair that comes more than once is one example: its confidences add up, its values are averaged. But examples with
     features (timestamp, rows, weights) are all kept: they differ in their contexts. A user's shard follows from the
     user and the seed alone, so that two sets of examples of one seed lie alike.
 
-    items    ids, ascending: an item becomes its place among them, and one that is not there is left out
-    ordered  sequences of users who have examples; one without known items is left out
+    items      ids, ascending: an item becomes its place among them, and one that is not there is left out
+    ordered    sequences of users who have examples; one without known items is left out
+    in_memory  whether this process alone will read them: then those of few rows stay here, and there is no folder
     """
     if storage.read_json(f"{folder}/manifest.json") is not None:
-        return
-    shards = _Shards(folder, items, groups * of_group, seed)
+        return Shards.open(folder)
+    memory = Memory()
+    shards = _Shards(Folder(folder), memory if in_memory else None, items, groups * of_group, seed)
     columns = [*SCHEMA.names, *(WITH_FEATURES.names[len(SCHEMA) :] if known else [])]
     files = carry_out("shards", partial(shards.examples, known is not None), narrowed(examples, *columns))
     counts = np.zeros(len(items), np.int64)
-    for file in files:
-        counts[file.pop("items")] += file.pop("counts")
+    for file in files:  # a shard without rows has empty lists, which numpy would take for floats
+        counts[np.array(file.pop("items"), np.int64)] += np.array(file.pop("counts"), np.int64)
     until = max(file.pop("until") for file in files)
-    data = storage.parquet(pa.table({"count": counts}, _COUNTS))
-    storage.write(f"{folder}/items.parquet", data)
+    beside: Store = memory if memory.tables else Folder(folder)
     manifest = {
         "columns": (WITH_FEATURES if known else SCHEMA).names,
         "seed": seed,
         "items": len(items),
         "groups": groups,
         "shards": files,
-        "item_counts": entry("items.parquet", data, len(items)),
+        "item_counts": beside.write("items.parquet", pa.table({"count": counts}, _COUNTS)),
     }
     if ordered is not None:
         names = [name for name in ("user", "place", "items") if name in ordered.sequences.columns]
@@ -97,16 +106,17 @@ def write_shards(
         manifest["events"] = sum(file.pop("events") for file in manifest["sequences"])
         manifest |= {"length": ordered.length, "targets": ordered.targets}
     if known:
-        data = storage.parquet(known.items)
-        storage.write(f"{folder}/item_features.parquet", data)
-        manifest["item_features"] = entry("item_features.parquet", data, len(known.items))
+        manifest["item_features"] = beside.write("item_features.parquet", known.items)
         manifest |= {"layout": known.layout.to_json(), "until": until}
-    storage.write_json(f"{folder}/manifest.json", manifest)
+    if not memory.tables:
+        storage.write_json(f"{folder}/manifest.json", manifest)
+    return Shards(folder, manifest, memory.tables)
 
 
 @dataclass(frozen=True)
 class _Shards:
-    folder: str
+    folder: Folder
+    memory: Memory | None
     items: I64
     n: int
     seed: int
@@ -114,14 +124,18 @@ class _Shards:
     def examples(self, with_features: bool, rows: Rows) -> list[dict[str, Any]]:
         """Write them; what the manifest says of each file, and what else is known of it."""
         placed = rows.map_rows(PlaceExamples(self.items, self.n, self.seed, with_features))
-        task = WriteExamples(self.folder, with_features)
+        task = WriteExamples(self._store(rows), with_features)
         empty = (WITH_FEATURES if with_features else SCHEMA).empty_table()
         return self._written(placed, task, empty, {"until": 0, "items": [], "counts": []})
 
     def sequences(self, rows: Rows) -> list[dict[str, Any]]:
         """As `examples`."""
         encoded = rows.map_rows(EncodeItems.of(rows, self.items)).map_rows(PlaceSequences(self.n, self.seed))
-        return self._written(encoded, WriteSequences(self.folder), SEQUENCES.empty_table(), {"events": 0})
+        task = WriteSequences(self._store(rows))
+        return self._written(encoded, task, SEQUENCES.empty_table(), {"events": 0})
+
+    def _store(self, rows: Rows) -> Store:
+        return self.memory if self.memory is not None and rows.in_this_process else self.folder
 
     def _written(
         self, rows: Rows, task: WriteExamples | WriteSequences, empty: pa.Table, of_none: dict[str, Any]
@@ -130,12 +144,8 @@ class _Shards:
         written = {row["shard"]: row for row in rows.map_groups("shard", task, self.n).table().to_pylist()}
         for shard in range(self.n):
             if shard not in written:
-                written[shard] = {"shard": shard, **_write(self.folder, task.kind, shard, empty), **of_none}
-        files = []
-        for shard in range(self.n):
-            told = {key: value for key, value in written[shard].items() if key != "shard"}
-            files.append({"file": _name(task.kind, shard), **told})
-        return files
+                written[shard] = {"shard": shard, **_write(task, shard, empty), **of_none}
+        return [{key: value for key, value in written[shard].items() if key != "shard"} for shard in range(self.n)]
 
 
 @dataclass(frozen=True)
@@ -184,7 +194,7 @@ class PlaceSequences:
 class WriteExamples:
     """Writes the examples of a shard, sorted by all that they are: their order is the same however they come."""
 
-    folder: str
+    store: Store
     with_features: bool
     kind: str = "shard"
     schema: pa.Schema = _EXAMPLES_FILE
@@ -197,7 +207,7 @@ class WriteExamples:
             examples = _once(*(group[name].to_numpy() for name in names))
         items, counts = np.unique(examples["item"].to_numpy(), return_counts=True)
         until = int(examples["timestamp"].to_numpy().max()) if self.with_features else 0
-        told = _write(self.folder, self.kind, group["shard"][0].as_py(), examples)
+        told = _write(self, group["shard"][0].as_py(), examples)
         facts = {**told, "until": until, "items": items, "counts": counts}
         return pa.Table.from_pylist([{"shard": group["shard"][0].as_py(), **facts}], self.schema)
 
@@ -206,13 +216,13 @@ class WriteExamples:
 class WriteSequences:
     """Writes the sequences of a shard, users ascending, each user's in the order of time."""
 
-    folder: str
+    store: Store
     kind: str = "sequences"
     schema: pa.Schema = _SEQUENCES_FILE
 
     def __call__(self, group: pa.Table) -> pa.Table:
         rows = group.sort_by([("user", "ascending"), ("place", "ascending")]).select(SEQUENCES.names)
-        told = _write(self.folder, self.kind, group["shard"][0].as_py(), rows)
+        told = _write(self, group["shard"][0].as_py(), rows)
         events = len(rows["items"].combine_chunks().flatten())
         return pa.Table.from_pylist([{"shard": group["shard"][0].as_py(), **told, "events": events}], self.schema)
 
@@ -235,14 +245,7 @@ def _once(user: I64, item: I64, value: F64, confidence: F64) -> pa.Table:
     return pa.table([user, item, value.astype(np.float32), confidence.astype(np.float32)], schema=SCHEMA)
 
 
-def _write(folder: str, kind: str, shard: int, rows: pa.Table) -> dict[str, Any]:
+def _write(task: WriteExamples | WriteSequences, shard: int, rows: pa.Table) -> dict[str, Any]:
     """Write a shard; what the manifest says of its file."""
-    data = storage.parquet(rows.combine_chunks())
-    storage.write(f"{folder}/{_name(kind, shard)}", data)
-    told = entry(_name(kind, shard), data, len(rows))
-    del told["file"]
+    told = task.store.write(f"{task.kind}-{shard:05}.parquet", rows)
     return {**told, "users": len(rows["user"].unique())}
-
-
-def _name(kind: str, shard: int) -> str:
-    return f"{kind}-{shard:05}.parquet"

@@ -48,5 +48,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'sparkrec' has no attribute {name!r}")
     from importlib import import_module
 
+    from sparkrec.errors import lacks_spark
+
     module, attribute = _PLACES[name]
-    return getattr(import_module(module), attribute)
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise lacks_spark(error) or error from None

@@ -15,7 +15,7 @@ import yaml
 
 from sparkrec import __version__
 from sparkrec.configfile import load
-from sparkrec.errors import SparkrecError
+from sparkrec.errors import SparkrecError, lacks_spark
 from sparkrec.secrets import MaskingFormatter, masked
 
 _ENDED = {
@@ -215,6 +215,8 @@ def main(stage: str | None = None) -> None:
     except Exception as error:
         if _interruption.came is not None:
             _leave_on(_interruption.came)
+        if isinstance(error, ModuleNotFoundError):
+            error = lacks_spark(error) or error
         if isinstance(error, SparkrecError):
             _leave(str(error), error.exit_code)
         if isinstance(error, click.ClickException):

@@ -4,6 +4,8 @@ Every message says what was found, what was expected and what to do next. The co
 and exits with `exit_code`; a traceback means a defect of sparkrec, never of its input.
 """
 
+import sys
+
 from sparkrec.secrets import masked
 
 
@@ -44,3 +46,15 @@ class EvaluateError(InputError):
 
 class EnvironmentMismatch(SparkrecError):
     """Spark, Delta, Java or Python do not fit together."""
+
+
+def lacks_spark(error: ImportError) -> EnvironmentMismatch | None:
+    """What to do about a module that was not found, where it is one of pyspark, which comes with an extra or a cluster;
+    None where it is another."""
+    package = (error.name or "").partition(".")[0]
+    if package not in ("pyspark", "py4j"):
+        return None
+    return EnvironmentMismatch(
+        f"sparkrec runs on Spark, and {sys.executable} has no module {package!r}. On one machine: pip install "
+        "'sparkrec[spark]'. On a cluster run it with the cluster's Python, which has its own."
+    )

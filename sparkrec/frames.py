@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,6 +19,7 @@ from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.ids import check_ids, numbered
 from sparkrec.spark.data.keeping_back import keep_back
 from sparkrec.spark.in_place import carry_out, computed
+from sparkrec.spark.platform.keeping import scratch
 from sparkrec.spark.platform.sources import column, numbers, resolved
 from sparkrec.spark.runner import Rows
 
@@ -76,10 +76,10 @@ def fit(
     if model_settings.wants_validation:
         train, validation = carry_out("kept back", _kept_back, observed)
     feedback = {"kind": "explicit" if rating else "implicit"}
-    scratch = tempfile.mkdtemp(prefix="sparkrec-")
+    folder = scratch(interactions.sparkSession)
     dataset = Dataset(
         reference="frame",
-        folder=scratch,
+        folder=folder,
         manifest={"settings": {"feedback": feedback, "sequences": cut and cut.model_dump()}},
         train=train,
         validation=validation,
@@ -87,7 +87,7 @@ def fit(
         users=users,
         items=items,
     )
-    model = fit_kind(model_settings, dataset, seed=seed, scratch=scratch)
+    model = fit_kind(model_settings, dataset, seed=seed, scratch=folder)
     if model.folder is None:  # what every question reads is computed once
         model = replace(model, users=computed("model", model.users), items=computed("model", model.items))
     return Recommender(model, dataset, user, item, rating, timestamp)

@@ -179,3 +179,20 @@ def test_a_termination_that_a_library_swallows_ends_the_run_all_the_same(goes_on
     assert "error: terminated. What was finished is kept" in ended.stderr
     assert ended.stdout.split("\n")[0] == "swallowed"
     assert ("the end" in ended.stdout) == (goes_on_for == 0)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import sparkrec; sparkrec.fit",
+        "from sparkrec.cli import main; sys.argv[1:] = ['settings', 'als']; main()",
+        "from sparkrec.cli import main; sys.argv[1:] = ['ingest', '--config', CONFIG]; main()",
+    ],
+)
+def test_without_pyspark_a_sentence_says_how_to_get_it(config_file, program):
+    config = config_file({"lake": "lake", "source": {"path": "a.csv", "format": "csv"}, "columns": {}})
+    hidden = f"import sys; sys.modules['pyspark'] = None; CONFIG = {config!r}; {program}"
+    ended = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "has no module 'pyspark'. On one machine: pip install 'sparkrec[spark]'" in ended.stderr
+    assert ("Traceback" in ended.stderr) == (".fit" in program)

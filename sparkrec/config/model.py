@@ -19,7 +19,7 @@ from typing_extensions import Self
 
 from sparkrec.config.base import Settings
 from sparkrec.config.data import DataFacts
-from sparkrec.errors import ConfigError
+from sparkrec.errors import ConfigError, lacks_spark
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -243,7 +243,7 @@ def declaration(kind: str) -> Declaration:
         except ModuleNotFoundError as error:
             if error.name is None or error.name.startswith("sparkrec"):
                 raise
-            raise ConfigError(
+            raise lacks_spark(error) or ConfigError(
                 f"model {kind} needs {error.name}, which is not installed: install sparkrec[train], or "
                 "sparkrec[horovod]"
             ) from None

@@ -27,7 +27,9 @@ from threadpoolctl import ThreadpoolController, threadpool_limits
 from sparkrec import storage
 from sparkrec.kernels.ragged import starts_of
 from sparkrec.kernels.rankings import numbered
+from sparkrec.spark.platform.conf import setting
 from sparkrec.spark.platform.few import collected, frame_of, is_here
+from sparkrec.spark.platform.keeping import kept, release
 from sparkrec.spark.platform.partitions import task_slots
 from sparkrec.spark.runner import Broadcast, Described, GroupTask, Rows, RowTask, SparkRows
 
@@ -121,7 +123,8 @@ def holding() -> Iterator[Callable[[DataFrame], DataFrame]]:
 
         def hold(frame: DataFrame) -> DataFrame:
             if not is_here(frame):
-                held.callback(frame.persist().unpersist)
+                frame = kept(frame)
+                held.callback(release, frame)
             return frame
 
         yield hold
@@ -326,7 +329,7 @@ def _pools(_modules: int) -> ThreadpoolController:
 def cores_for(spark: SparkSession) -> int:
     """How many threads run at once: as many as this process has cores, and a local session slots."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(here, task_slots(spark)) if str(spark.conf.get("spark.master", "")).startswith("local") else here
+    return min(here, task_slots(spark)) if (setting(spark, "spark.master") or "").startswith("local") else here
 
 
 @cache

@@ -16,6 +16,7 @@ A plan of tasks is written for `Rows`, which are in a DataFrame (`SparkRows`) or
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,9 +35,12 @@ from typing_extensions import Self
 from sparkrec import storage
 from sparkrec.spark.arrow.blocks import ArrayColumns, PackBlocks
 from sparkrec.spark.platform.few import frame_of, from_files
+from sparkrec.spark.platform.keeping import checkpointed, keeps_partitions, kept, release
 from sparkrec.spark.platform.partitions import task_slots
 from sparkrec.spark.platform.sources import column
 from sparkrec.spark.platform.workers import set_modules_aside
+
+log = logging.getLogger(__name__)
 
 Broadcast: TypeAlias = Literal["left", "right", "neither"]
 """The side of pairs that every task gets whole."""
@@ -431,22 +435,24 @@ class SparkRows(Rows):
         return SparkRows(map_groups(self._frame, key, task, partitions))
 
     def kept(self) -> SparkRows:
-        return SparkRows(self._frame.persist())
+        return SparkRows(kept(self._frame))
 
     def computed(self) -> SparkRows:
         # Columns anew: Spark 4.2 fails to join what was computed with what it was computed from.
-        found = self._frame.localCheckpoint(eager=False)
+        found = checkpointed(self._frame, eager=False)
         return SparkRows(found.select(*(column(name).alias(name) for name in found.columns)))
 
     def held(self, key: str, partitions: int, level: StorageLevel) -> SparkRows:
         # Partitioned last, then held: who groups by the key finds its rows where they are. Not by localCheckpoint,
         # which forgets how its rows are partitioned.
-        held = self._frame.repartition(partitions, key).persist(level)
+        held = kept(self._frame.repartition(partitions, key), level)
+        if not keeps_partitions(self.spark):
+            log.warning("rows that were to stay with the tasks that need them go over the network each time")
         held.count()
         return SparkRows(held)
 
     def release(self) -> None:
-        self._frame.unpersist()
+        release(self._frame)
 
     def write(self, folder: str) -> None:
         self._frame.write.mode("overwrite").parquet(folder)

@@ -14,6 +14,7 @@ from rich.table import Table
 from sparkrec import storage
 from sparkrec.config import PipelineSettings
 from sparkrec.configfile import override, read_yaml, validate
+from sparkrec.spark.platform.keeping import kept, release
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.spark.platform.session import open_session
 from sparkrec.stages.pipeline import PipelineResult, run
@@ -80,7 +81,7 @@ def _metrics_table(result: PipelineResult) -> Table:
 
 def _print_recommendations(console: Console, lake: Lake, result: PipelineResult, items: Path) -> None:
     assert result.recommendations is not None
-    rows = lake.table("recommendations").where(F.col("run") == result.recommendations.id).persist()
+    rows = kept(lake.table("recommendations").where(F.col("run") == result.recommendations.id))
     console.print(f"\n{rows.count():,} recommendations are in the Delta table {lake.path('recommendations')}.")
     user = rows.agg(F.min("user_id")).collect()[0][0]
     names = lake.spark.read.option("header", "true").csv(str(items)).withColumnRenamed("item", "item_id")
@@ -89,7 +90,7 @@ def _print_recommendations(console: Console, lake: Lake, result: PipelineResult,
     console.print(f"{user} listened to {', '.join(f'{row.genre} ({row[1]})' for row in liked)}. Ten for {user}:")
     for row in rows.where(F.col("user_id") == user).join(names, "item_id").orderBy("rank").collect():
         console.print(f"  {row['rank']:2}  {row['name']}  ({row['score']:.3f})")
-    rows.unpersist()
+    release(rows)
 
 
 def _write_report(console: Console, lake: str, result: PipelineResult, page: Path) -> None:

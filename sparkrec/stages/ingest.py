@@ -15,6 +15,7 @@ from sparkrec import tables
 from sparkrec.config import IngestSettings
 from sparkrec.errors import IngestError
 from sparkrec.spark.data.cleaning import AMBIGUOUS, clean
+from sparkrec.spark.platform.keeping import kept, release
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.spark.platform.sources import MALFORMED, read_log
 from sparkrec.stages.planned import Planned
@@ -74,7 +75,7 @@ def ingest(settings: IngestSettings, lake: Lake) -> Batch:
     write is one commit that Delta refuses to repeat. So a run killed anywhere is completed by running it again.
     """
     source = read_log(lake.spark, settings.source)
-    rows = clean(source, settings).persist()
+    rows = kept(clean(source, settings))
     try:
         content, counts, unlikely = _digest(rows, settings)
         batch = settings.batch or content[:16]
@@ -100,7 +101,7 @@ def ingest(settings: IngestSettings, lake: Lake) -> Batch:
         _check_drift(lake, settings, source, good)
         _write(lake, settings, batch, content, rows, good, counts)
     finally:
-        rows.unpersist()
+        release(rows)
     log.info(
         "batch %s: %s rows into %s, %s rejected",
         batch,

@@ -1,4 +1,4 @@
-"""Versions that do not fit together are refused in a sentence; settings of a moment are put back."""
+"""What a session has and lacks is told in a sentence; settings of a moment are put back."""
 
 import os
 import subprocess
@@ -7,39 +7,92 @@ import sys
 import pytest
 
 from sparkrec.errors import EnvironmentMismatch
-from sparkrec.spark.platform.session import check_versions, delta_coordinate, small_rows
+from sparkrec.spark.platform import delta
+from sparkrec.spark.platform.conf import preferred
+from sparkrec.spark.platform.session import small_rows
 from tests.sockets import LISTENING, PROC, descendants, sockets, to_others
 
 
-def test_the_coordinate_of_delta_follows_the_version_of_spark():
-    assert delta_coordinate("4.2.0") == "io.delta:delta-spark_4.2_2.13:4.4.0"
+@pytest.mark.parametrize(
+    ("spark_version", "delta_version", "jar"),
+    [
+        ("4.2.0", "4.4.0", "delta-spark_4.2_2.13:4.4.0"),
+        ("4.1.2", "4.4.0", "delta-spark_4.1_2.13:4.4.0"),
+        ("4.0.1", "4.1.0", "delta-spark_4.0_2.13:4.1.0"),
+        ("4.0.1", "4.0.1", "delta-spark_2.13:4.0.1"),
+        ("4.3.0", "4.4.0", "delta-spark_4.2_2.13:4.4.0"),
+        ("4.3.0.dev1", "4.5.0rc1", "delta-spark_4.2_2.13:4.5.0rc1"),
+        ("3.5.6", "3.3.3", "delta-spark_2.12:3.3.3"),
+    ],
+)
+def test_the_jars_of_delta_follow_the_versions_of_both(spark_version, delta_version, jar):
+    assert delta.coordinate(spark_version, delta_version) == f"io.delta:{jar}"
 
 
-def test_an_untested_spark_is_refused_with_the_tested_ones():
-    with pytest.raises(EnvironmentMismatch, match="Spark 3.5.1 was found; sparkrec is tested with 4.2"):
-        delta_coordinate("3.5.1")
+class Answering:
+    """A session that reads Delta as another one would."""
+
+    version = "4.2.0"
+
+    def __init__(self, answer=None):
+        self.answer, self.asked, self.read = answer, 0, self
+
+    def format(self, name):
+        assert name == "delta"
+        return self
+
+    def load(self, path):
+        self.asked += 1
+        if self.answer:
+            raise RuntimeError(self.answer)
+        return self
+
+    schema = None
 
 
-def test_a_delta_that_does_not_fit_spark_is_refused_with_what_to_install():
-    with pytest.raises(EnvironmentMismatch, match="Delta 4.0.0 was found with Spark 4.2.0, which needs Delta 4.4.0"):
-        check_versions("4.2.0", "4.0.0")
-    check_versions("4.2.0", "4.4.0")
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("[DATA_SOURCE_NOT_FOUND] Failed to find the data source: delta.", "has no Delta. Submit with"),
+        ("[DELTA_CONFIGURE_SPARK_SESSION_WITH_EXTENSION_AND_CATALOG] This ...", "has no Delta. Submit with"),
+        (
+            "java.lang.NoSuchMethodError: 'org.apache...'",
+            r"another Spark than 4.2.0 \(NoSuchMethodError\). Submit with",
+        ),
+    ],
+)
+def test_a_session_without_a_delta_that_works_is_told_how_to_get_one(monkeypatch, answer, told):
+    monkeypatch.delenv("DATABRICKS_RUNTIME_VERSION", raising=False)
+    with pytest.raises(EnvironmentMismatch, match=told):
+        delta.require_delta(Answering(answer))
+    monkeypatch.setattr(delta, "installed", lambda: None)
+    with pytest.raises(EnvironmentMismatch, match=r"pip install 'sparkrec\[spark\]'"):
+        delta.require_delta(Answering(answer))
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "17.3")
+    delta.require_delta(Answering(answer))  # it has its own
+
+
+def test_a_session_is_asked_for_delta_once():
+    fine, missing = Answering(), Answering("[DELTA_TABLE_NOT_FOUND] there is no such folder")
+    for session in (fine, missing):
+        delta.require_delta(session)
+        delta.require_delta(session)
+        assert session.asked == 1
 
 
 @pytest.mark.spark
-def test_a_session_without_delta_is_told_how_to_get_it(spark):
-    from sparkrec.spark.platform.session import require_delta
+def test_the_session_of_the_tests_has_delta(spark):
+    delta.require_delta(spark)
 
-    class Bare:
-        version = spark.version
 
-        class conf:
-            @staticmethod
-            def get(key, default=None):
-                return default
-
-    with pytest.raises(EnvironmentMismatch, match="has no Delta. Submit with --properties-file"):
-        require_delta(Bare())
+@pytest.mark.spark
+def test_a_setting_that_a_session_refuses_stays_as_it_is(spark):
+    static = {"spark.sql.warehouse.dir": "elsewhere", "spark.sql.session.timeZone": "Europe/Prague"}
+    before = {name: spark.conf.get(name) for name in static}
+    with preferred(spark, static):
+        assert spark.conf.get("spark.sql.warehouse.dir") == before["spark.sql.warehouse.dir"]
+        assert spark.conf.get("spark.sql.session.timeZone") == "Europe/Prague"
+    assert {name: spark.conf.get(name) for name in static} == before
 
 
 @pytest.mark.spark

@@ -19,6 +19,7 @@ from sparkrec.spark.data.attributes import encode
 from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import sum_of_parts
+from sparkrec.spark.platform.keeping import kept, release
 
 Matrix = NDArray[np.float64]
 
@@ -97,11 +98,11 @@ def _side(ids: DataFrame, key: str, settings: AttributeSettings | None, observed
     encoded = encode(ids, key, settings)
     numbers, size = encoded.numbers, len(encoded.numbers) - 1
     totals = observed.groupBy(key).agg(F.count("*").alias("n"), F.sum("value").alias("total"))
-    rows = encoded.rows.join(totals, key).persist()
+    rows = kept(encoded.rows.join(totals, key))
     counted = rows.select(key, "feature", (F.col("x") * F.col("n")).alias("x"))
     gram = _products(counted, encoded.rows, key, numbers, numbers)
     sums = rows.groupBy("feature").agg(F.sum(F.col("x") * F.col("total")).alias("sum")).toArrow()
-    rows.unpersist()
+    release(rows)
     target = np.zeros(1 + size)
     target[np.searchsorted(numbers, sums["feature"].to_numpy())] = sums["sum"].to_numpy()
     means = gram[0, 1:] / max(gram[0, 0], 1.0)

@@ -21,6 +21,7 @@ from sparkrec.errors import PrepareError, TrainError
 from sparkrec.fields import FieldCode
 from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.field_codes import fit_code, plain
+from sparkrec.spark.platform.keeping import checkpointed, kept, release
 from sparkrec.spark.platform.sources import column, read_columns
 from sparkrec.spark.runner import RowFunction, map_rows
 
@@ -52,15 +53,15 @@ def encode(ids: DataFrame, key: str, settings: AttributeSettings) -> Features:
     fields = [_field(*each, settings.min_count) for each in zip(settings.columns, types, strict=True)]
     values = [_value(field).alias(str(at)) for at, field in enumerate(fields)]
     known = source.select(column(settings.id).try_cast(raw).alias("raw"), *values)
-    rows = ids.select(key, F.col(f"{key}_id").alias("raw")).join(known, "raw").persist()
+    rows = kept(ids.select(key, F.col(f"{key}_id").alias("raw")).join(known, "raw"))
     try:
         _check_ids(rows, key, label, settings.id)
         codes = _fit(rows, key, fields, types, label)
         read = rows.select(key, *[str(at) for at in range(len(codes))])
         schema = schema_of(**{key: pa.int64()}, feature=pa.int32(), x=pa.float64())
-        long = map_rows(read, RowFunction(schema, _encoder(codes))).localCheckpoint()
+        long = checkpointed(map_rows(read, RowFunction(schema, _encoder(codes))))
     finally:
-        rows.unpersist()
+        release(rows)
     numbers = np.sort(long.select("feature").distinct().limit(MAX_FEATURES + 1).toArrow()["feature"].to_numpy())
     if len(numbers) > MAX_FEATURES:
         widest = max(codes, key=lambda code: len(code.categories or ()))

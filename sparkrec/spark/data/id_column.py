@@ -13,6 +13,7 @@ from pyspark.sql import types as T
 from sparkrec.errors import InputError
 from sparkrec.spark.data.ids import check_ids, number
 from sparkrec.spark.data.naming import looked_up, title
+from sparkrec.spark.platform.keeping import checkpointed
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ class IdColumn:
             return cls(column, kind, None)
         ids = frame.select(F.col(key).alias("id")).distinct().dropna()
         if known is None or known.numbers is None:
-            return cls(column, kind, number(ids, "number").localCheckpoint())
+            return cls(column, kind, checkpointed(number(ids, "number")))
         new = ids.join(known.numbers, "id", "left_anti")
         first = known.numbers.agg(F.max("number")).collect()[0][0] + 1
-        return cls(column, kind, known.numbers.unionByName(number(new, "number", first)).localCheckpoint())
+        return cls(column, kind, checkpointed(known.numbers.unionByName(number(new, "number", first))))
 
     def replace(self, frame: DataFrame, key: str, name: str) -> DataFrame:
         """Column `key` as numbers, called `name`; null where an id is not known."""

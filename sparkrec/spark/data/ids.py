@@ -20,14 +20,6 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-from delta.exceptions import (
-    ConcurrentAppendException,
-    ConcurrentTransactionException,
-    ConcurrentWriteException,
-    DeltaConcurrentModificationException,
-    MetadataChangedException,
-    ProtocolChangedException,
-)
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType, StructType
@@ -37,20 +29,13 @@ from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.ragged import starts_of
 from sparkrec.spark.data.numbering import BUCKETS, DistinctIds, NumberIds, PlaceIds
 from sparkrec.spark.in_place import carry_out, count, holding
+from sparkrec.spark.platform.delta import is_conflict
 from sparkrec.spark.platform.few import narrowed
+from sparkrec.spark.platform.keeping import checkpointed
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.spark.runner import Rows
 
 log = logging.getLogger(__name__)
-
-_CONFLICTS = (  # they have no base in common
-    ConcurrentAppendException,
-    ConcurrentTransactionException,
-    ConcurrentWriteException,
-    DeltaConcurrentModificationException,
-    MetadataChangedException,
-    ProtocolChangedException,
-)
 
 
 @dataclass(frozen=True)
@@ -105,7 +90,9 @@ def assign(lake: Lake, name: str, raw: DataFrame, index: str) -> IdTable:
                     )
                 lake.append(name, number(new, index, start), transaction=f"ids-from-{start}")
                 appended_from = start
-        except _CONFLICTS:
+        except Exception as error:
+            if not is_conflict(error):
+                raise
             log.info("%s: another writer was faster; looking again", name)
 
 
@@ -153,7 +140,7 @@ def with_strangers(known: DataFrame, events: DataFrame) -> DataFrame:
     """(user, user_id) of the known ones, and of those in `events` (user_id) who are none of them, with numbers behind
     theirs: for the time being."""
     known = known.select("user", "user_id")
-    strangers = events.select("user_id").distinct().join(known, "user_id", "left_anti").localCheckpoint()
+    strangers = checkpointed(events.select("user_id").distinct().join(known, "user_id", "left_anti"))
     if strangers.isEmpty():
         return known
     first = known.agg(F.coalesce(F.max("user") + 1, F.lit(0))).collect()[0][0]

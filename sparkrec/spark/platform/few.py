@@ -19,7 +19,9 @@ from pyspark.sql.types import ArrayType, AtomicType, BinaryType, DataType, Strin
 
 from sparkrec import storage
 from sparkrec.errors import ConfigError
+from sparkrec.spark.platform.conf import preferred, setting
 from sparkrec.spark.platform.failures import FAILURES
+from sparkrec.spark.platform.keeping import kept
 from sparkrec.spark.platform.memory import bytes_of, driver_memory
 from sparkrec.spark.platform.sources import column
 
@@ -72,7 +74,7 @@ def frame_of(spark: SparkSession, table: pa.Table, keeps: bool = False) -> DataF
     else:
         frame = _created(spark, table)
     if keeps and table.nbytes > _INLINE:
-        frame = frame.persist()
+        frame = kept(frame)
     _here[frame] = table
     for leaf in _leaves(frame) if table.nbytes > _INLINE else ():
         if leaf.nodeName() == _OPAQUE:
@@ -105,16 +107,8 @@ def _schema_of_files(folder: str) -> StructType | None:
 
 def _created(spark: SparkSession, table: pa.Table) -> DataFrame:
     table = table.combine_chunks()  # Spark 4.2 drops what comes after a chunk that has no rows
-    with _creating:
-        before = spark.conf.get(_LOCAL_RELATION, None)
-        spark.conf.set(_LOCAL_RELATION, str(_INLINE))
-        try:
-            return spark.createDataFrame(table)
-        finally:
-            if before is None:
-                spark.conf.unset(_LOCAL_RELATION)
-            else:
-                spark.conf.set(_LOCAL_RELATION, before)
+    with _creating, preferred(spark, {_LOCAL_RELATION: str(_INLINE)}):
+        return spark.createDataFrame(table)
 
 
 def collected(frames: Sequence[DataFrame], fetch: bool = True) -> list[pa.Table] | None:
@@ -197,7 +191,7 @@ def _fetched(frame: DataFrame) -> pa.Table:
 
 def most_bytes(spark: SparkSession) -> float:
     """What SETTING allows: 0 is never. Raises ConfigError for what it cannot be."""
-    said = str(spark.conf.get(SETTING, "") or "").strip().lower()
+    said = (setting(spark, SETTING) or "").strip().lower()
     if said in ("never", "always"):
         return 0.0 if said == "never" else float("inf")
     if said:
@@ -207,7 +201,7 @@ def most_bytes(spark: SparkSession) -> float:
             raise ConfigError(
                 f"{SETTING}: found {said!r}, expected never, always, or a number of bytes as 268435456 or 256m"
             ) from None
-    heap = bytes_of(str(spark.conf.get("spark.driver.memory", "1g")))
+    heap = bytes_of(setting(spark, "spark.driver.memory") or "1g")
     return min(heap / HEAP_SHARE, driver_memory() / _MACHINE_SHARE)
 
 

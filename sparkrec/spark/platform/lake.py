@@ -21,6 +21,8 @@ from sparkrec import __version__, storage
 from sparkrec.config import Settings
 from sparkrec.errors import InputError
 from sparkrec.secrets import masked
+from sparkrec.spark.platform.delta import is_conflict, require_delta
+from sparkrec.spark.platform.keeping import work_in
 
 FOLDERS = {
     "prepare": "datasets",
@@ -35,11 +37,6 @@ _COMMIT = re.compile(r"(\d{20})\.(json$|checkpoint)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _ATTEMPTS = 8
 _PLACES = ("lake", "spark")  # where a run happens does not change what it computes
-
-
-def is_conflict(error: Exception) -> bool:
-    """Whether Delta refused a commit because another was made at the same moment."""
-    return bool(re.search(r"DELTA_(CONCURRENT|METADATA_CHANGED|PROTOCOL_CHANGED)|Concurrent\w*Exception", str(error)))
 
 
 @cache
@@ -122,14 +119,16 @@ def finished_run(root: str, stage: str, reference: str) -> Run:
 
 
 class Lake:
-    """Tables and runs under one root folder."""
+    """Tables and runs under one root folder. Raises EnvironmentMismatch where the session has no Delta."""
 
     def __init__(self, spark: SparkSession, root: str):
         if "`" in root:
             raise InputError(f"the lake's path {root!r} holds a backtick. Choose another folder.")
+        require_delta(spark)
         self.spark = spark
         # Delta's SQL takes whole paths alone, and the folder in which a JVM was started need not be this one.
         self.root = root.rstrip("/") if _SCHEME.match(root) else os.path.abspath(root)
+        work_in(spark, self.path("scratch"))
 
     def path(self, *parts: str) -> str:
         return "/".join((self.root, *parts))

@@ -10,12 +10,13 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from sparkrec.kernels.arrays import I64
+from sparkrec.spark.platform.conf import setting
 
 
 def task_slots(spark: SparkSession) -> int:
     """How many tasks run at once, as far as Spark says."""
     with suppress(Exception):  # over Connect there is no context, and what takes its place depends on the version
-        said = spark.conf.get("spark.sql.leafNodeDefaultParallelism", None)
+        said = setting(spark, "spark.sql.leafNodeDefaultParallelism")
         return int(said or spark.sparkContext.defaultParallelism)
     at = spark.range(1 << 16).select(F.spark_partition_id().alias("partition"))
     return int(at.agg(F.max("partition")).collect()[0][0]) + 1

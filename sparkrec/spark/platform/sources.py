@@ -11,6 +11,7 @@ from pyspark.sql import types as T
 
 from sparkrec.config import IdSource, SourceSettings
 from sparkrec.errors import InputError
+from sparkrec.spark.platform.conf import setting
 from sparkrec.spark.platform.failures import FAILURES, mended, reason
 
 MALFORMED = "_malformed"
@@ -106,7 +107,7 @@ def resolved(frame: DataFrame, wanted: Sequence[str], label: str, optional: Sequ
 
     Raises InputError for a wanted one that is not there, and for any that is there more than once.
     """
-    exact = (frame.sparkSession.conf.get("spark.sql.caseSensitive") or "").lower() == "true"
+    exact = (setting(frame.sparkSession, "spark.sql.caseSensitive") or "").lower() == "true"
     names = frame.columns
     found: dict[str, str] = {}
     for name in dict.fromkeys([*wanted, *optional]):

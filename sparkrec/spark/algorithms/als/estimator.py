@@ -27,6 +27,7 @@ from sparkrec.spark.data.naming import named
 from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.platform.digests import content_digest
 from sparkrec.spark.platform.failures import mendable
+from sparkrec.spark.platform.keeping import kept
 from sparkrec.spark.runner import Rows
 
 
@@ -161,8 +162,8 @@ class ALS(Estimator[ALSModel], AlsParams, DefaultParamsWritable, DefaultParamsRe
             fitted, x, y = carry_out("als", plan, columns_of(ratings), warm_start)
         level = getattr(StorageLevel, self.getFinalStorageLevel())
         state = Fitted(
-            users=x.persist(level),
-            items=y.persist(level),
+            users=kept(x, level),
+            items=kept(y, level),
             user_ids=users,
             item_ids=items,
             mean=fitted.unseen_item[-1] if settings.biases else 0.0,

@@ -38,6 +38,7 @@ from sparkrec.kernels.arrays import I64
 from sparkrec.spark.algorithms.als import pack
 from sparkrec.spark.algorithms.als.plan import SidePlan, block_count, memory_of_task, plan_side
 from sparkrec.spark.algorithms.als.settings import AlsSettings
+from sparkrec.spark.platform.conf import setting
 from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.platform.memory import bytes_of
 from sparkrec.spark.platform.partitions import partition_keys
@@ -172,9 +173,9 @@ def lay_out(
 
 def task_memory(spark: SparkSession, slots: int) -> float:
     """Bytes that a task may use, as far as Spark says."""
-    local = str(spark.conf.get("spark.master", "")).startswith("local")
-    size = bytes_of(str(spark.conf.get("spark.driver.memory" if local else "spark.executor.memory", "1g")))
-    cores = slots if local else int(spark.conf.get("spark.executor.cores", "1") or 1)
+    local = (setting(spark, "spark.master") or "").startswith("local")
+    size = bytes_of(setting(spark, "spark.driver.memory" if local else "spark.executor.memory") or "1g")
+    cores = slots if local else int(setting(spark, "spark.executor.cores") or 1)
     return memory_of_task(size, cores)
 
 

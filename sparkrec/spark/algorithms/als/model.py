@@ -31,6 +31,7 @@ from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense_vectors
 from sparkrec.spark.platform.failures import mendable
+from sparkrec.spark.platform.keeping import checkpointed
 from sparkrec.spark.platform.sources import column, resolved
 from sparkrec.spark.retrieval.similar import similar
 from sparkrec.spark.retrieval.topk import rank
@@ -382,8 +383,8 @@ class ALSModel(MlModel, _ALSModelParams, MLWritable, MLReadable["ALSModel"]):
 
 def _updated(old: DataFrame, new: DataFrame) -> DataFrame:
     """Rows of `new`, and of `old` where `new` has none of that id."""
-    new = new.localCheckpoint()
-    return old.join(new, "id", "left_anti").unionByName(new).localCheckpoint()
+    new = checkpointed(new)
+    return checkpointed(old.join(new, "id", "left_anti").unionByName(new))
 
 
 def _dense(users: DataFrame, items: DataFrame, size: int) -> Model:

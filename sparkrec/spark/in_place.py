@@ -27,7 +27,7 @@ from threadpoolctl import ThreadpoolController, threadpool_limits
 from sparkrec import storage
 from sparkrec.kernels.ragged import starts_of
 from sparkrec.kernels.rankings import numbered
-from sparkrec.spark.platform.conf import setting
+from sparkrec.spark.platform.conf import is_local
 from sparkrec.spark.platform.few import collected, frame_of, is_here
 from sparkrec.spark.platform.keeping import kept, release
 from sparkrec.spark.platform.partitions import task_slots
@@ -329,7 +329,7 @@ def _pools(_modules: int) -> ThreadpoolController:
 def cores_for(spark: SparkSession) -> int:
     """How many threads run at once: as many as this process has cores, and a local session slots."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(here, task_slots(spark)) if (setting(spark, "spark.master") or "").startswith("local") else here
+    return min(here, task_slots(spark)) if is_local(spark) else here
 
 
 @cache

@@ -16,7 +16,6 @@ A plan of tasks is written for `Rows`, which are in a DataFrame (`SparkRows`) or
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,12 +34,10 @@ from typing_extensions import Self
 from sparkrec import storage
 from sparkrec.spark.arrow.blocks import ArrayColumns, PackBlocks
 from sparkrec.spark.platform.few import frame_of, from_files
-from sparkrec.spark.platform.keeping import checkpointed, keeps_partitions, kept, release
+from sparkrec.spark.platform.keeping import checkpointed, kept, release
 from sparkrec.spark.platform.partitions import task_slots
 from sparkrec.spark.platform.sources import column
 from sparkrec.spark.platform.workers import set_modules_aside
-
-log = logging.getLogger(__name__)
 
 Broadcast: TypeAlias = Literal["left", "right", "neither"]
 """The side of pairs that every task gets whole."""
@@ -446,8 +443,6 @@ class SparkRows(Rows):
         # Partitioned last, then held: who groups by the key finds its rows where they are. Not by localCheckpoint,
         # which forgets how its rows are partitioned.
         held = kept(self._frame.repartition(partitions, key), level)
-        if not keeps_partitions(self.spark):
-            log.warning("rows that were to stay with the tasks that need them go over the network each time")
         held.count()
         return SparkRows(held)
 

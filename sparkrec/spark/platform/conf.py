@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from sparkrec.spark.platform.failures import reason
+
 log = logging.getLogger(__name__)
 
 
@@ -21,6 +23,11 @@ def setting(spark: SparkSession, name: str, default: str | None = None) -> str |
     return None if found is None else str(found)
 
 
+def is_local(spark: SparkSession) -> bool:
+    """Whether the master of a session is this machine, as far as it tells."""
+    return (setting(spark, "spark.master") or "").startswith("local")
+
+
 def prefer(spark: SparkSession, name: str, value: str | None) -> None:
     """Set a setting, or take it back where `value` is None, unless the session refuses that."""
     try:
@@ -29,7 +36,7 @@ def prefer(spark: SparkSession, name: str, value: str | None) -> None:
         else:
             spark.conf.set(name, value)
     except PySparkException as error:
-        log.debug("%s stays as it is: %s", name, str(error).split("\n")[0])
+        log.debug("%s stays as it is: %s", name, reason(error))
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from sparkrec import storage
 from sparkrec.errors import ConfigError
-from sparkrec.spark.platform.conf import setting
+from sparkrec.spark.platform.conf import is_local, setting
+from sparkrec.spark.platform.failures import reason
 from sparkrec.spark.platform.sources import column
 
 log = logging.getLogger(__name__)
@@ -64,11 +65,6 @@ def release(frame: DataFrame) -> None:
         storage.delete(folder)
     elif frame.sparkSession not in _refusing:
         frame.unpersist()
-
-
-def keeps_partitions(spark: SparkSession) -> bool:
-    """Whether rows that are kept stay in their partitions, as far as is known; what is in files does not."""
-    return spark not in _refusing
 
 
 def work_in(spark: SparkSession, lake: str) -> None:
@@ -115,14 +111,19 @@ def _new(root: str) -> str:
 
 def _refused(spark: SparkSession, error: PySparkException) -> None:
     _refusing.add(spark)
-    log.info("this session keeps no rows (%s): they go to files under %s", str(error).split("\n")[0], VARIABLE)
+    log.warning(
+        "this session keeps no rows (%s): they go to files under %s, and what was to stay in its partitions goes over "
+        "the network each time",
+        reason(error),
+        VARIABLE,
+    )
 
 
 def _is_here(spark: SparkSession) -> bool:
     """Whether executors run on this machine."""
     if remote := os.environ.get("SPARK_REMOTE"):
         return urlsplit(remote).hostname in ("localhost", "127.0.0.1", None)
-    return (setting(spark, "spark.master") or "").startswith("local")
+    return is_local(spark)
 
 
 def _remove() -> None:

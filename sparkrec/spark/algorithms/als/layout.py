@@ -38,7 +38,7 @@ from sparkrec.kernels.arrays import I64
 from sparkrec.spark.algorithms.als import pack
 from sparkrec.spark.algorithms.als.plan import SidePlan, block_count, memory_of_task, plan_side
 from sparkrec.spark.algorithms.als.settings import AlsSettings
-from sparkrec.spark.platform.conf import setting
+from sparkrec.spark.platform.conf import is_local, setting
 from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.platform.memory import bytes_of
 from sparkrec.spark.platform.partitions import partition_keys
@@ -173,7 +173,7 @@ def lay_out(
 
 def task_memory(spark: SparkSession, slots: int) -> float:
     """Bytes that a task may use, as far as Spark says."""
-    local = (setting(spark, "spark.master") or "").startswith("local")
+    local = is_local(spark)
     size = bytes_of(setting(spark, "spark.driver.memory" if local else "spark.executor.memory") or "1g")
     cores = slots if local else int(setting(spark, "spark.executor.cores") or 1)
     return memory_of_task(size, cores)

@@ -36,7 +36,7 @@ measured = evaluate(lists, plays.where("item < 3"), ["ndcg", "recall"], k=[2])
 found["metrics"] = sorted([row.metric, round(row.value, 6)] for row in measured.collect())
 spark.conf.unset(SETTING)
 """
-KINDS: dict[str, dict] = {"itemknn": {}}
+KINDS = {"itemknn": {}, "mf": {"training": {"epochs": 2}}}
 
 STAGES = """
 from sparkrec import Lake

@@ -145,10 +145,10 @@ def _run_stage(name: str, config: str | None, overrides: tuple[str, ...], dry_ru
     stage = STAGES[name]
     settings = load(stage.settings, config, overrides)  # before Spark starts: a typo costs no minute
     stage.check(settings)
-    lake = Lake(open_session(settings.spark), settings.lake)
+    lake = Lake.of(settings, open_session(settings.spark))
     _interruption.listen()  # after the session, which has a handler of its own
     if dry_run:
-        resolved = {"settings": settings.model_dump(mode="json"), **stage.plan(settings, lake).report()}
+        resolved = {"settings": settings.model_dump(mode="json", by_alias=True), **stage.plan(settings, lake).report()}
         click.echo(yaml.safe_dump(masked(resolved), sort_keys=False).rstrip())
         return
     click.echo(yaml.safe_dump(masked(stage.run(settings, lake).report()), sort_keys=False).rstrip())

@@ -204,6 +204,8 @@ def _explain(detail: Any, raw: Any) -> str:
     for part in detail["loc"]:
         if isinstance(node, Mapping) and part == node.get("kind"):
             continue  # pydantic's name for the chosen variant, not a key of the file
+        if isinstance(part, str) and part.startswith("("):
+            continue  # ours
         parts.append(str(part))
         node = node.get(part) if isinstance(node, Mapping) else None
     key = ".".join(parts) or "(top level)"

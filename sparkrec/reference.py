@@ -144,8 +144,14 @@ def _references(node: Node) -> dict[str | None, str]:
         return {tag: path.rpartition("/")[2] for tag, path in node["discriminator"]["mapping"].items()}
     if "$ref" in node:
         return {None: node["$ref"].rpartition("/")[2]}
-    inner = [*node.get("anyOf", ()), *(node[key] for key in ("items", "additionalProperties") if key in node)]
+    inner = [*_alternatives(node), *(node[key] for key in ("items", "additionalProperties") if key in node)]
     return {tag: name for each in inner if isinstance(each, dict) for tag, name in _references(each).items()}
+
+
+def _alternatives(node: Node) -> list[Node]:
+    """What a value may be one of, where its kind does not say which: that is `_references`' to tell."""
+    found: list[Node] = node.get("anyOf") or ([] if "discriminator" in node else node.get("oneOf", []))
+    return found
 
 
 def _type(node: Node, defs: Node) -> str:
@@ -154,8 +160,8 @@ def _type(node: Node, defs: Node) -> str:
         return f"mapping of kind {_either(kinds)}" if len(kinds) < 10 else "mapping of a model's kind and settings"
     if "$ref" in node:
         return "mapping"
-    if "anyOf" in node:
-        types = list(dict.fromkeys(_type(each, defs) for each in node["anyOf"]))
+    if alternatives := _alternatives(node):
+        types = list(dict.fromkeys(_type(each, defs) for each in alternatives))
         rest = [each for each in types if each != "null"]
         null = (", or null" if len(rest) > 1 else " or null") if len(rest) < len(types) else ""
         return _either(rest) + null
@@ -241,11 +247,11 @@ def _replace_free_mappings(node: Any, entry: Node) -> None:
 def _let_variables(node: Node) -> None:
     """Let `${NAME}` stand for every value that is no mapping, and require the kind where there are several."""
     for name, each in node.get("properties", {}).items():
-        variants = [variant for variant in (each, *each.get("anyOf", ()), each.get("items", {})) if variant]
+        variants = [variant for variant in (each, *_alternatives(each), each.get("items", {})) if variant]
         for variant in variants:
             if "discriminator" in variant:
                 variant["required"] = ["kind"]
         if {"const", "$ref", "discriminator"} & each.keys() or each.get("type") == "object":
             continue
         about = {key: each.pop(key) for key in ("title", "description", "default") if key in each}
-        node["properties"][name] = {**about, "anyOf": [*each.get("anyOf", [each]), {"$ref": "#/$defs/Variable"}]}
+        node["properties"][name] = {**about, "anyOf": [*(_alternatives(each) or [each]), {"$ref": "#/$defs/Variable"}]}

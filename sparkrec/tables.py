@@ -1,7 +1,8 @@
 """Every table of a lake: its columns, key, partitioning, and the stage that writes it.
 
-Delta tables are append-only histories that people query; they live under `<lake>/<name>`. The tables of a dataset or
-a model are plain Parquet in the folder of a run, and exist only once the run's manifest does.
+Delta tables are append-only histories that people query; they live under `<lake>/<name>`, or in a schema of a
+catalog. The tables of a dataset or a model are plain Parquet in the folder of a run, and exist only once the run's
+manifest does.
 
 Ids come in two forms: `user_id` and `item_id` as the log has them (long or string), and `user` and `item`, the
 integers that `prepare` gives and never changes.
@@ -9,7 +10,8 @@ integers that `prepare` gives and never changes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,24 @@ class Table:
     key: tuple[str, ...]
     written_by: str
     partition_by: tuple[str, ...] = ()
+    """Folders of its files."""
+    about: str = ""
+    """What a catalog says of it."""
+    comments: Mapping[str, str] = field(default_factory=dict)
+    """What a catalog says of its columns."""
+    required: tuple[str, ...] = ()
+    """Columns without nulls, as a catalog demands."""
+    checks: Mapping[str, str] = field(default_factory=dict)
+    """What holds of every row, in SQL, by a name: a catalog refuses others."""
+    read_by: tuple[str, ...] = ()
+    """Columns that it is read by, which a catalog clusters it by."""
 
 
 # --- Delta tables of the lake -------------------------------------------------------------------------------------
+
+_USER, _ITEM = "User, as the log has it", "Item, as the log has it"
+_RUN = "Run that wrote the row: the id in the folder of its manifest"
+_MODEL = "Model as name@id"
 
 INTERACTIONS = Table(
     "interactions",
@@ -32,28 +49,91 @@ INTERACTIONS = Table(
     "user_id id, item_id id, rating double, timestamp timestamp, event string, batch string",
     key=(),
     written_by="ingest",
+    about="Who did what with which item, in batches that are added once and never changed",
+    comments={
+        "user_id": _USER,
+        "item_id": _ITEM,
+        "rating": "Rating, count or weight",
+        "timestamp": "When it happened, if it is known",
+        "event": "Kind of event, if there are kinds",
+        "batch": "Batch that the row came with",
+    },
+    required=("user_id", "item_id", "batch"),
+    read_by=("user_id",),
 )
 REJECTED = Table(
     "interactions_rejected",
-    # `row` is the source row as JSON
     "reason string, source_file string, row string, batch string",
     key=(),
     written_by="ingest",
+    about="Rows of the log that were not taken, and why",
+    comments={
+        "reason": "What is wrong with the row",
+        "source_file": "File or table that it is in",
+        "row": "The row as JSON",
+        "batch": "Batch that it came with",
+    },
+    required=("reason", "batch"),
+    read_by=("batch",),
 )
 BATCHES = Table(
     "interactions_batches",
     "batch string, content_hash string, state string, rows long, rejected map<string, long>, at timestamp",
     key=("batch",),
     written_by="ingest",
+    about="Batches of the log: each is opened before its first row is written, and closed after the last",
+    comments={
+        "batch": "Id of the batch",
+        "content_hash": "What its rows are known by, and how they were read",
+        "state": "open or closed",
+        "rows": "Rows taken",
+        "rejected": "Rows not taken, by reason",
+        "at": "When this was written",
+    },
+    required=("batch", "content_hash", "state"),
+    checks={"known_state": "state IN ('open', 'closed')"},
 )
-USERS = Table("interactions_users", "user long, user_id id", key=("user_id",), written_by="prepare")
-ITEMS = Table("interactions_items", "item long, item_id id", key=("item_id",), written_by="prepare")
+USERS = Table(
+    "interactions_users",
+    "user long, user_id id",
+    key=("user_id",),
+    written_by="prepare",
+    about="The integer of each user, which stays",
+    comments={"user": "Integer from 0 on", "user_id": _USER},
+    required=("user", "user_id"),
+    checks={"from_zero": "user >= 0"},
+    read_by=("user_id",),
+)
+ITEMS = Table(
+    "interactions_items",
+    "item long, item_id id",
+    key=("item_id",),
+    written_by="prepare",
+    about="The integer of each item, which stays",
+    comments={"item": "Integer from 0 on", "item_id": _ITEM},
+    required=("item", "item_id"),
+    checks={"from_zero": "item >= 0"},
+    read_by=("item_id",),
+)
 RECOMMENDATIONS = Table(
     "recommendations",
     "user_id id, rank int, item_id id, score float, fallback boolean, run string, model string",
     key=("run", "user_id", "rank"),
     written_by="recommend",
     partition_by=("run",),
+    about="The best items of each user, by run",
+    comments={
+        "user_id": _USER,
+        "rank": "Place in the list of the user, from 1 on",
+        "item_id": _ITEM,
+        "score": "What the model gives the item: more is better, within the list of one user",
+        "fallback": "Whether the user is unknown to the model and gets what is popular",
+        "run": _RUN,
+        "model": _MODEL,
+    },
+    required=("user_id", "rank", "item_id", "run", "model"),
+    checks={"from_one": "rank >= 1"},
+    read_by=("run", "user_id"),
 )
 METRICS = Table(
     "metrics",
@@ -61,6 +141,25 @@ METRICS = Table(
     "metric string, k int, value double, users long, at timestamp, standard_error double, low double, high double",
     key=("run", "segment", "metric", "k"),
     written_by="evaluate",
+    about="How good models are, by run, segment, metric and cutoff",
+    comments={
+        "run": _RUN,
+        "model": _MODEL,
+        "kind": "Kind of model",
+        "dataset": "Dataset as name@id",
+        "split": "Part of the dataset that was held out: validation or test",
+        "protocol": "What each held-out item was ranked among",
+        "segment": "Users or items that the value is of",
+        "metric": "Name of the metric",
+        "k": "Length of the lists; null where all was ranked",
+        "value": "Mean over users, or the one value of the model",
+        "users": "Users that it is a mean of",
+        "at": "When it was measured",
+        "standard_error": "Of the mean",
+        "low": "Lower end of the interval",
+        "high": "Upper end of the interval",
+    },
+    required=("run", "model", "segment", "metric"),
 )
 TRIALS = Table(
     "trials",
@@ -68,6 +167,20 @@ TRIALS = Table(
     "spread double, seconds double, at timestamp",
     key=("run", "trial"),
     written_by="tune",
+    about="Settings that were tried, and what they came to",
+    comments={
+        "run": _RUN,
+        "trial": "Number of the trial, from 0 on",
+        "dataset": "Dataset as name@id",
+        "kind": "Kind of model",
+        "settings": "Settings of the model as JSON",
+        "metric": "Name of the metric",
+        "value": "Mean over folds",
+        "spread": "Standard deviation over folds",
+        "seconds": "What the trial took",
+        "at": "When it ended",
+    },
+    required=("run", "trial", "metric"),
 )
 
 # --- Parquet tables of a run --------------------------------------------------------------------------------------

@@ -4,20 +4,38 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
 
-from sparkrec.config.base import Name, Settings, StageSettings, TableName
+from sparkrec.config.base import FullTableName, Name, Settings, StageSettings, TableName
 
 
 class SourceSettings(Settings):
-    """Files or a table to read."""
+    """What to read: files by `path` and `format`, or a `table` of a catalog, whatever its format."""
 
-    path: str = Field(min_length=1)
+    path: str | None = Field(None, min_length=1)
     """File, folder or glob; for `delta` the table's folder."""
-    format: Literal["csv", "json", "parquet", "delta"]
-    """`json` is one object a line."""
+    format: Literal["csv", "json", "parquet", "delta"] | None = None
+    """Of the files. `json` is one object a line."""
+    table: FullTableName | None = None
+    """Name of a table or view as Spark knows it: `table`, `schema.table` or `catalog.schema.table`."""
     options: dict[str, str] = {}
     """Options of Spark's reader; CSV files have a header unless `header` is "false"."""
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Self:
+        if (self.path is None) == (self.table is None):
+            raise ValueError("expected either path, of files, or table, of a catalog")
+        if self.path is not None and self.format is None:
+            raise ValueError("path needs format: csv, json, parquet or delta")
+        if self.table is not None and self.format is not None:
+            raise ValueError("a table has a format of its own: leave format out")
+        return self
+
+    @property
+    def label(self) -> str:
+        """For people: the path, or the name."""
+        return str(self.path or self.table)
 
 
 class ColumnSettings(Settings):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from sparkrec.config.base import Reference, Settings, Span, StageSettings
+from sparkrec.config.base import FullTableName, Reference, Settings, Span, StageSettings
 from sparkrec.config.ingest import SourceSettings
 
 
@@ -51,6 +51,9 @@ class RecommendSettings(StageSettings):
     """Never recommend these items."""
     exclude_seen: bool = True
     """Whether items that the user has had are left out."""
+    table: FullTableName = "recommendations"
+    """Where the lists go: a table of the lake, or, by a full name such as `main.shop.lists`, any Delta table of the
+    catalog that has the columns of one, or is not there yet."""
 
     @model_validator(mode="after")
     def _enough_is_retrieved(self) -> RecommendSettings:

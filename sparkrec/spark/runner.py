@@ -27,12 +27,12 @@ import pyarrow.parquet as pq
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import from_arrow_schema, from_arrow_type, to_arrow_type
 from pyspark.sql.types import StructType
 from typing_extensions import Self
 
 from sparkrec import storage
 from sparkrec.spark.arrow.blocks import ArrayColumns, PackBlocks
+from sparkrec.spark.platform.arrow_types import from_arrow_schema, from_arrow_type, to_arrow_type
 from sparkrec.spark.platform.few import frame_of, from_files
 from sparkrec.spark.platform.keeping import checkpointed, kept, release
 from sparkrec.spark.platform.partitions import task_slots
@@ -534,7 +534,7 @@ def pack(rows: DataFrame, key: str, arrays: ArrayColumns, max_rows: int, max_byt
 
 def types_of(rows: DataFrame, names: Iterable[str]) -> dict[str, pa.DataType]:
     """The types of some columns, for the schema of a task that hands them on."""
-    return {name: to_arrow_type(rows.schema[name].dataType, timezone="UTC") for name in names}
+    return {name: to_arrow_type(rows.schema[name].dataType) for name in names}
 
 
 def spark_schema(schema: pa.Schema) -> StructType:

@@ -35,12 +35,12 @@ def demo(folder: str) -> None:
     config = read_yaml(CONFIG)
     config["train"] = [entry for entry in config["train"] if _can_train(entry["model"], console)]
     settings = validate(PipelineSettings, override(config, paths), CONFIG)
-    lake = Lake(open_session(settings.spark), settings.lake)
+    lake = Lake.of(settings, open_session(settings.spark))
     result = run(settings, lake)
     console.print(_rows_table(result), _metrics_table(result))
     _print_recommendations(console, lake, result, items)
-    _write_report(console, settings.lake, result, root / "report.html")
-    console.print(f"Done in {time.perf_counter() - started:.0f} s. The lake is {settings.lake}.")
+    _write_report(console, settings.files, result, root / "report.html")
+    console.print(f"Done in {time.perf_counter() - started:.0f} s. The lake is {settings.files}.")
 
 
 def _can_train(model: dict[str, Any], console: Console) -> bool:
@@ -82,7 +82,7 @@ def _metrics_table(result: PipelineResult) -> Table:
 def _print_recommendations(console: Console, lake: Lake, result: PipelineResult, items: Path) -> None:
     assert result.recommendations is not None
     rows = kept(lake.table("recommendations").where(F.col("run") == result.recommendations.id))
-    console.print(f"\n{rows.count():,} recommendations are in the Delta table {lake.path('recommendations')}.")
+    console.print(f"\n{rows.count():,} recommendations are in the Delta table {lake.place('recommendations')}.")
     user = rows.agg(F.min("user_id")).collect()[0][0]
     names = lake.spark.read.option("header", "true").csv(str(items)).withColumnRenamed("item", "item_id")
     mine = lake.table("interactions").where(F.col("user_id") == user).join(names, "item_id")

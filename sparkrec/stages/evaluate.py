@@ -120,7 +120,7 @@ def evaluate(settings: EvaluateSettings, lake: Lake, run: Run) -> Run:
         for m in found
     ]
     frame = lake.spark.createDataFrame(rows, tables.METRICS.columns)
-    lake.append(tables.METRICS.name, frame, transaction=f"metrics:{run.id}", new_columns=True)
+    lake.append(tables.METRICS.name, frame, f"metrics:{run.id}", tables.METRICS, new_columns=True)
     report: dict[str, Any] = {"segments": {}, "intervals": {}}
     for metric in found:
         segment = report["segments"].setdefault(metric.segment, {"users": metric.users})

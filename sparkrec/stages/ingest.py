@@ -64,7 +64,7 @@ def plan(settings: IngestSettings, lake: Lake) -> Planned:
     known = _known(lake, settings, settings.batch) if settings.batch else None
     finished = None if settings.batch is None else known is not None and known["state"] == "closed"
     batch = settings.batch or "made from its content"
-    return Planned(inputs(settings, lake), f"batch {batch}", [lake.path(name) for name in names], finished)
+    return Planned(inputs(settings, lake), f"batch {batch}", [lake.place(name) for name in names], finished)
 
 
 @stage("ingest")
@@ -144,7 +144,7 @@ def _refuse_ambiguous(rows: DataFrame, counts: dict[str | None, int], settings: 
     assert name is not None
     some = rows.where(F.col("reason") == AMBIGUOUS).select(F.get_json_object("row", f"$['{name}']")).limit(3).collect()
     raise IngestError(
-        f"column {name!r} of {settings.source.path} holds texts of digits, or of times without a date, in "
+        f"column {name!r} of {settings.source.label} holds texts of digits, or of times without a date, in "
         f"{counts[AMBIGUOUS]:,} rows, such as {', '.join(repr(row[0]) for row in some)}: timestamp_format auto reads "
         "ISO 8601, and cannot tell seconds from years. Set it to seconds, milliseconds or a pattern such as yyyyMMdd."
     )
@@ -162,15 +162,15 @@ def _refuse_bad_batch(counts: dict[str | None, int], settings: IngestSettings) -
     total, good = sum(counts.values()), counts.get(None, 0)
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items(), key=str) if reason)
     if total == 0:
-        raise IngestError(f"{settings.source.path} holds no rows. Check the path and the format.")
+        raise IngestError(f"{settings.source.label} holds no rows. Check the path and the format.")
     if good == 0:
         raise IngestError(
-            f"all {total:,} rows of {settings.source.path} are rejected ({reasons}). "
+            f"all {total:,} rows of {settings.source.label} are rejected ({reasons}). "
             f"Check `columns` and `timestamp_format` against the source.{_of_text(counts)}"
         )
     if total - good > settings.max_rejected * total:
         raise IngestError(
-            f"{total - good:,} of {total:,} rows of {settings.source.path} are rejected ({reasons}): more than "
+            f"{total - good:,} of {total:,} rows of {settings.source.label} are rejected ({reasons}): more than "
             f"max_rejected = {settings.max_rejected:g} of them. Nothing was written. Mend the source, or "
             f"raise it.{_of_text(counts)}"
         )
@@ -228,7 +228,8 @@ def _write(
     def note(state: str) -> None:
         now = dt.datetime.now(dt.timezone.utc)
         row = (batch, content, state, counts.get(None, 0), rejected_counts, now)
-        lake.append(batches, lake.spark.createDataFrame([row], tables.BATCHES.columns), f"batch:{batch}:{state}")
+        frame = lake.spark.createDataFrame([row], tables.BATCHES.columns)
+        lake.append(batches, frame, f"batch:{batch}:{state}", tables.BATCHES)
 
     note("open")  # of two jobs that announce one id at once, Delta lets one through
     other = _known(lake, settings, batch)
@@ -236,6 +237,6 @@ def _write(
         raise IngestError(f"batch {batch!r} is being ingested with other content by another job. Give it another id.")
     if rejected_counts:
         bad = rows.where("reason IS NOT NULL").select("reason", "source_file", "row", F.lit(batch).alias("batch"))
-        lake.append(tables.named(tables.REJECTED, settings.table), bad, f"ingest:{batch}")
-    lake.append(settings.table, good, f"ingest:{batch}", new_columns=True)
+        lake.append(tables.named(tables.REJECTED, settings.table), bad, f"ingest:{batch}", tables.REJECTED)
+    lake.append(settings.table, good, f"ingest:{batch}", tables.INTERACTIONS, new_columns=True)
     note("closed")

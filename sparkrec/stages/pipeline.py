@@ -88,7 +88,7 @@ def plan(settings: config.PipelineSettings, lake: Lake) -> PlannedPipeline:
 
     def recommend_plan(each: config.RecommendSettings) -> Planned:
         if each.model in unfinished or (each.retrieve and each.retrieve.model in unfinished):
-            return Planned.later("recommend", each.model.partition("@")[0], lake, [tables.RECOMMENDATIONS.name])
+            return Planned.later("recommend", each.model.partition("@")[0], lake, [each.table])
         return stages.recommend.plan(each, lake)
 
     recommended = all_of.recommendation(models)
@@ -150,13 +150,13 @@ class Plan:
                     evaluation, measured.model, measured.include_validation, self.prepare, evaluation.model, dataset
                 )
             else:
-                finished_run(self._settings.lake, "train", evaluation.model)
+                finished_run(self._settings.files, "train", evaluation.model)
         recommended = self.recommendation([(name, name) for name in trained])
         if recommended is None:
             return
         for model in (recommended.model, *([recommended.retrieve.model] if recommended.retrieve else [])):
             if model not in trained:
-                finished_run(self._settings.lake, "train", model)
+                finished_run(self._settings.files, "train", model)
 
     def _stage(
         self, kind: type[S], given: Mapping[str, object] | str, label: str, filled: Mapping[str, object] = {}

@@ -29,12 +29,12 @@ class Planned:
     def of(cls, run: Run, lake: Lake, files: Sequence[str], tables: Sequence[str] = (), **more: Any) -> Planned:
         """A run that is known; `files` are in its folder, `tables` are Delta tables of the lake."""
         writes = [f"{run.path}/{name}" for name in (*files, "manifest.json")]
-        return cls(run.inputs, run.reference, [*writes, *map(lake.path, tables)], run.finished, **more)
+        return cls(run.inputs, run.reference, [*writes, *map(lake.place, tables)], run.finished, **more)
 
     @classmethod
     def later(cls, stage: str, name: str, lake: Lake, tables: Sequence[str] = ()) -> Planned:
         """A run whose inputs another stage makes first."""
-        writes = [lake.path(FOLDERS[stage], name, "<id>"), *map(lake.path, tables)]
+        writes = [lake.path(FOLDERS[stage], name, "<id>"), *map(lake.place, tables)]
         return cls({}, f"{name}@<id>", writes, None)
 
     def report(self) -> dict[str, Any]:

@@ -76,13 +76,13 @@ def open_run(settings: RecommendSettings, lake: Lake) -> Run:
 
 def plan(settings: RecommendSettings, lake: Lake) -> Planned:
     """What it would read and write."""
-    return Planned.of(open_run(settings, lake), lake, [], [tables.RECOMMENDATIONS.name])
+    return Planned.of(open_run(settings, lake), lake, [], [settings.table])
 
 
 @stage("recommend")
 @once(open_run, "recommendations of run")
 def recommend(settings: RecommendSettings, lake: Lake, run: Run) -> Run:
-    """Top k of each user into the table `recommendations`, in one commit that is made at most once.
+    """Top k of each user into a table, in one commit that is made at most once.
 
     A user whom the model was not fitted to is answered from what it did, where the model can; all others get the most
     popular items, marked `fallback`. The manifest tells how many were `answered` by the model, from their history, by a
@@ -121,16 +121,14 @@ def recommend(settings: RecommendSettings, lake: Lake, run: Run) -> Run:
             rows = rows.unionByName(popular.join(others, "user").withColumn("fallback", F.lit(True)))
         names = {"run": pa.scalar(run.id), "model": pa.scalar(trained.reference)}
         ids = narrowed(dataset.items, "item", "item_id")
-        _write(lake, run, carry_out("recommend", partial(_named, **names), rows, ids))
-        written = lake.table(tables.RECOMMENDATIONS.name).where(F.col("run") == run.id)
+        _write(lake, settings.table, run, carry_out("recommend", partial(_named, **names), rows, ids))
+        written = lake.table(settings.table).where(F.col("run") == run.id)
         of_each = written.join(users.select("user_id", "by"), "user_id").groupBy("by")
         counted = of_each.agg(F.count_if(F.col("rank") == 1).alias("users"), F.count("*").alias("rows")).collect()
     n_users = {row["by"]: row["users"] for row in counted}
     answers = {by: n_users.get(by, 0) for by in (*ANSWERS, POPULARITY)}
     total = sum(row["rows"] for row in counted)
-    run = run.publish(
-        table=lake.path(tables.RECOMMENDATIONS.name), users=sum(answers.values()), answered_by=answers, rows=total
-    )
+    run = run.publish(table=lake.place(settings.table), users=sum(answers.values()), answered_by=answers, rows=total)
     told = ", ".join(f"{n} by {by}" for by, n in answers.items() if n)
     log.info("%s rows for %s users (%s) in %s", total, sum(answers.values()), told, run.path)
     return run
@@ -168,7 +166,7 @@ def _digest(lake: Lake, source: IdSource) -> dict[str, Any]:
     """Content of a list, whatever its order: another list is another run."""
     found = content_digest(read_ids(lake.spark, source))
     if not found["rows"]:
-        raise InputError(f"{source.source.path} holds no id in column {source.column!r}. Check the list.")
+        raise InputError(f"{source.source.label} holds no id in column {source.column!r}. Check the list.")
     return found
 
 
@@ -180,7 +178,7 @@ def _matched(lake: Lake, source: IdSource, ids: DataFrame, side: str) -> DataFra
     alien = listed.where(F.col(name).isNull()).head()
     if alien is not None:
         raise InputError(
-            f"{source.source.path} has {side} id {alien['id']!r}, but the ids of the dataset are "
+            f"{source.source.label} has {side} id {alien['id']!r}, but the ids of the dataset are "
             f"{kind.simpleString()}. Correct the list."
         )
     return listed.select(name).distinct().join(ids.select(side, name), name, "left")
@@ -207,7 +205,7 @@ def _items(settings: RecommendSettings, lake: Lake, dataset: Dataset) -> DataFra
         unknown, known = listed.agg(F.count_if(F.col("item").isNull()), F.count("item")).collect()[0]
         if not known:
             raise InputError(
-                f"none of the {unknown:,} item ids of {source.source.path} ({name}) is in {dataset.reference}. Is it "
+                f"none of the {unknown:,} item ids of {source.source.label} ({name}) is in {dataset.reference}. Is it "
                 "the list of another dataset, or another column?"
             )
         if unknown:
@@ -234,16 +232,20 @@ def _popular(k: int, dataset: Dataset, users: DataFrame, seen: DataFrame | None,
     return topk(popularity, k, exclude=seen)
 
 
-def _write(lake: Lake, run: Run, rows: DataFrame) -> None:
-    table = tables.RECOMMENDATIONS
-    columns = [column.split()[0] for column in table.columns.split(", ")]
-    if lake.has_table(table.name):
-        old = lake.table(table.name).schema
+def _write(lake: Lake, table: str, run: Run, rows: DataFrame) -> None:
+    columns = [column.split()[0] for column in tables.RECOMMENDATIONS.columns.split(", ")]
+    if lake.has_table(table):
+        old = lake.table(table).schema
+        if missing := [name for name in columns if name not in old.names]:
+            raise InputError(
+                f"table {lake.place(table)} has no column {missing[0]!r}: it is not one of recommendations. It has "
+                f"{', '.join(old.names)}. Name another table, or one that is not there yet."
+            )
         for name in ("user_id", "item_id"):
             found, expected = rows.schema[name].dataType.simpleString(), old[name].dataType.simpleString()
             if found != expected:
                 raise InputError(
-                    f"{name} is {found} in this dataset, but {expected} in table {table.name!r} of {lake.root}. "
-                    "Keep datasets whose ids differ in type in lakes of their own."
+                    f"{name} is {found} in this dataset, but {expected} in table {lake.place(table)}. "
+                    "Keep the lists of datasets whose ids differ in type in tables of their own."
                 )
-    lake.append(table.name, rows.select(*columns), f"recommend:{run.id}", table.partition_by)
+    lake.append(table, rows.select(*columns), f"recommend:{run.id}", tables.RECOMMENDATIONS)

@@ -65,7 +65,7 @@ class ServingContext:
             twice = again.head() if there else None
             if twice is not None:
                 raise InputError(
-                    f"{source.source.path} has user {twice.user_id!r} {twice['count']} times, each in a context: "
+                    f"{source.source.label} has user {twice.user_id!r} {twice['count']} times, each in a context: "
                     "expected one row of a user. Keep one of each."
                 )
             users = users.join(listed, "user_id") if there else users

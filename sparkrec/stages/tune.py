@@ -84,7 +84,8 @@ def tune(settings: TuneSettings, lake: Lake) -> Run:
     run = _search(settings, lake)
     if settings.best:
         assert run.manifest is not None
-        config = {"lake": settings.lake, "dataset": settings.dataset, "model": run.manifest["best"]["model"]}
+        where = settings.model_dump(mode="json", by_alias=True, include={"lake", "dataset"})
+        config = {**where, "model": run.manifest["best"]["model"]}
         storage.write(settings.best, yaml.safe_dump(config, sort_keys=False).encode())
     return run
 
@@ -119,7 +120,8 @@ def _search(settings: TuneSettings, lake: Lake, run: Run) -> Run:
          row["value"], row["spread"], row["seconds"], now)
         for row in results
     ]  # fmt: skip
-    lake.append("trials", lake.spark.createDataFrame(rows, tables.TRIALS.columns), f"trials:{run.id}")
+    tried = lake.spark.createDataFrame(rows, tables.TRIALS.columns)
+    lake.append(tables.TRIALS.name, tried, f"trials:{run.id}", tables.TRIALS)
     return run.publish(
         metric=settings.metric,
         best={"value": best["value"], "spread": best["spread"], "model": json.loads(best["settings"])},

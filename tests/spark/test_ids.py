@@ -109,7 +109,7 @@ def test_writers_at_the_same_time_never_give_one_id_twice(spark, lake):
 def test_a_writer_that_loses_the_race_numbers_on_from_the_winner(spark, lake, monkeypatch):
     append = lake.append
 
-    def overtaken(name, frame, transaction):
+    def overtaken(name, frame, transaction, *more):
         monkeypatch.setattr(lake, "append", append)
         winner = spark.createDataFrame([(0, 5), (1, 6)], "user long, user_id long")
         append(name, winner, transaction)

@@ -46,7 +46,7 @@ def encode(ids: DataFrame, key: str, settings: AttributeSettings) -> Features:
     Raises TrainError when the source knows none of the ids, has one of them twice, has a column of another type or an
     infinite number, or yields more than MAX_FEATURES features; InputError when it cannot be read or lacks a column.
     """
-    label = f"model.{key}s.source {settings.source.path}"
+    label = f"model.{key}s.source {settings.source.label}"
     source = read_columns(ids.sparkSession, settings.source, [settings.id, *settings.columns], label)
     raw = ids.schema[f"{key}_id"].dataType
     types = [source.schema[name].dataType for name in settings.columns]

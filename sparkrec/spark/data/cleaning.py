@@ -31,7 +31,7 @@ def clean(frame: DataFrame, settings: IngestSettings) -> DataFrame:
     """
     columns = settings.columns
     mapped = [columns.user, columns.item, columns.rating, columns.timestamp, columns.event, *columns.context]
-    frame = resolved(frame, [name for name in mapped if name is not None], settings.source.path)
+    frame = resolved(frame, [name for name in mapped if name is not None], settings.source.label)
     user = _id(frame, columns.user, settings.id_type)
     item = _id(frame, columns.item, settings.id_type)
     rating = _rating(frame, columns.rating)
@@ -55,7 +55,8 @@ def clean(frame: DataFrame, settings: IngestSettings) -> DataFrame:
         reasons.append((timestamp.isNull(), "null_timestamp"))
     event = column(columns.event).cast("string") if columns.event else F.lit(None).cast("string")
     # Hidden file metadata is there for file sources only.
-    file = F.col("_metadata.file_path") if settings.source.format != "delta" else F.lit(settings.source.path)
+    of_files = settings.source.format in ("csv", "json", "parquet")
+    file = F.col("_metadata.file_path") if of_files else F.lit(settings.source.label)
     reason = F.coalesce(*[F.when(wrong, F.lit(name)) for wrong, name in reasons])
     source = [column(name) for name in frame.columns]
     return frame.select(

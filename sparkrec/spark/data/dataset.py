@@ -44,7 +44,7 @@ class Dataset:
             pinned = run.manifest["ids"][side]
             if not lake.has_table(pinned["table"]) or lake.table_id(pinned["table"]) != pinned["id"]:
                 raise InputError(
-                    f"the id table {pinned['table']!r} in {lake.root} is not the one that dataset {run.reference} "
+                    f"the id table {pinned['table']!r} in {lake.label} is not the one that dataset {run.reference} "
                     "was made with: its integers would name other users or items. Restore that table, or run "
                     "`sparkrec prepare` again."
                 )

@@ -145,7 +145,7 @@ def side_rows(spark: SparkSession, settings: SideFeatures, side: str, kind: str)
 
     Raises PrepareError when a row comes twice; InputError when it cannot be read or lacks a column.
     """
-    label = f"features.{side}s.source {settings.source.path}"
+    label = f"features.{side}s.source {settings.source.label}"
     names = list(dict.fromkeys(field.column for field in settings.fields))
     source = read_columns(spark, settings.source, columns_of(settings), label)
     since = column(settings.timestamp).cast("timestamp") if settings.timestamp else F.lit(None).cast("timestamp")

@@ -24,6 +24,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType, StructType
 
+from sparkrec import tables
 from sparkrec.errors import InputError, PrepareError
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.ragged import starts_of
@@ -52,6 +53,9 @@ class IdTable:
     def pin(self) -> dict[str, str | int]:
         """What a manifest keeps of it."""
         return {"table": self.name, "id": self.id, "version": self.version}
+
+
+_TABLES = {"user": tables.USERS, "item": tables.ITEMS}
 
 
 def assign(lake: Lake, name: str, raw: DataFrame, index: str) -> IdTable:
@@ -85,10 +89,10 @@ def assign(lake: Lake, name: str, raw: DataFrame, index: str) -> IdTable:
                     start = table.agg(F.coalesce(F.max(index) + 1, F.lit(0))).collect()[0][0]
                 if start == appended_from:
                     raise PrepareError(
-                        f"the id table {name!r} in {lake.root} was set back: ids from {start} on have been given "
+                        f"the id table {name!r} in {lake.label} was set back: ids from {start} on have been given "
                         "before, and datasets hold them. Restore its latest version with RESTORE TABLE."
                     )
-                lake.append(name, number(new, index, start), transaction=f"ids-from-{start}")
+                lake.append(name, number(new, index, start), f"ids-from-{start}", _TABLES[index])
                 appended_from = start
         except Exception as error:
             if not is_conflict(error):

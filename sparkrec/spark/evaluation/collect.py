@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
+
+from sparkrec.spark.platform.arrow_types import to_arrow_schema
 
 
 def result_frame(spark: SparkSession, rows: Sequence[Sequence[Any]], columns: str) -> DataFrame:

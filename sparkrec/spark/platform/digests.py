@@ -40,4 +40,4 @@ def content_digest(frame: DataFrame, names: list[str] | None = None) -> dict[str
 def source_digest(spark: SparkSession, setting: str, source: SourceSettings, names: list[str]) -> dict[str, Any]:
     """The `content_digest` of columns of a table that a setting names, such as `features.users`. Raises InputError when
     it cannot be read or lacks one."""
-    return content_digest(read_columns(spark, source, names, f"{setting}.source {source.path}"), names)
+    return content_digest(read_columns(spark, source, names, f"{setting}.source {source.label}"), names)

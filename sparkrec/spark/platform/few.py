@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 from pyspark.sql.types import ArrayType, AtomicType, BinaryType, DataType, StringType, StructType
 
 from sparkrec import storage
 from sparkrec.errors import ConfigError
+from sparkrec.spark.platform.arrow_types import from_arrow_schema, to_arrow_schema
 from sparkrec.spark.platform.conf import preferred, setting
 from sparkrec.spark.platform.failures import FAILURES
 from sparkrec.spark.platform.keeping import kept
@@ -175,14 +175,14 @@ def _fetched(frame: DataFrame) -> pa.Table:
     """The rows; without a job where they are in files, or a part of Spark's plan."""
     if frame in _files:
         folders, names = _files[frame]
-        schema = to_arrow_schema(frame.schema, timezone="UTC")
+        schema = to_arrow_schema(frame.schema)
         parts = [each for folder in folders for each in storage.read_parquet(folder, [*names])]
         return pa.concat_tables(each.cast(schema) for each in parts)
     leaves = _leaves(frame)
     if len(leaves) == 1 and leaves[0].nodeName() == "LocalRelation":
         plan = frame._jdf.queryExecution().optimizedPlan()
         if plan.nodeName() == "LocalRelation":
-            schema = to_arrow_schema(frame.schema, timezone="UTC")
+            schema = to_arrow_schema(frame.schema)
             columns = [*zip(*frame.collect(), strict=True)] or [()] * len(schema)
             arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
             return pa.Table.from_arrays(arrays, schema=schema)

@@ -18,11 +18,14 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
 from sparkrec import __version__, storage
-from sparkrec.config import Settings
+from sparkrec.config import Settings, StageSettings
 from sparkrec.errors import InputError
 from sparkrec.secrets import masked
 from sparkrec.spark.platform.delta import is_conflict, require_delta
+from sparkrec.spark.platform.delta_tables import CatalogTables, DeltaTables, FolderTables
+from sparkrec.spark.platform.failures import reason
 from sparkrec.spark.platform.keeping import work_in
+from sparkrec.tables import Table
 
 FOLDERS = {
     "prepare": "datasets",
@@ -33,7 +36,6 @@ FOLDERS = {
 }
 """Folder of a stage's runs: `<lake>/<folder>/<name>/<run id>`."""
 
-_COMMIT = re.compile(r"(\d{20})\.(json$|checkpoint)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _ATTEMPTS = 8
 _PLACES = ("lake", "spark")  # where a run happens does not change what it computes
@@ -119,87 +121,100 @@ def finished_run(root: str, stage: str, reference: str) -> Run:
 
 
 class Lake:
-    """Tables and runs under one root folder. Raises EnvironmentMismatch where the session has no Delta."""
+    """Tables and runs: in folders below one root, or the tables in a schema of a catalog.
 
-    def __init__(self, spark: SparkSession, root: str):
+    Tables go by their names there; one of another schema by its full name. Raises EnvironmentMismatch where the session
+    has no Delta, InputError where there is no such schema.
+    """
+
+    def __init__(self, spark: SparkSession, root: str, schema: str | None = None):
         if "`" in root:
             raise InputError(f"the lake's path {root!r} holds a backtick. Choose another folder.")
         require_delta(spark)
         self.spark = spark
         # Delta's SQL takes whole paths alone, and the folder in which a JVM was started need not be this one.
         self.root = root.rstrip("/") if _SCHEME.match(root) else os.path.abspath(root)
+        self._tables: DeltaTables = FolderTables(spark, self.root) if schema is None else CatalogTables(spark, schema)
+        self.label = schema or self.root
+        """For people: where the tables are."""
         work_in(spark, self.path("scratch"))
+
+    @classmethod
+    def of(cls, settings: StageSettings, spark: SparkSession) -> Lake:
+        """The lake that settings name."""
+        return cls(spark, settings.files, settings.schema_of_tables)
 
     def path(self, *parts: str) -> str:
         return "/".join((self.root, *parts))
 
     # --- Delta tables ---
 
+    def place(self, name: str) -> str:
+        """Where a table is, for people: its folder, or its name in the catalog."""
+        return self._of(name).place(name)
+
     def has_table(self, name: str) -> bool:
-        """Whether a first commit was made: the log's folder is there earlier, and stays when a writer is killed."""
-        return bool(self._commits(name))
+        """Whether a first commit was made."""
+        return self._of(name).exists(name)
 
     def table(self, name: str, version: int | None = None) -> DataFrame:
         """A Delta table, at a version if one is given."""
         if not self.has_table(name):
-            raise InputError(f"there is no table {name!r} in the lake {self.root}. Run `sparkrec ingest` first.")
-        reader = self.spark.read.format("delta")
-        if version is not None:
-            reader = reader.option("versionAsOf", version)
+            raise self._missing(name)
         try:
-            frame = reader.load(self.path(name))
-            _ = frame.schema  # Connect analyses lazily
-        except AnalysisException:
+            return self._of(name).read(name, version)
+        except AnalysisException as error:
+            if version is None:
+                raise InputError(f"cannot read table {name!r} of the lake {self.label}: {reason(error)}.") from None
             raise InputError(
                 f"table {name!r} has no version {version} to read: the latest is {self.table_version(name)}, and "
                 "old ones go when the table is vacuumed. Choose a later version, or none for the latest."
             ) from None
-        return frame
 
     def table_version(self, name: str) -> int:
         """Latest version of a Delta table: the number of its last commit."""
-        commits = self._commits(name)
-        if not commits:
-            raise InputError(f"there is no table {name!r} in the lake {self.root}. Run `sparkrec ingest` first.")
-        return max(commits)
+        latest = self._of(name).latest(name)
+        if latest is None:
+            raise self._missing(name)
+        return latest
 
     def table_id(self, name: str) -> str:
-        """Identity of a Delta table: another one at the same path has another."""
-        # Delta sums each commit up in a file beside it. It need not, and it takes a query to do without.
-        summary = storage.read_json(self.path(name, "_delta_log", f"{self.table_version(name):020}.crc")) or {}
-        if found := summary.get("metadata", {}).get("id"):
-            return str(found)
-        return str(self.spark.sql(f"DESCRIBE DETAIL delta.`{self.path(name)}`").head()["id"])  # type: ignore[index]
-
-    def _commits(self, name: str) -> list[int]:
-        """Versions of which a Delta table has the log; not all of them, once it has been cleaned."""
-        found = map(_COMMIT.match, storage.files(self.path(name, "_delta_log")))
-        return [int(each[1]) for each in found if each]
+        """Identity of a Delta table: another one at the same place has another."""
+        if not self.has_table(name):
+            raise self._missing(name)
+        return self._of(name).identity(name)
 
     def append(
-        self,
-        name: str,
-        frame: DataFrame,
-        transaction: str,
-        partition_by: tuple[str, ...] = (),
-        new_columns: bool = False,
+        self, name: str, frame: DataFrame, transaction: str, table: Table | None = None, new_columns: bool = False
     ) -> None:
         """Append in one commit, at most once for each transaction id: a repeated call does nothing.
 
+        table  what the table is to be when it is made; None: it has nothing but its columns
+
         Another job's commit at the same moment makes it try again, on a table that may be there by now.
         """
+        there = self._of(name)
+        partition_by = there.partitions(table) if table else ()
         writer = frame.write.format("delta").mode("append").partitionBy(*partition_by)
         writer = writer.option("txnAppId", transaction).option("txnVersion", 1)
         if new_columns:
             writer = writer.option("mergeSchema", "true")
         for attempt in range(_ATTEMPTS):
             try:
-                writer.save(self.path(name))
+                if table is not None and not there.exists(name):
+                    there.create(name, table, frame.schema)
+                there.append(name, writer)
                 return
             except Exception as error:
                 if attempt == _ATTEMPTS - 1 or not is_conflict(error):
                     raise
                 time.sleep(random.uniform(0.1, 0.5) * (attempt + 1))
+
+    def _of(self, name: str) -> DeltaTables:
+        return CatalogTables(self.spark) if "." in name else self._tables
+
+    def _missing(self, name: str) -> InputError:
+        return InputError(f"there is no table {name!r} in the lake {self.label}. Run `sparkrec ingest` first.")
 
     # --- runs ---
 

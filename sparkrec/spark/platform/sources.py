@@ -1,4 +1,4 @@
-"""Reading what a user points at: files or a Delta table, with errors that name the path."""
+"""Reading what a user points at: files, or a table of a catalog, with errors that name it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_log(spark: SparkSession, source: SourceSettings) -> DataFrame:
     Such are rows of CSV that are longer or shorter than the header, or hold a quoted text that ends too early, and
     lines of JSON that are none.
     """
-    if source.format not in ("csv", "json"):
+    if source.format not in ("csv", "json"):  # a table has none
         return read_source(spark, source)
     permissive = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": MALFORMED}
     found = _load(_reader(spark, source, permissive), source).schema
@@ -56,32 +56,44 @@ def read_log(spark: SparkSession, source: SourceSettings) -> DataFrame:
 
 
 def _reader(spark: SparkSession, source: SourceSettings, options: dict[str, str]) -> DataFrameReader:
+    if source.format is None:
+        return spark.read.options(**source.options)
     form = _CSV if source.format == "csv" else {}
     return spark.read.format(source.format).options(**(form | options | source.options))
 
 
 def _load(reader: DataFrameReader, source: SourceSettings) -> DataFrame:
     try:
-        frame = reader.load(source.path)
+        frame = reader.table(identifier(source.table)) if source.table else reader.load(source.path)
         _ = frame.schema  # Connect analyses lazily
     except FAILURES as error:
         if (known := mended(error)) is not None:
             raise known from None
         condition = error.getCondition() if isinstance(error, PySparkException) else None
+        how = f" as {source.format}" if source.format else ""
         why = {
             "PATH_NOT_FOUND": "there is no such file or folder",
             "UNABLE_TO_INFER_SCHEMA": "there is no data in it",
-        }.get(condition or "", f"it is not readable as {source.format} ({reason(error)})")
-        raise InputError(
-            f"cannot read {source.path}: {why}. Correct source.path (a file, folder or glob), source.format or "
-            "source.options."
-        ) from None
+            "TABLE_OR_VIEW_NOT_FOUND": "the catalog has no such table or view",
+            "REQUIRES_SINGLE_PART_NAMESPACE": "there is no such catalog",
+        }.get(condition or "", f"it is not readable{how} ({reason(error)})")
+        where = (
+            "source.table (catalog.schema.table)"
+            if source.table
+            else "source.path (a file, folder or glob), source.format"
+        )
+        raise InputError(f"cannot read {source.label}: {why}. Correct {where} or source.options.") from None
     return frame
 
 
 def quoted(name: str) -> str:
     """A name as Spark's SQL and schemas take it, whatever characters it has."""
     return "`" + name.replace("`", "``") + "`"
+
+
+def identifier(table: str) -> str:
+    """The full name of a table or schema, its parts divided by dots, as Spark's SQL takes it."""
+    return ".".join(map(quoted, table.split(".")))
 
 
 def column(name: str) -> Column:
@@ -128,9 +140,9 @@ def read_columns(
 ) -> DataFrame:
     """A source whose columns `names` are found as Spark resolves names: see `resolved`.
 
-    label  what to call it in errors; None: its path
+    label  what to call it in errors; None: its path or name
     """
-    return resolved(read_source(spark, source), names, label or source.path)
+    return resolved(read_source(spark, source), names, label or source.label)
 
 
 def read_ids(spark: SparkSession, ids: IdSource) -> DataFrame:

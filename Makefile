@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check mutants pack bench-peers format settings lock clean prerequisites
+.PHONY: help setup demo test check test-spark mutants pack bench-peers format settings lock clean prerequisites
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
@@ -23,6 +23,9 @@ test: setup ## lint, types, import rules, every test
 check: .venv/.package ## lint, types, import rules, the tests that need neither Spark nor Horovod
 	$(static_checks)
 	$(BIN)/pytest $(side_by_side) -m "not spark and not horovod and not slow"
+
+test-spark: .venv-spark-$(SPARK)/.installed .venv/.kernels ## what every Spark has to do, with another one: make test-spark SPARK=4.0
+	.venv-spark-$(SPARK)/bin/python -m pytest -m sparks
 
 mutants: setup ## do the tests catch: 200 changes of one line, each against the tests that cover it; hours, resumable
 	$(BIN)/python -m tests.mutants
@@ -45,7 +48,7 @@ lock: ## requirements.lock from pyproject.toml, keeping its pins where they stil
 		--no-emit-index-url --custom-compile-command "make lock" --quiet
 
 clean: ## remove .venv and every cache in this checkout
-	rm -rf .venv .venv-peers build *.egg-info .*_cache spark-warehouse metastore_db derby.log
+	rm -rf .venv .venv-* build *.egg-info .*_cache spark-warehouse metastore_db derby.log
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Most tests wait for a JVM that plans; two of them, each with the tests of whole files, take half the time.
@@ -88,7 +91,15 @@ prerequisites:
 	@touch $@
 
 .venv-peers/.installed: bench/peers/requirements.txt .venv/.locked
-	@$(PYTHON) -m venv --clear .venv-peers
-	@.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps -r bench/peers/requirements.txt
-	@cd $(CURDIR)/.venv/lib/python*/site-packages && pwd > "$$(echo $(CURDIR)/.venv-peers/lib/python*/site-packages)/project.pth"
+	$(call install_beside,--no-deps -r bench/peers/requirements.txt)
+
+.venv-spark-%/.installed: .venv/.locked
+	$(call install_beside,'pyspark==$*.*')
+
+# An environment that has packages of its own, and before all others those.
+define install_beside
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check $(1)
+	@cd $(CURDIR)/.venv/lib/python*/site-packages && pwd > "$$(echo $(CURDIR)/$(@D)/lib/python*/site-packages)/project.pth"
 	@touch $@
+endef

@@ -5,7 +5,7 @@ import pytest
 from sparkrec import ALS, fit
 from sparkrec.errors import ConfigError, InputError
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.sparks]
 
 
 @pytest.fixture(scope="module")

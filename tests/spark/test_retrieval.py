@@ -93,6 +93,7 @@ def assert_same(frame, expected):
     pd.testing.assert_frame_equal(found, expected, check_dtype=False)
 
 
+@pytest.mark.sparks
 @pytest.mark.parametrize("blocks", [Blocks(), SMALL], ids=["one block", "many blocks"])
 def test_topk_is_what_sorting_finds_however_many_blocks_there_are(case, blocks):
     found = topk(case.model, 9, exclude=case.pairs(case.excluded), blocks=blocks)

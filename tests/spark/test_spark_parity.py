@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from sparkrec import evaluate
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.sparks]
 
 
 def frames(spark, users=80, items=40, seed=0):

@@ -15,7 +15,7 @@ from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.pipeline import run
 from sparkrec.stages.recommend import recommend
 
-pytestmark = [pytest.mark.spark, pytest.mark.torch]
+pytestmark = [pytest.mark.spark, pytest.mark.torch, pytest.mark.sparks]
 
 TRAINING = {"epochs": 15, "batch": 256, "learning_rate": 0.01, "init_scale": 0.1, "threads": 1}
 TRAINING |= {"negatives": 4, "user_l2": 0.0, "item_l2": 0.0}

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.sparks]
 
 FIT = """
 import numpy as np
 
-from sparkrec import ALS, ALSModel
+from sparkrec import ALS, ALSModel, evaluate, fit
 
 rng = np.random.default_rng(0)
 rows = [(f"u{u}", int(i), float(1 + u * i % 5)) for u in range(20) for i in rng.choice(15, 6, replace=False)]
@@ -30,6 +30,9 @@ found = {
     "similar": loaded.similarItems(2).count(),
     "explained": model.explain("u3", 4).count(),
 }
+lists = fit(ratings, kind="itemknn").recommend(k=3)
+measured = evaluate(lists, ratings.where("item < 5"), ["ndcg", "recall"], k=[3]).orderBy("metric").collect()
+found["metrics"] = [row.value for row in measured]
 """
 
 ON_CONNECT = """
@@ -63,5 +66,6 @@ def test_als_on_a_connect_server_is_als(spark, tmp_path):
     assert remote["loss"] == pytest.approx(classic["loss"], rel=1e-5)
     assert remote["scores"] == pytest.approx(classic["scores"], abs=1e-4)
     assert remote["best"] == classic["best"]
+    assert remote["metrics"] == pytest.approx(classic["metrics"], rel=1e-9)
     assert remote["similar"] == classic["similar"] == 15
     assert remote["explained"] == classic["explained"] == 6

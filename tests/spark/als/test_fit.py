@@ -82,6 +82,7 @@ def matrix():
     return dense
 
 
+@pytest.mark.sparks
 @pytest.mark.parametrize(
     "settings",
     [

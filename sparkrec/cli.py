@@ -138,6 +138,7 @@ def demo(lake: str) -> None:
 
 
 def _run_stage(name: str, config: str | None, overrides: tuple[str, ...], dry_run: bool) -> None:
+    from sparkrec.object_stores import check_bucket, mentioned
     from sparkrec.spark.platform.lake import Lake
     from sparkrec.spark.platform.session import open_session
     from sparkrec.stages.catalog import STAGES
@@ -145,8 +146,9 @@ def _run_stage(name: str, config: str | None, overrides: tuple[str, ...], dry_ru
     stage = STAGES[name]
     settings = load(stage.settings, config, overrides)  # before Spark starts: a typo costs no minute
     stage.check(settings)
-    lake = Lake.of(settings, open_session(settings.spark))
+    lake = Lake.of(settings, open_session(settings.spark, mentioned(settings.model_dump(mode="json"))))
     _interruption.listen()  # after the session, which has a handler of its own
+    check_bucket(settings.files)
     if dry_run:
         resolved = {"settings": settings.model_dump(mode="json", by_alias=True), **stage.plan(settings, lake).report()}
         click.echo(yaml.safe_dump(masked(resolved), sort_keys=False).rstrip())

@@ -5,21 +5,27 @@ from __future__ import annotations
 import io
 import json
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from sparkrec import object_stores
 from sparkrec.errors import InputError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def resolve(path: str) -> tuple[pafs.FileSystem, str]:
     """The filesystem of a path or URI, and the name by which it knows the file."""
+    if object_stores.is_s3(path):
+        return object_stores.opened(path)
     if "://" in path or path.startswith("file:"):
         try:
-            filesystem, name = pafs.FileSystem.from_uri(path.replace("s3a://", "s3://", 1))
+            filesystem, name = pafs.FileSystem.from_uri(path)
             return filesystem, name
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(
@@ -29,6 +35,18 @@ def resolve(path: str) -> tuple[pafs.FileSystem, str]:
     return pafs.LocalFileSystem(), path
 
 
+def _mendable(work: F) -> F:
+    """Decorate what works on a path, its first argument: an object store's refusal is an InputError that says why."""
+
+    @wraps(work)
+    def told(path: str, *arguments: Any) -> Any:
+        with object_stores.mendable(path):
+            return work(path, *arguments)
+
+    return cast(F, told)
+
+
+@_mendable
 def read_json(path: str) -> Any | None:
     """The value in a JSON file, or None when there is no such file."""
     filesystem, name = resolve(path)
@@ -38,6 +56,7 @@ def read_json(path: str) -> Any | None:
         return json.loads(stream.read())
 
 
+@_mendable
 def read(path: str) -> bytes:
     """All of a file. Raises OSError."""
     filesystem, name = resolve(path)
@@ -50,10 +69,12 @@ def write_json(path: str, value: Any) -> None:
     write(path, json.dumps(value, indent=2, default=str).encode())
 
 
+@_mendable
 def write(path: str, data: bytes) -> None:
     """Write a file so that a reader sees all of it or nothing."""
     filesystem, name = resolve(path)
-    if folder := name.rpartition("/")[0]:  # a bare name lies where the process does
+    folder = name.rpartition("/")[0]  # none: a bare name lies where the process does
+    if folder and filesystem.type_name != "s3":  # which has no folders
         filesystem.create_dir(folder, recursive=True)
     # An object store shows an object when it is whole; elsewhere a rename does that.
     direct = filesystem.type_name in ("s3", "gcs", "abfs")
@@ -62,7 +83,7 @@ def write(path: str, data: bytes) -> None:
         with filesystem.open_output_stream(target) as stream:
             stream.write(data)
     except OSError:  # half a file would take the room of the next one
-        if filesystem.get_file_info(target).type == pafs.FileType.File and not direct:
+        if not direct and filesystem.get_file_info(target).type == pafs.FileType.File:
             filesystem.delete_file(target)
         raise
     if not direct:
@@ -83,12 +104,14 @@ def read_parquet(folder: str, columns: list[str] | None = None) -> Iterator[pa.T
             yield pq.read_table(pa.BufferReader(read(f"{folder}/{name}")), columns=columns)
 
 
+@_mendable
 def exists(path: str) -> bool:
     """Whether a file or folder is there."""
     filesystem, name = resolve(path)
     return bool(filesystem.get_file_info(name).type != pafs.FileType.NotFound)
 
 
+@_mendable
 def delete(path: str) -> None:
     """Remove a file, or a folder and all in it, if it is there."""
     filesystem, name = resolve(path)
@@ -99,6 +122,7 @@ def delete(path: str) -> None:
         filesystem.delete_file(name)
 
 
+@_mendable
 def size(path: str) -> int:
     """Bytes of all files in a folder, at any depth; 0 when it is not there."""
     filesystem, name = resolve(path)
@@ -116,6 +140,7 @@ def files(path: str) -> list[str]:
     return _names(path, pafs.FileType.File)
 
 
+@_mendable
 def _names(path: str, kind: pafs.FileType) -> list[str]:
     filesystem, name = resolve(path)
     selector = pafs.FileSelector(name, allow_not_found=True)

@@ -7,8 +7,10 @@ returns comes back. `job.folder` is one that all reach: there a process leaves w
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from sparkrec import object_stores
 from sparkrec.config import TrainingSettings
 from sparkrec.errors import ConfigError, TrainError
 from sparkrec.launch import horovod, local, torch_distributor
@@ -31,6 +33,7 @@ def runs_here(settings: TrainingSettings) -> bool:
 def launch(train_fn: Callable[[Any, Any], Any], job: Job, settings: TrainingSettings) -> Any:
     """Run `train_fn` on as many processes as the settings say. Raises TrainError with what the first to fail said."""
     name = _launcher(settings)
+    job = replace(job, stores=object_stores.told())
     forget_failures(job, settings.processes)
     try:
         return LAUNCHERS[name](train_fn, job, settings.processes)

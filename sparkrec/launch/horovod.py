@@ -11,6 +11,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from sparkrec import object_stores
 from sparkrec.errors import ConfigError
 from sparkrec.launch import here
 from sparkrec.launch.process import run_here
@@ -43,6 +44,7 @@ def _task(train_fn: Callable[[Any, Any], Any], job: Any, ready: Callable[[], Non
 
     from sparkrec.training.collective import Horovod
 
+    object_stores.be_told(job.stores)
     collective = Horovod()
     ready()
     result = run_here(train_fn, job, collective)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -13,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sparkrec import storage
+from sparkrec import object_stores, storage
 from sparkrec.errors import SparkrecError
 from sparkrec.launch import guardian as guard
 from sparkrec.secrets import MaskingFormatter, masked
@@ -53,8 +54,11 @@ def run_here(train_fn: Callable[[Job, Collective], Any], job: Job, collective: C
         [sys.executable, guard.__file__, str(os.getpid()), heartbeat.name,
          str(job.settings.training.stall_seconds), _word(job, collective.process_rank),
          str(collective.process_rank), str(collective.size)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, stdin=subprocess.PIPE, text=True,
     )  # fmt: skip
+    assert guardian.stdin is not None
+    with guardian.stdin as stdin:  # where nobody else sees it
+        json.dump(object_stores.told(), stdin)
     try:
         return train_fn(job, collective)
     except BaseException as error:

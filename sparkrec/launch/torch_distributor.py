@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from sparkrec import object_stores
 from sparkrec.launch import here
 from sparkrec.launch.process import run_here
 from sparkrec.launch.slots import check_slots
@@ -38,6 +39,7 @@ def _task(
 
     from sparkrec.training.collective import TorchDistributed
 
+    object_stores.be_told(job.stores)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=size)
     try:

@@ -30,7 +30,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 from typing_extensions import Self
 
-from sparkrec import storage
+from sparkrec import object_stores, storage
 from sparkrec.spark.arrow.blocks import ArrayColumns, PackBlocks
 from sparkrec.spark.platform.arrow_types import from_arrow_schema, from_arrow_type, to_arrow_type
 from sparkrec.spark.platform.few import frame_of, from_files
@@ -335,11 +335,12 @@ class SparkRows(Rows):
 
     def made(self, folder: str, schema: pa.Schema, parts: Iterable[pa.Table]) -> SparkRows:
         filesystem, name = storage.resolve(folder)
-        filesystem.create_dir(name, recursive=True)
         file, how = f"{name}/part-0.parquet", {"compression": "none", "use_dictionary": False}
-        with pq.ParquetWriter(file, schema, filesystem=filesystem, **how) as writer:
-            for part in parts:
-                writer.write_table(part)
+        with object_stores.mendable(folder):
+            filesystem.create_dir(name, recursive=True)
+            with pq.ParquetWriter(file, schema, filesystem=filesystem, **how) as writer:
+                for part in parts:
+                    writer.write_table(part)
         return self.read(folder)
 
     def none(self) -> SparkRows:
@@ -484,8 +485,10 @@ class SparkRows(Rows):
 
 def map_rows(rows: DataFrame, task: RowTask) -> DataFrame:
     """Hand the rows of each partition to one call of the task."""
+    stores = object_stores.told()
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        object_stores.be_told(stores)
         yield from task(batches)
         set_modules_aside()
 
@@ -514,8 +517,10 @@ def map_groups(rows: DataFrame, key: str, task: GroupTask, partitions: int | Non
     """
     if partitions is not None:
         rows = rows.repartition(partitions, key)
+    stores = object_stores.told()
 
     def work(group: pa.Table) -> pa.Table:  # a function: of a method, Spark counts `self` among its arguments
+        object_stores.be_told(stores)
         made = task(group)
         set_modules_aside()
         return made

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -56,6 +56,8 @@ class Job:
     seed: int
     parents: tuple[Parent, ...] = ()
     """Published models to start from."""
+    stores: dict[str, str] | None = field(default=None, repr=False)
+    """How processes that have no session reach object stores: what `object_stores.told` says to those that have."""
 
 
 def train(job: Job, collective: Collective) -> State:

@@ -19,6 +19,7 @@ from sparkrec import storage
 from sparkrec.errors import InputError
 from sparkrec.spark.platform.delta import is_conflict
 from sparkrec.spark.platform.failures import FAILURES, mended, reason
+from sparkrec.spark.platform.s3 import warn_of_two_writers
 from sparkrec.spark.platform.sources import identifier, quoted
 from sparkrec.tables import Table
 
@@ -92,6 +93,7 @@ class FolderTables:
         """The first rows make the folder."""
 
     def append(self, name: str, writer: DataFrameWriter) -> None:
+        warn_of_two_writers(self._spark, self._root)
         writer.save(self.place(name))
 
     def _commits(self, name: str) -> list[int]:

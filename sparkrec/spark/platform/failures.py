@@ -12,7 +12,9 @@ from importlib.util import find_spec
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
+from sparkrec import object_stores
 from sparkrec.errors import EnvironmentMismatch, InputError, SparkrecError
+from sparkrec.spark.platform import hadoop_aws
 
 FAILURES = (PySparkException, Py4JJavaError)
 """What Spark raises: the latter for what failed in a task."""
@@ -43,8 +45,8 @@ def mendable() -> Iterator[None]:
 def mended(error: Exception) -> SparkrecError | None:
     """The error that tells what to do about a failure of Spark; None where it may be anything.
 
-    EnvironmentMismatch where workers run another Python, InputError where a file cannot be read or a value is no number
-    or time.
+    EnvironmentMismatch where workers run another Python or Spark lacks S3A, InputError where an object store refuses, a
+    file cannot be read, or a value is no number or time.
     """
     text = str(error)
     if workers := _workers(text):
@@ -53,6 +55,10 @@ def mended(error: Exception) -> SparkrecError | None:
             "to it before the session starts, or take that of `sparkrec.session()`; on a cluster send the environment "
             "of the driver with the job, as `make pack` and spark-submit --archives do."
         )
+    if lacking := hadoop_aws.lacking(text):
+        return EnvironmentMismatch(lacking)
+    if explained := object_stores.explained(text):
+        return InputError(explained)
     if file := _FILE.search(text):
         return InputError(f"cannot read {file[1]}: {reason(error)}. Mend the file, or leave it out.")
     if _MALFORMED.search(text):

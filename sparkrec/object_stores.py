@@ -54,8 +54,8 @@ _KINDS = {
     "refused": r"HTTP status 400|Status Code: 400|AWSBadRequestException",
 }
 """What clients say, in Java and in C++, by the kind of failure; the first that is found holds."""
-_MUTE = ("denied", "refused")
-"""A store answers the question for one object with a number alone: these may be anything."""
+_MUTE, _HIDDEN = ("denied", "refused"), ("missing", "expired", "unknown")
+"""A store answers the question for one object with a number alone: what looks like the former may be the latter."""
 
 _ask: Callable[[], Mapping[str, str]] = dict
 _answer: tuple[float, Mapping[str, str]] | None = None
@@ -182,7 +182,7 @@ def explained(text: str, path: str | None = None) -> str | None:
             return None
         path = found[0]
     kind = _kind(text)
-    if kind in _MUTE and (words := _kind(_words_about(path))) not in (None, *_MUTE):
+    if kind in _MUTE and (words := _kind(_words_about(path))) in _HIDDEN:
         kind = words
     return None if kind in (None, "refused") else _sentence(kind, path, text)
 

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from sparkrec import __version__, storage
 from sparkrec.config import kinds_that
 from sparkrec.errors import InputError
+from sparkrec.object_stores import is_s3
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.ids import with_strangers
 from sparkrec.spark.in_place import carry_out, computed, write
@@ -203,7 +204,7 @@ class Recommender:
             raise InputError(
                 f"{path} has no {_MANIFEST} of {_WHAT}: expected a folder that Recommender.save has written"
             )
-        spark, folder = spark or open_session(), f"{path}/{manifest['folder']}"
+        spark, folder = spark or open_session(s3=is_s3(path)), f"{path}/{manifest['folder']}"
         tables: dict[str, Any] = {table: from_files(spark, f"{folder}/{table}") for table in _TABLES}
         dataset = Dataset(reference="frame", folder=folder, manifest=manifest["dataset"], **tables)
         model = Model.read(spark, f"{folder}/model", manifest["model"], manifest["facts"])

@@ -51,7 +51,7 @@ def config(tmp_path_factory, pipeline_settings):
     import yaml
 
     als, popularity = pipeline_settings["train"]
-    als = {"model": {**als["model"], "iterations": 20, "snapshot_every": 1}}
+    als = {"model": {**als["model"], "iterations": 40, "snapshot_every": 1}}
     path = tmp_path_factory.mktemp("s3") / "pipeline.yaml"
     path.write_text(yaml.safe_dump({**pipeline_settings, "train": [als, popularity], "lake": "s3a://bucket/lake"}))
     return str(path)

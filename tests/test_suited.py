@@ -105,6 +105,16 @@ def test_a_large_catalogue_is_sampled():
     assert (large.loss, large.negatives) == ("softmax", 128)
 
 
+@pytest.mark.parametrize(("installed", "launcher"), [(True, "horovod"), (False, "torch")])
+def test_processes_are_connected_by_what_is_installed(monkeypatch, installed, launcher):
+    monkeypatch.setattr("sparkrec.config.training.find_spec", lambda name: installed or None)
+    given = MfSettings(training=TrainingSettings(processes=2))
+    assert chosen(given, given.suited(CLICKS))["training.launcher"] == launcher
+    own = MfSettings(training=TrainingSettings(processes=2, launcher="horovod"))
+    assert own.suited(CLICKS).training.launcher == "horovod"
+    assert "training.launcher" not in chosen(MfSettings(), MfSettings().suited(CLICKS))
+
+
 def test_what_reads_the_whole_graph_in_a_step_takes_few_and_whole_rows_are_counted_by_user():
     graph, rows, pairs = (
         kind().suited(CLICKS).training for kind in (LightgcnSettings, LinearAutoencoderSettings, MfSettings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
@@ -134,9 +135,11 @@ class TrainingSettings(Settings):
     threads: int | None = Field(None, ge=1)
     """Of each process. None: the cores of the machine, shared among its processes."""
     launcher: Literal["local", "horovod", "torch"] | None = None
-    """None: local for one process, horovod for more."""
+    """What starts the processes and connects them. None: local for one process; for more horovod where it is installed,
+    else torch."""
     device: Literal["cpu", "gpu"] = "cpu"
-    """gpu: each process uses one of its machine's, by its number there."""
+    """gpu: each process uses one of its machine's, by its number there; launcher torch needs one for each and exchanges
+    between them by NCCL."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: products of the dense layers in half as many bits; weights, gradients and losses stay float32."""
     checkpoint_every: int = Field(1, ge=1)
@@ -155,8 +158,17 @@ class TrainingSettings(Settings):
             raise ValueError(f"launcher local runs 1 process, found {self.processes}: use horovod or torch")
         return self
 
+    @property
+    def starter(self) -> Literal["local", "horovod", "torch"]:
+        """The launcher, with what stands for None here."""
+        if self.launcher is not None:
+            return self.launcher
+        if self.processes == 1:
+            return "local"
+        return "horovod" if find_spec("horovod") else "torch"
+
     def suited(self, data: DataFacts, usual: dict[str, Any], by_user: bool = False) -> TrainingSettings:
-        """These settings with a value for each that was left to the data.
+        """These settings with a value for each that was left to the data, or to what is installed.
 
         usual    what suits the kind of model, by name of the setting
         by_user  whether a batch is of users: sequences, one for each, or whole rows
@@ -187,6 +199,8 @@ class TrainingSettings(Settings):
                     "users": min(max(CELLS // max(data.items, 1), 1000), 10_000),
                 }
             )
+        if self.processes > 1:
+            usual["launcher"] = self.starter
         usual["epochs"] = EPOCHS if stopping else max(EPOCHS_UNWATCHED, math.ceil(FEWEST_STEPS / steps))
         return self.filled(**usual, stopping=stopping)
 

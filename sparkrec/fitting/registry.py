@@ -23,7 +23,7 @@ S = TypeVar("S", bound=ModelSettings)
 
 
 def suited(settings: S, dataset: Dataset, include_validation: bool = False) -> tuple[S, dict[str, Any]]:
-    """Settings with a value for each that is left to the data, and these values by dotted key.
+    """Settings with a value for each that is left out, and these values by dotted key.
 
     Raises ConfigError where the settings cannot be meant for the dataset, TrainError where it has no rows to fit.
     """
@@ -48,7 +48,7 @@ def fit(
 ) -> Model:
     """Fit the model that `settings` describe to the train rows of a dataset.
 
-    What the settings leave to the data is chosen, logged, and one of the model's facts, `chosen`;
+    What the settings leave out is chosen, logged, and one of the model's facts, `chosen`;
     `carried_out` is where its plan was carried out, in place or on Spark. The model has a row
     for every user and item of the dataset. `scratch` is a folder for what the fit keeps on the way: called again with
     the same folder, a fit resumes from there. `parents` are the models that `settings.parents` refer to. Errors as of
@@ -60,7 +60,7 @@ def fit(
         )
     complete, of_data = suited(settings, dataset, include_validation)
     if of_data:
-        log.info("%s: chosen by the data: %s", settings.kind, ", ".join(f"{k} {v}" for k, v in of_data.items()))
+        log.info("%s: chosen, as it was left out: %s", settings.kind, ", ".join(f"{k} {v}" for k, v in of_data.items()))
     observed = dataset.observed(include_validation)
     prepared = None if include_validation else dataset.sequences
     inputs = FitInputs(dataset, observed, seed, scratch, parents, prepared)

@@ -27,12 +27,12 @@ LAUNCHERS: dict[str, Callable[..., Any]] = {
 
 def runs_here(settings: TrainingSettings) -> bool:
     """Whether the one process of a run is this one."""
-    return _launcher(settings) == "local"
+    return settings.starter == "local"
 
 
 def launch(train_fn: Callable[[Any, Any], Any], job: Job, settings: TrainingSettings) -> Any:
     """Run `train_fn` on as many processes as the settings say. Raises TrainError with what the first to fail said."""
-    name = _launcher(settings)
+    name = settings.starter
     job = replace(job, stores=object_stores.told())
     forget_failures(job, settings.processes)
     try:
@@ -46,7 +46,3 @@ def launch(train_fn: Callable[[Any, Any], Any], job: Job, settings: TrainingSett
         if told is None:
             told = f"{name} ended without a word from any of {settings.processes} processes: {error}"
         raise TrainError(told) from error
-
-
-def _launcher(settings: TrainingSettings) -> str:
-    return settings.launcher or ("local" if settings.processes == 1 else "horovod")

@@ -23,6 +23,7 @@ from pyspark.sql import SparkSession
 
 from sparkrec.errors import TrainError
 from sparkrec.launch import child
+from sparkrec.launch.slots import context_of
 
 ADDRESS = "127.0.0.1"
 START_SECONDS = 120.0
@@ -38,9 +39,10 @@ class ProcessEnded(TrainError):
 
 
 def loopback(session: SparkSession) -> str | None:
-    """The interface of this machine alone, if all tasks of the session run on it; None if they do not, or it has no
-    interface of the usual names."""
-    master = session.sparkContext.master or ""
+    """The interface of this machine alone, if all tasks of the session run on it; None if they do not, or it does not
+    tell, or there is no interface of the usual names."""
+    context = context_of(session)
+    master = (context and context.master) or ""
     if master != "local" and not master.startswith("local["):
         return None
     interfaces = {name for _, name in socket.if_nameindex()}

@@ -15,7 +15,7 @@ from sparkrec import object_stores
 from sparkrec.errors import ConfigError
 from sparkrec.launch import here
 from sparkrec.launch.process import run_here
-from sparkrec.launch.slots import check_slots
+from sparkrec.launch.slots import check_slots, context_of
 
 INTERFACE = "spark.executorEnv.GLOO_SOCKET_IFNAME"
 
@@ -27,9 +27,15 @@ def run(train_fn: Callable[[Any, Any], Any], job: Any, processes: int) -> Any:
     except ImportError:
         raise ConfigError(
             "training.launcher horovod needs Horovod, which is not installed: `make setup` builds it where there is a "
-            "C++ compiler. Or set training.launcher to torch."
+            "C++ compiler. Or leave training.launcher out: torch connects the processes then."
         ) from None
     session = check_slots(processes)
+    if context_of(session) is None:
+        raise ConfigError(
+            "training.launcher horovod starts processes by the SparkContext of a session, and this one has none, as "
+            "over Connect and on shared and serverless compute. Set training.launcher to torch, or "
+            "training.processes to 1."
+        )
     if interface := here.loopback(session):
         with _rendezvous(processes, interface) as environments:
             return here.run(partial(_task, train_fn, job), environments)[0]

@@ -43,11 +43,6 @@ def run_here(train_fn: Callable[[Job, Collective], Any], job: Job, collective: C
     if not logger.isEnabledFor(logging.INFO):
         logger.setLevel(logging.INFO)
 
-    def leave_word(error: str) -> None:
-        rank, size = collective.process_rank, collective.size
-        said = {"rank": rank, "size": size, "error": masked(error), "log": list(last.lines), "time": time.time()}
-        storage.write_json(_word(job, rank), said)
-
     heartbeat = tempfile.NamedTemporaryFile()  # noqa: SIM115  # as long as the guardian lives
     collective.beat = lambda: os.utime(heartbeat.name)
     guardian = subprocess.Popen(
@@ -64,13 +59,19 @@ def run_here(train_fn: Callable[[Job, Collective], Any], job: Job, collective: C
     except BaseException as error:
         if not isinstance(error, SparkrecError):
             logger.error("%s", traceback.format_exc())
-        leave_word(str(error) or repr(error))
+        leave_word(job, collective.process_rank, collective.size, error, last.lines)
         raise
     finally:
         guardian.kill()
         guardian.wait()
         heartbeat.close()
         logger.removeHandler(last)
+
+
+def leave_word(job: Job, rank: int, size: int, error: BaseException, log: Iterable[str] = ()) -> None:
+    """Write down what a process failed of, and the end of its log."""
+    said = {"rank": rank, "size": size, "error": masked(str(error) or repr(error)), "log": list(log)}
+    storage.write_json(_word(job, rank), said | {"time": time.time()})
 
 
 def forget_failures(job: Job, processes: int) -> None:
@@ -87,8 +88,8 @@ def first_failure(job: Job, ranks: Iterable[int]) -> str | None:
     first = min(words, key=lambda word: word["time"])
     if first["size"] == 1:
         return str(first["error"])
-    tail = "\n".join(first["log"])
-    return f"process {first['rank']} of {first['size']} failed: {first['error']}\nThe end of its log:\n{tail}"
+    tail = "\n".join(["\nThe end of its log:", *first["log"]]) if first["log"] else ""
+    return f"process {first['rank']} of {first['size']} failed: {first['error']}{tail}"
 
 
 def _word(job: Job, rank: int) -> str:

@@ -44,15 +44,12 @@ def demo(folder: str) -> None:
 
 
 def _can_train(model: dict[str, Any], console: Console) -> bool:
-    """Whether what it needs is installed; torch stands in for Horovod."""
+    """Whether what it needs is installed."""
     if "training" not in model:
         return True
     if find_spec("torch") is None:
         console.print(f"Without torch there is no {model['kind']}: pip install sparkrec[train]")
         return False
-    if find_spec("horovod") is None:
-        console.print(f"Without Horovod, torch connects the processes of {model['kind']}.")
-        model["training"]["launcher"] = "torch"
     return True
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from sparkrec.config import Parent, TrainingSettings
-from sparkrec.errors import TrainError
 from sparkrec.fields import FieldSchema
 from sparkrec.kernels.arrays import I64
 from sparkrec.kernels.random import normal_rows
@@ -17,6 +16,7 @@ from sparkrec.models.base.recommender import Recommender, Sizes
 from sparkrec.models.base.settings import NetworkSettings
 from sparkrec.shards import Shards
 from sparkrec.training.collective import Collective, summed_with_gradients
+from sparkrec.training.devices import own_device
 from sparkrec.training.warm_start import start_from
 
 
@@ -44,17 +44,8 @@ def begin(
         table.weight.copy_(torch.from_numpy(start.astype(np.float32)))
     if parents:
         start_from(model, parents, users)
-    model.to(_device(training, collective))
+    model.to(own_device(training, collective.local_rank))
     for module in model.modules():
         if isinstance(module, BatchNorm):
             module.sum_over_processes = lambda values: summed_with_gradients(values, collective)
     return model
-
-
-def _device(settings: TrainingSettings, collective: Collective) -> torch.device:
-    """Raises TrainError for a GPU that is not there."""
-    if settings.device == "cpu":
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise TrainError("training.device is gpu, and torch finds none here: set it to cpu, or use workers with GPUs")
-    return torch.device("cuda", collective.local_rank % torch.cuda.device_count())

@@ -24,6 +24,8 @@ class Collective(ABC):
     local_rank: int
     """Among the processes of this machine."""
     size: int
+    exchanges_on = torch.device("cpu")
+    """Where values are while they travel, whatever device they are of."""
     beat: Callable[[], None] = staticmethod(lambda: None)
     """Says that this process has made a step: one that does not for long is ended."""
 
@@ -55,7 +57,7 @@ class Collective(ABC):
 
     def _timed(self, call: Callable[[Tensor], T], values: Tensor) -> T:
         started = time.perf_counter()
-        result = call(values.cpu())  # whatever it was built for
+        result = call(values.to(self.exchanges_on))
         self.seconds += time.perf_counter() - started
         self.sent += values.numel() * values.element_size()
         return result
@@ -132,15 +134,16 @@ class Horovod(Collective):
 
 
 class TorchDistributed(Collective):
-    """torch.distributed, whose process group the launcher has made."""
+    """torch.distributed, whose process group the launcher has made, with a backend for values on this device."""
 
-    def __init__(self) -> None:
+    def __init__(self, exchanges_on: torch.device) -> None:
         super().__init__()
         import torch.distributed as dist
 
         self._dist = dist
         self.process_rank, self.size = dist.get_rank(), dist.get_world_size()
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        self.exchanges_on = exchanges_on
 
     def _broadcast(self, values: Tensor) -> Tensor:
         values = values.clone()
@@ -152,8 +155,8 @@ class TorchDistributed(Collective):
         return values
 
     def _gather(self, values: Tensor) -> list[Tensor]:
-        lengths = [torch.zeros(1, dtype=torch.long) for _ in range(self.size)]
-        self._dist.all_gather(lengths, torch.tensor([len(values)]))
+        lengths = [torch.zeros(1, dtype=torch.long, device=values.device) for _ in range(self.size)]
+        self._dist.all_gather(lengths, torch.tensor([len(values)], device=values.device))
         longest = int(max(lengths))
         padded = values.new_zeros(longest, *values.shape[1:])
         padded[: len(values)] = values

@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 
 from sparkrec.errors import TrainError
 from sparkrec.launch import here
+from tests.launch.sessions import OverConnect
 
 pytestmark = pytest.mark.torch
 
@@ -150,3 +151,7 @@ def test_no_process_outlives_its_driver(tmp_path, number):
 def test_loopback_is_for_sessions_whose_tasks_are_all_here(monkeypatch, master, interfaces, expected):
     monkeypatch.setattr(here.socket, "if_nameindex", lambda: list(enumerate(interfaces, 1)))
     assert here.loopback(SimpleNamespace(sparkContext=SimpleNamespace(master=master))) == expected
+
+
+def test_a_session_without_a_context_does_not_tell_where_its_tasks_run():
+    assert here.loopback(OverConnect()) is None

@@ -18,7 +18,7 @@ BASE = {
     "evaluate": {"model": "plays-als"},
     "run": {"prepare": {"dataset": "plays"}, "train": [{"model": {"kind": "als"}}]},
 }
-SEVERAL = {"kind": "mf", "training": {"processes": 2}}
+SEVERAL = {"kind": "mf", "training": {"processes": 2, "launcher": "horovod"}}
 
 
 def refusal(stage, **more):

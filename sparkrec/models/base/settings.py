@@ -60,12 +60,10 @@ class NetworkSettings(ModelSettings):
 
     def check_packages(self) -> None:
         """Raise ConfigError where what starts the processes is not installed."""
-        training = self.training
-        by_horovod = training.launcher == "horovod" or (training.launcher is None and training.processes > 1)
-        if by_horovod and find_spec("horovod") is None:
+        if self.training.launcher == "horovod" and find_spec("horovod") is None:
             raise ConfigError(
                 "training.launcher horovod needs Horovod, which is not installed: `make setup` builds it where there "
-                "is a C++ compiler. Or set training.launcher to torch."
+                "is a C++ compiler. Or leave training.launcher out: torch connects the processes then."
             )
 
     def check_dataset(self, prepared: PrepareSettings, dataset: str) -> None:

@@ -1,33 +1,49 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # First steps
-# MAGIC A DataFrame of interactions goes in, a DataFrame of recommendations comes out. The whole pipeline, with a lake,
-# MAGIC splits and metrics, is `notebooks/pipeline.py`.
+# MAGIC A DataFrame of interactions goes in, a DataFrame of recommendations comes out. The whole pipeline, with a
+# MAGIC lake, splits and metrics, is the notebook `pipeline`.
+# MAGIC
+# MAGIC On Databricks, install the wheel first, in a cell of its own: `%pip install
+# MAGIC /Volumes/.../sparkrec-0.1.0-py3-none-any.whl`, then `dbutils.library.restartPython()`. On serverless compute
+# MAGIC also name a folder for rows that are read more than once, which nothing can be kept in there:
+# MAGIC `os.environ["SPARKREC_SCRATCH"] = "/Volumes/.../scratch"`.
 
 # COMMAND ----------
 
 from sparkrec import fit, session
 
-spark = session()  # on Databricks: the session that is there
+spark = session()  # the session that is there, or a local one
 
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC Two groups of listeners, each with its own taste.
+# MAGIC Two groups of listeners, each with its own taste. Each of them has heard all albums of the group but one. Ids
+# MAGIC may be texts or numbers, and other columns stay out of it.
 
 # COMMAND ----------
 
 plays = spark.createDataFrame(
-    [(f"jazz fan {user}", f"jazz {item}") for user in range(6) for item in range(6) if user != item]
-    + [(f"folk fan {user}", f"folk {item}") for user in range(6) for item in range(6) if user != item],
+    [
+        (f"{genre} fan {user}", f"{genre} {item}")
+        for genre in ("jazz", "folk")
+        for user in range(6)
+        for item in range(6)
+    ],
     "user string, item string",
-)
+).where("right(user, 1) != right(item, 1)")
 
 # COMMAND ----------
 
-model = fit(plays, kind="als", rank=4, unobserved_weight=0.1, user_blocks=2, item_blocks=2)
+# MAGIC %md
+# MAGIC What is left out suits the data: `fit(plays)` would do. `kind` may be any in the table of models in the
+# MAGIC README.
+
+# COMMAND ----------
+
+model = fit(plays, user="user", item="item", kind="als", rank=4, unobserved_weight=0.1)
 best = model.recommend(k=1)
-best.show(truncate=False)
+display(best)
 
 # COMMAND ----------
 
@@ -38,3 +54,21 @@ best.show(truncate=False)
 
 for row in best.collect():
     assert row.item == f"{row.user.split()[0]} {row.user.split()[-1]}", row
+
+# COMMAND ----------
+
+# MAGIC %md
+# MAGIC A model also scores pairs, finds what is alike, says what a score is made of, and serves people who were not
+# MAGIC there when it was fitted, by what they have heard.
+
+# COMMAND ----------
+
+display(model.predict(plays.limit(3)))
+display(model.similar_items(["jazz 0"], k=2))
+display(model.explain("jazz fan 0", "jazz 0"))
+display(model.recommend(k=2, history=spark.createDataFrame([("newcomer", "folk 1")], "user string, item string")))
+
+# COMMAND ----------
+
+# MAGIC %md
+# MAGIC `model.save("/Volumes/.../model")` keeps it, and `Recommender.load` has it back.

@@ -1,11 +1,12 @@
 # Databricks notebook source
 # MAGIC %md
-# MAGIC # The pipeline, stage by stage
-# MAGIC Each stage takes settings and a lake, and returns a run that says where its output is.
+# MAGIC # The pipeline on tables, stage by stage
+# MAGIC Each stage takes settings and a lake, and returns a run that says where its output is. A stage whose output is
+# MAGIC there already finds it: run the notebook twice, and the second time does nothing. A job does the same from one
+# MAGIC YAML file, as `databricks.yml` shows.
 
 # COMMAND ----------
 
-import tempfile
 from pathlib import Path
 
 from sparkrec import Lake, session
@@ -25,16 +26,33 @@ from sparkrec.stages.recommend import recommend
 from sparkrec.stages.train import train
 from sparkrec.synthetic import LogShape, write_log
 
-spark = session()
-folder = Path(tempfile.mkdtemp())  # on Databricks: a folder of a volume
-lake = Lake(spark, f"{folder}/lake")
+spark = session()  # the session that is there, or a local one
 
 # COMMAND ----------
 
-events, items = write_log(folder, LogShape(users=100, items=64, events_per_user=20))
+# MAGIC %md
+# MAGIC The lake is a folder that driver and executors both reach: on Databricks that of a volume. Its tables are
+# MAGIC Delta.
+
+# COMMAND ----------
+
+dbutils.widgets.text("folder", "/Volumes/main/recsys/first")
+folder = dbutils.widgets.get("folder")
+where = f"{folder}/lake"  # the one line that says where everything is
+lake = Lake(spark, where)
+
+# COMMAND ----------
+
+# MAGIC %md
+# MAGIC A log of its own, with rows that cannot be read, as every log has. Put your own source and the names of its
+# MAGIC columns here. What cannot be read goes to the table `interactions_rejected`, with the reason.
+
+# COMMAND ----------
+
+events, _ = write_log(Path(folder), LogShape(users=100, items=64, events_per_user=20))
 batch = ingest(
     IngestSettings(
-        lake=lake.root,
+        lake=where,
         source=SourceSettings(path=str(events), format="csv"),
         columns=ColumnSettings(user="user", item="item", rating="weight", timestamp="time", event="event"),
         timestamp_format="seconds",
@@ -42,22 +60,31 @@ batch = ingest(
     lake,
 )
 print(batch.rows, "rows in,", batch.rejected)
+display(lake.table("interactions_rejected"))
 
 # COMMAND ----------
 
-dataset = prepare(PrepareSettings(lake=lake.root, dataset="plays", min_user_interactions=3), lake)
+# MAGIC %md
+# MAGIC A dataset has integer ids, values and splits: the last event of each user is kept for the test, the one before
+# MAGIC for validation. It is made of one version of the table, and never changes.
+
+# COMMAND ----------
+
+dataset = prepare(PrepareSettings(lake=where, dataset="plays", min_user_interactions=3), lake)
+
+# COMMAND ----------
+
 model = train(
-    TrainSettings(
-        lake=lake.root,
-        dataset=dataset.reference,
-        model={"kind": "als", "rank": 8, "iterations": 3, "unobserved_weight": 0.1},
-    ),
-    lake,
+    TrainSettings(lake=where, dataset=dataset.reference, model={"kind": "als", "rank": 8, "iterations": 3}), lake
 )
+print(model.reference, model.manifest["facts"]["chosen"])  # what was left out, and what it became
 
 # COMMAND ----------
 
-evaluation = evaluate(EvaluateSettings(lake=lake.root, model=model.reference), lake)
-recommend(RecommendSettings(lake=lake.root, model=model.reference, k=5), lake)
-lake.table("metrics").where("segment = 'all'").select("metric", "k", "value").show()
-lake.table("recommendations").show(5)
+evaluation = evaluate(EvaluateSettings(lake=where, model=model.reference), lake)
+display(lake.table("metrics").where("segment = 'all'").select("metric", "k", "value"))
+
+# COMMAND ----------
+
+recommend(RecommendSettings(lake=where, model=model.reference, k=5), lake)
+display(lake.table("recommendations"))

@@ -1,0 +1,97 @@
+"""The notebooks run from top to bottom, with stand-ins for what Databricks gives them."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import QUICK_JVM
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NEEDS = {"train_a_network": ["torch"], "read_a_report": ["matplotlib", "jinja2"]}
+NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
+
+
+class Databricks:
+    """Stand-ins for `display`, `displayHTML` and `dbutils`: what is shown is computed and kept."""
+
+    def __init__(self, folder):
+        self.folder, self.shown, self.pages = folder, [], []
+        self.widgets = self
+
+    def given(self, **more):
+        """Names that a notebook finds."""
+        return {"display": self.display, "displayHTML": self.pages.append, "dbutils": self, **more}
+
+    def display(self, frame):
+        self.shown.append(frame.collect())
+
+    def text(self, name, default):
+        assert (name, default.split("/")[1]) == ("folder", "Volumes")
+
+    def get(self, name):
+        return str(self.folder)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_from_top_to_bottom(spark, name, tmp_path):
+    for module in NEEDS.get(name, []):
+        pytest.importorskip(module)
+    databricks = Databricks(tmp_path)
+    names = runpy.run_path(str(NOTEBOOKS / f"{name}.py"), databricks.given(spark=spark))
+    assert all(databricks.shown), "an empty table was shown"
+    assert databricks.shown or databricks.pages
+    for page in databricks.pages:
+        HTMLParser().feed(page)
+        assert "plays-als" in page
+        assert "plays-popularity" in page
+    if name == "train_a_network":
+        ndcg = [table.where("metric = 'ndcg'").first().value for table in names["measured"].values()]
+        assert ndcg[0] > ndcg[1]
+
+
+ON_CONNECT = """
+import json, runpy, sys
+from pyspark.sql import SparkSession
+from tests import refusing
+from tests.test_notebooks import Databricks
+
+spark = SparkSession.builder.remote("local[2]").config("spark.sql.shuffle.partitions", 2).getOrCreate()
+refusing.refuse()
+for path in sys.argv[2:]:
+    databricks = Databricks(sys.argv[1])
+    runpy.run_path(path, databricks.given(spark=spark))
+    print("SHOWN " + json.dumps([len(rows) for rows in databricks.shown]), flush=True)
+"""
+
+
+def test_notebooks_of_dataframes_run_where_a_session_keeps_nothing(tmp_path):
+    """On a Connect session that refuses what serverless compute refuses."""
+    quick = " ".join(f"--conf '{name}={value}'" for name, value in QUICK_JVM.items())
+    variables = {"PYSPARK_SUBMIT_ARGS": f"{quick} pyspark-shell", "PYSPARK_PYTHON": sys.executable}
+    paths = [str(NOTEBOOKS / f"{name}.py") for name in ("first_steps", "als_from_mllib")]
+    ended = subprocess.run(
+        [sys.executable, "-c", ON_CONNECT, str(tmp_path), *paths],
+        env={**os.environ, **variables, "SPARKREC_SCRATCH": str(tmp_path / "scratch")},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    shown = [json.loads(line[6:]) for line in ended.stdout.splitlines() if line.startswith("SHOWN ")]
+    assert shown == [[12, 3, 2, 5, 2], [5, 40, 3, 40, 20, 5]]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_one_that_databricks_reads(name):
+    lines = (NOTEBOOKS / f"{name}.py").read_text().splitlines()
+    assert lines[:2] == ["# Databricks notebook source", "# MAGIC %md"]
+    assert "# COMMAND ----------" in lines

@@ -175,6 +175,8 @@ class _Interruption:
         sys.unraisablehook = self._swallowed
 
     def listen_to(self, *numbers: signal.Signals) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # a task of Databricks may be called in another one, and signals are no business of it
         for number in numbers:
             signal.signal(number, self._came)
 

@@ -5,11 +5,13 @@ import subprocess
 import sys
 
 import pytest
+from pyspark.sql import SparkSession
 
+from sparkrec.config import SparkSettings
 from sparkrec.errors import EnvironmentMismatch
 from sparkrec.spark.platform import delta
 from sparkrec.spark.platform.conf import preferred
-from sparkrec.spark.platform.session import small_rows
+from sparkrec.spark.platform.session import open_session, small_rows
 from tests.sockets import LISTENING, PROC, descendants, sockets, to_others
 
 
@@ -78,6 +80,15 @@ def test_a_session_is_asked_for_delta_once():
         delta.require_delta(session)
         delta.require_delta(session)
         assert session.asked == 1
+
+
+@pytest.mark.spark
+def test_on_databricks_no_session_is_made_with_settings_of_its_own(spark, monkeypatch):
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "17.3")
+    monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
+    own = open_session(SparkSettings(conf={"spark.sparkrec.of_tests": "1"}))
+    assert own.sparkContext is spark.sparkContext
+    assert own.conf.get("spark.sparkrec.of_tests", None) is None
 
 
 @pytest.mark.spark

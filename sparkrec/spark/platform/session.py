@@ -47,7 +47,7 @@ def small_rows(spark: SparkSession) -> AbstractContextManager[None]:
 
 
 def _new_session(settings: SparkSettings, s3: bool) -> SparkSession:
-    if "SPARK_REMOTE" in os.environ or "PYSPARK_GATEWAY_PORT" in os.environ:
+    if {"SPARK_REMOTE", "PYSPARK_GATEWAY_PORT"} & os.environ.keys() or delta.on_databricks():
         return SparkSession.builder.getOrCreate()  # Connect, or spark-submit: its JVM runs, its settings hold
     coordinate = delta_coordinate()
     of_s3 = hadoop_aws.coordinates() if s3 or any("fs.s3a." in name for name in settings.conf) else []

@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check test-spark mutants pack bench-peers format settings lock clean prerequisites
+.PHONY: help setup demo test check test-spark mutants pack bench-peers format settings docs lock clean prerequisites
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
@@ -41,6 +41,9 @@ format: .venv/.package ## rewrite the code in its one format
 
 settings: .venv/.package ## docs/settings.md, from the classes of settings
 	$(BIN)/sparkrec settings > docs/settings.md
+
+docs: .venv/.package ## build/site, the guides and the public API as pages that need no network
+	$(BIN)/mkdocs build --quiet
 
 lock: ## requirements.lock from pyproject.toml, keeping its pins where they still hold (needs uv)
 	uv pip compile pyproject.toml --output-file requirements.lock --all-extras --generate-hashes \

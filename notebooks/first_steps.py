@@ -4,10 +4,13 @@
 # MAGIC A DataFrame of interactions goes in, a DataFrame of recommendations comes out. The whole pipeline, with a
 # MAGIC lake, splits and metrics, is the notebook `pipeline`.
 # MAGIC
-# MAGIC On Databricks, install the wheel first, in a cell of its own: `%pip install
-# MAGIC /Volumes/.../sparkrec-0.1.0-py3-none-any.whl`, then `dbutils.library.restartPython()`. On serverless compute
-# MAGIC also name a folder for rows that are read more than once, which nothing can be kept in there:
-# MAGIC `os.environ["SPARKREC_SCRATCH"] = "/Volumes/.../scratch"`.
+# MAGIC On Databricks, install the wheel first, each of these in a cell of its own:
+# MAGIC
+# MAGIC     %pip install /Volumes/main/recsys/wheels/sparkrec-0.1.0-py3-none-any.whl
+# MAGIC     dbutils.library.restartPython()
+# MAGIC
+# MAGIC Serverless compute keeps no rows. Name a folder for those that are read more than once, if there are many:
+# MAGIC `os.environ["SPARKREC_SCRATCH"] = "/Volumes/main/recsys/scratch"`.
 
 # COMMAND ----------
 

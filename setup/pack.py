@@ -11,10 +11,13 @@ from pathlib import Path
 import venv_pack
 
 SPARK = ["pyspark/jars", "pyspark/examples", "pyspark/data"]
-TOOLS = ["cmake*", "mypy*", "ruff*", "pip", "setuptools", "pytest*", "_pytest", "grimp*"]
+TOOLS = ["cmake*", "mypy*", "*__mypyc*", "ruff*", "pip", "setuptools", "pytest*", "_pytest", "grimp*"]
 DISPENSABLE = ["matplotlib*", "mpl_toolkits", "fontTools", "fonttools*", "pillow*", "PIL", "implicit*"]
 PEERS = ["sklearn", "scikit_learn*", "ranx*", "torchmetrics*", "lightning_utilities*", "*pytrec_eval*", "hypothesis*"]
 PEERS += ["_hypothesis*", "fastparquet*", "cramjam*", "lxml*", "seaborn*", "ir_datasets*", "narwhals*", "joblib*"]
+# What an object store on loopback and the pages of docs are made with.
+WORKSHOP = ["moto*", "boto3*", "botocore*", "s3transfer*", "flask*", "werkzeug*", "mkdocs*", "material*", "babel*"]
+WORKSHOP += ["pymdown*", "griffe*", "backrefs*"]
 TORCH = ["torch*", "nvidia*", "triton*", "horovod*", "functorch", "sympy*", "networkx*", "cuda*", "cu*_*"]
 
 
@@ -26,7 +29,15 @@ def main() -> None:
     environment = venv_pack.Env(".venv")
     site = next(Path(".venv/lib").glob("python3.*/site-packages")).relative_to(".venv")
     # The editable install points at this checkout, which executors do not have: its sources go in by themselves.
-    unwanted = ["__editable__*", *SPARK, *TOOLS, *DISPENSABLE, *PEERS, *([] if arguments.with_torch else TORCH)]
+    unwanted = [
+        "__editable__*",
+        *SPARK,
+        *TOOLS,
+        *DISPENSABLE,
+        *PEERS,
+        *WORKSHOP,
+        *([] if arguments.with_torch else TORCH),
+    ]
     for name in unwanted:
         environment = environment.exclude(f"{site}/{name}").exclude(f"{site}/{name}/*")
     environment = environment.exclude("bin/ruff").exclude(".*")

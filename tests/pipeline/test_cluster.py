@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -68,24 +69,29 @@ def test_a_cluster_gives_the_tables_of_a_local_run(spark, tmp_path, cluster, pip
     address, folder = cluster
     archive = tmp_path / "sparkrec.tar.gz"
     subprocess.run([sys.executable, "setup/pack.py", str(archive)], cwd=ROOT, check=True)
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    subprocess.run(["tar", "-xzf", archive, "-C", unpacked], check=True)
+    job = shutil.copy(ROOT / "jobs/run.py", tmp_path)
     local, remote = (Lake(spark, str(tmp_path / name)) for name in ("local", "remote"))
     config = config_file({**pipeline_settings, "lake": remote.root})
     settings = {
         "spark.archives": f"{archive}#env",
         "spark.pyspark.python": "./env/bin/python",
-        "spark.pyspark.driver.python": sys.executable,
+        "spark.pyspark.driver.python": str(unpacked / "bin/python"),
         "spark.executor.memory": "1g",
         "spark.sql.shuffle.partitions": "2",
         "spark.driver.host": "127.0.0.1",
         **pipeline_settings["spark"]["conf"],
     }
     options = [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
-    # The environment's own Python, far from the checkout: executors must live on what was packed.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYSPARK"))}
+    # Nothing of this checkout or its environment, which comes first on many a path: what was packed must do.
+    environment = {"PATH": "/usr/bin:/bin", "SPARK_HOME": str(HOME), "SPARK_LOCAL_IP": "127.0.0.1"}
+    environment |= {key: os.environ[key] for key in ("HOME", "JAVA_HOME", "TMPDIR") if key in os.environ}
     submitted = subprocess.run(
         [HOME / "bin" / "spark-submit", "--properties-file", ROOT / "conf/spark/local.conf", "--master", address,
-         *options, ROOT / "jobs/run.py", "--config", config],
-        cwd=tmp_path, env={**environment, "SPARK_LOCAL_IP": "127.0.0.1"}, capture_output=True, text=True, check=False,
+         *options, job, "--config", config],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert submitted.returncode == 0, submitted.stderr[-4000:]
     executors = sorted(folder.glob("worker*/app-*/*"))
@@ -132,6 +138,18 @@ users.write(out + "/users")
 items.write(out + "/items")
 print(len(calls), [entry["iteration"] for entry in history])
 """
+
+
+def test_the_driver_of_a_standalone_cluster_runs_where_it_is_submitted(tmp_path, cluster):
+    """As docs/emr-dataproc-kubernetes.md has it."""
+    (tmp_path / "job.py").touch()
+    submitted = subprocess.run(
+        [HOME / "bin" / "spark-submit", "--master", cluster[0], "--deploy-mode", "cluster", tmp_path / "job.py"],
+        env={**os.environ, "SPARK_HOME": str(HOME), "SPARK_LOCAL_IP": "127.0.0.1"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert submitted.returncode != 0
+    assert "Cluster deploy mode is currently not supported for python applications on standalone" in submitted.stderr
 
 
 def test_a_fit_outlives_an_executor(spark, tmp_path, cluster):

@@ -59,11 +59,11 @@ def test_a_notebook_runs_from_top_to_bottom(spark, name, tmp_path):
 
 ON_CONNECT = """
 import json, runpy, sys
-from pyspark.sql import SparkSession
 from tests import refusing
+from tests.connecting import connect
 from tests.test_notebooks import Databricks
 
-spark = SparkSession.builder.remote("local[2]").config("spark.sql.shuffle.partitions", 2).getOrCreate()
+spark = connect()
 refusing.refuse()
 for path in sys.argv[2:]:
     databricks = Databricks(sys.argv[1])

@@ -52,14 +52,14 @@ found["written"] = lake.table("recommendations").count()
 
 ON_CONNECT = """
 import json, logging, sys
-from pyspark.sql import SparkSession
 from tests import refusing
+from tests.connecting import connect
 
 logging.basicConfig(level=logging.INFO)
 logging.getLogger("py4j").setLevel(logging.ERROR)
 folder = sys.argv[1]
 KINDS, PIPELINE = json.loads(sys.argv[2])
-spark = SparkSession.builder.remote("local[2]").config("spark.sql.shuffle.partitions", 2).getOrCreate()
+spark = connect()
 refusing.ALLOWED.add("spark.sparkrec.inPlace.maxBytes")  # so that plans are carried out on Spark, too
 refusing.refuse()
 {body}

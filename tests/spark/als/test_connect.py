@@ -37,10 +37,10 @@ found["metrics"] = [row.value for row in measured]
 
 ON_CONNECT = """
 import json, sys
-from pyspark.sql import SparkSession
+from tests.connecting import connect
 
 folder = sys.argv[1]
-spark = SparkSession.builder.remote("local[2]").config("spark.sql.shuffle.partitions", 2).getOrCreate()
+spark = connect()
 assert type(spark).__module__ == "pyspark.sql.connect.session"
 {fit}
 print("FOUND " + json.dumps(found), flush=True)

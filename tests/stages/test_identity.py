@@ -145,3 +145,14 @@ def test_every_setting_of_a_source_is_tried():
     assert found == set(FILES)
     others = {stage.__name__ for stage in StageSettings.__subclasses__()}
     assert others - {settings.__name__ for settings, *_ in STAGES.values()} == {"IngestSettings", "PipelineSettings"}
+
+
+def test_what_starts_the_processes_is_told_and_makes_no_other_run(prepared_lake, monkeypatch):
+    pytest.importorskip("torch")
+    settings = {"lake": prepared_lake.root, "dataset": "small", "model": {"kind": "mf", "training": {"processes": 2}}}
+    plans = {}
+    for installed in (True, False):
+        monkeypatch.setattr("sparkrec.config.training.find_spec", lambda name, there=installed: there or None)
+        plans[installed] = train.plan(validate(TrainSettings, settings, "test"), prepared_lake).report()
+    assert [plan["chosen"]["training.launcher"] for plan in plans.values()] == ["horovod", "torch"]
+    assert plans[True]["run"] == plans[False]["run"]

@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check test-spark mutants pack bench-peers format settings docs lock clean prerequisites
+.PHONY: help setup demo test check test-spark mutants pack bench-peers format settings docs lock clean prerequisites which-spark
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
@@ -24,8 +24,11 @@ check: .venv/.package ## lint, types, import rules, the tests that need neither 
 	$(static_checks)
 	$(BIN)/pytest $(side_by_side) -m "not spark and not horovod and not slow"
 
-test-spark: .venv-spark-$(SPARK)/.installed .venv/.kernels ## what every Spark has to do, with another one: make test-spark SPARK=4.0
-	.venv-spark-$(SPARK)/bin/python -m pytest -m sparks
+test-spark: $(if $(SPARK),.venv-spark-$(SPARK)/.installed,which-spark) .venv/.kernels ## what every Spark has to do, with another one: make test-spark SPARK=4.0
+	.venv-spark-$(SPARK)/bin/python -m pytest -m sparks --durations=10
+
+which-spark:
+	$(error Say which Spark, as make test-spark SPARK=4.0)
 
 mutants: setup ## do the tests catch: 200 changes of one line, each against the tests that cover it; hours, resumable
 	$(BIN)/python -m tests.mutants
@@ -103,6 +106,7 @@ prerequisites:
 define install_beside
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check $(1)
-	@cd $(CURDIR)/.venv/lib/python*/site-packages && pwd > "$$(echo $(CURDIR)/$(@D)/lib/python*/site-packages)/project.pth"
+	@cd $(CURDIR)/.venv/lib/python*/site-packages && echo "import site; site.addsitedir('$$PWD')" \
+		> "$$(echo $(CURDIR)/$(@D)/lib/python*/site-packages)/project.pth"
 	@touch $@
 endef

@@ -99,8 +99,11 @@ prerequisites:
 .venv-peers/.installed: bench/peers/requirements.txt .venv/.locked
 	$(call install_beside,--no-deps -r bench/peers/requirements.txt)
 
+# The Delta of .venv goes with every Spark from 4.0 on.
+delta_of_3.5 := 'delta-spark==3.3.*'
+
 .venv-spark-%/.installed: .venv/.locked
-	$(call install_beside,'pyspark==$*.*')
+	$(call install_beside,'pyspark==$*.*' $(delta_of_$*))
 
 # An environment that has packages of its own, and before all others those.
 define install_beside

@@ -31,29 +31,32 @@ spark = session()  # the session that is there, or a local one
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC The lake is a folder that driver and executors both reach: on Databricks that of a volume. Its tables are
-# MAGIC Delta.
+# MAGIC The lake is a schema of the catalog for its tables, and a folder that driver and executors both reach for
+# MAGIC datasets and models: on Databricks that of a volume. `lake="/some/folder"` would have both in a folder.
 
 # COMMAND ----------
 
 dbutils.widgets.text("folder", "/Volumes/main/recsys/first")
-folder = dbutils.widgets.get("folder")
-where = f"{folder}/lake"  # the one line that says where everything is
-lake = Lake(spark, where)
+dbutils.widgets.text("schema", "main.recsys")
+folder, schema = dbutils.widgets.get("folder"), dbutils.widgets.get("schema")
+where = {"schema": schema, "files": f"{folder}/runs"}
+spark.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+lake = Lake(spark, where["files"], schema)
 
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC A log of its own, with rows that cannot be read, as every log has. Put your own source and the names of its
-# MAGIC columns here. What cannot be read goes to the table `interactions_rejected`, with the reason.
+# MAGIC A log of its own, as a table, with rows that cannot be read, as every log has. Put your own table and the names
+# MAGIC of its columns here. What cannot be read goes to the table `interactions_rejected`, with the reason.
 
 # COMMAND ----------
 
 events, _ = write_log(Path(folder), LogShape(users=100, items=64, events_per_user=20))
+spark.read.option("header", "true").csv(str(events)).write.mode("overwrite").saveAsTable(f"{schema}.events")
 batch = ingest(
     IngestSettings(
         lake=where,
-        source=SourceSettings(path=str(events), format="csv"),
+        source=SourceSettings(table=f"{schema}.events"),
         columns=ColumnSettings(user="user", item="item", rating="weight", timestamp="time", event="event"),
         timestamp_format="seconds",
     ),

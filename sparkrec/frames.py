@@ -19,6 +19,7 @@ from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.ids import check_ids, numbered
 from sparkrec.spark.data.keeping_back import keep_back
 from sparkrec.spark.in_place import carry_out, computed
+from sparkrec.spark.platform.before_spark_4 import try_cast
 from sparkrec.spark.platform.keeping import scratch
 from sparkrec.spark.platform.sources import column, numbers, resolved
 from sparkrec.spark.runner import Rows
@@ -65,7 +66,7 @@ def fit(
     if rating:
         columns["value"] = numbers(interactions, rating)
     if timestamp:
-        columns["timestamp"] = column(timestamp).try_cast("timestamp")
+        columns["timestamp"] = try_cast(column(timestamp), "timestamp")
     rows = interactions.select(*(of.alias(name) for name, of in columns.items())).dropna(subset=["user_id", "item_id"])
     if rating:
         _refuse_what_is_no_rating(rows, user, item, rating)

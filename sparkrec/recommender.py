@@ -20,6 +20,7 @@ from sparkrec.spark.in_place import carry_out, computed, write
 from sparkrec.spark.model import explain as of_features
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.serving import bind, following, follows_history
+from sparkrec.spark.platform.before_spark_4 import try_cast
 from sparkrec.spark.platform.few import from_files, narrowed
 from sparkrec.spark.platform.session import open_session
 from sparkrec.spark.platform.sources import column, numbers, resolved
@@ -241,7 +242,7 @@ class Recommender:
             self._typed(history, self.item, "item").alias("item_id"),
             value.alias("value"),
             F.lit(1.0).cast("float").alias("confidence"),
-            at.try_cast("timestamp").alias("timestamp"),
+            try_cast(at, "timestamp").alias("timestamp"),
         ).dropna(subset=["user_id", "item_id", "value"])
         if self.dataset.sequence_settings is not None:
             return rows
@@ -255,7 +256,7 @@ class Recommender:
     def _cast(self, frame: DataFrame, name: str, side: str) -> Column:
         """A column of ids as the type that the fit has: null where it cannot be one of its ids."""
         own = self._ids(side).schema[f"{side}_id"].dataType
-        return column(name) if frame.select(column(name)).schema[0].dataType == own else column(name).try_cast(own)
+        return column(name) if frame.select(column(name)).schema[0].dataType == own else try_cast(column(name), own)
 
     def _typed(self, frame: DataFrame, name: str, side: str) -> Column:
         """A column of ids, of the type that the fit has."""

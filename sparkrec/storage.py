@@ -17,19 +17,23 @@ from sparkrec import object_stores
 from sparkrec.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
+_DBFS = "dbfs:/"
 
 
 def resolve(path: str) -> tuple[pafs.FileSystem, str]:
     """The filesystem of a path or URI, and the name by which it knows the file."""
     if object_stores.is_s3(path):
         return object_stores.opened(path)
+    if path.startswith(_DBFS):  # Databricks shows Python the same files in folders
+        name = path.removeprefix(_DBFS).lstrip("/")
+        return pafs.LocalFileSystem(), f"/{name}" if name.startswith("Volumes/") else f"/dbfs/{name}"
     if "://" in path or path.startswith("file:"):
         try:
             filesystem, name = pafs.FileSystem.from_uri(path)
             return filesystem, name
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(
-                f"cannot open {path}: {error}. Use a local path (on Databricks /Volumes/... or /dbfs/...) or a URI "
+                f"cannot open {path}: {error}. Use a local path (on Databricks /Volumes/... or dbfs:/...) or a URI "
                 "of s3, gs, abfs or hdfs."
             ) from None
     return pafs.LocalFileSystem(), path

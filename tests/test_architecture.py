@@ -42,7 +42,7 @@ def test_nobody_asks_what_a_model_is(path):
 @pytest.mark.parametrize("path", sorted((ROOT / "spark").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_tasks_are_handed_to_the_runner(path):
     """Nobody else tells Spark to call a function on rows; a column expression of Spark ML's `transform` is no task."""
-    if path == ROOT / "spark" / "runner.py":
+    if path in (ROOT / "spark" / "runner.py", ROOT / "spark" / "platform" / "before_spark_4.py"):
         return
     ways = {"mapInArrow", "applyInArrow", "mapInPandas", "applyInPandas", "udf", "mapPartitions"}
     called = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}

@@ -34,10 +34,10 @@ class Databricks:
         self.shown.append(frame.collect())
 
     def text(self, name, default):
-        assert (name, default.split("/")[1]) == ("folder", "Volumes")
+        assert default.startswith({"folder": "/Volumes/main/recsys/", "schema": "main.recsys"}[name])
 
     def get(self, name):
-        return str(self.folder)
+        return {"folder": str(self.folder), "schema": "notebook"}[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -45,7 +45,11 @@ def test_a_notebook_runs_from_top_to_bottom(spark, name, tmp_path):
     for module in NEEDS.get(name, []):
         pytest.importorskip(module)
     databricks = Databricks(tmp_path)
-    names = runpy.run_path(str(NOTEBOOKS / f"{name}.py"), databricks.given(spark=spark))
+    spark.sql(f"CREATE SCHEMA IF NOT EXISTS notebook LOCATION '{tmp_path / 'notebook'}'")
+    try:
+        names = runpy.run_path(str(NOTEBOOKS / f"{name}.py"), databricks.given(spark=spark))
+    finally:
+        spark.sql("DROP SCHEMA notebook CASCADE")
     assert all(databricks.shown), "an empty table was shown"
     assert databricks.shown or databricks.pages
     for page in databricks.pages:

@@ -1,5 +1,6 @@
 """How Python reaches an object store follows from what Spark is told, then from AWS's variables."""
 
+import pyarrow.fs as pafs
 import pytest
 
 from sparkrec import object_stores, storage
@@ -164,3 +165,11 @@ def test_what_spark_says_is_one_sentence(session, text, sentence):
 @pytest.mark.parametrize("text", ["AccessDeniedException: /lake/a", "s3a://bucket/a is not a Delta table"])
 def test_what_is_not_of_a_store_is_left(session, text):
     assert object_stores.explained(text) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("dbfs:/Volumes/main/shop/runs", "/Volumes/main/shop/runs"), ("dbfs:/shop/runs", "/dbfs/shop/runs")],
+)
+def test_files_of_databricks_are_where_it_shows_them_to_python(path, name):
+    assert storage.resolve(path) == (pafs.LocalFileSystem(), name)

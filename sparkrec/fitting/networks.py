@@ -24,6 +24,7 @@ from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.field_queries import item_features_by_index
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import DenseRows, all_rows
+from sparkrec.spark.platform.before_spark_4 import to_arrow
 from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.runner import Rows
 
@@ -43,7 +44,7 @@ def fit_network(settings: NetworkSettings, inputs: FitInputs) -> Model:
 
     known, codes = None, ""
     if settings.declaration.sees_fields and dataset.layout is not None:
-        known = FeatureShards(dataset.layout, item_features_by_index(dataset.features("item").toArrow(), items))
+        known = FeatureShards(dataset.layout, item_features_by_index(to_arrow(dataset.features("item")), items))
         codes = dataset.manifest["fields"]["digest"]
     cut = None
     if (needs := settings.sequence_needs) is not None:

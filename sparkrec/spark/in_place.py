@@ -27,6 +27,7 @@ from threadpoolctl import ThreadpoolController, threadpool_limits
 from sparkrec import storage
 from sparkrec.kernels.ragged import starts_of
 from sparkrec.kernels.rankings import numbered
+from sparkrec.spark.platform.before_spark_4 import to_arrow
 from sparkrec.spark.platform.conf import is_local
 from sparkrec.spark.platform.few import collected, frame_of, is_here
 from sparkrec.spark.platform.keeping import kept, release
@@ -154,7 +155,7 @@ class LocalRows(Rows):
         return self._table.schema.field(name).type
 
     def of(self, rows: DataFrame | pa.Table) -> LocalRows:
-        return LocalRows(self.spark, rows if isinstance(rows, pa.Table) else rows.toArrow())
+        return LocalRows(self.spark, rows if isinstance(rows, pa.Table) else to_arrow(rows))
 
     def made(self, folder: str, schema: pa.Schema, parts: Iterable[pa.Table]) -> LocalRows:
         return self.of(pa.concat_tables([schema.empty_table(), *parts]))

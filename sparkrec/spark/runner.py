@@ -33,6 +33,7 @@ from typing_extensions import Self
 from sparkrec import object_stores, storage
 from sparkrec.spark.arrow.blocks import ArrayColumns, PackBlocks
 from sparkrec.spark.platform.arrow_types import from_arrow_schema, from_arrow_type, to_arrow_type
+from sparkrec.spark.platform.before_spark_4 import map_groups_in_arrow, to_arrow
 from sparkrec.spark.platform.few import frame_of, from_files
 from sparkrec.spark.platform.keeping import checkpointed, kept, release
 from sparkrec.spark.platform.partitions import task_slots
@@ -474,7 +475,7 @@ class SparkRows(Rows):
         return self._frame.count()
 
     def table(self) -> pa.Table:
-        return self._frame.toArrow()
+        return to_arrow(self._frame)
 
     def each(self) -> Iterator[dict[str, Any]]:
         return (row.asDict() for row in self._frame.toLocalIterator())
@@ -525,7 +526,7 @@ def map_groups(rows: DataFrame, key: str, task: GroupTask, partitions: int | Non
         set_modules_aside()
         return made
 
-    return rows.groupBy(key).applyInArrow(work, spark_schema(task.schema))
+    return map_groups_in_arrow(rows, key, work, spark_schema(task.schema))
 
 
 def pack(rows: DataFrame, key: str, arrays: ArrayColumns, max_rows: int, max_bytes: int) -> DataFrame:

@@ -19,6 +19,7 @@ from sparkrec.spark.in_place import carry_out, count, holding
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense
 from sparkrec.spark.model.serving import ANSWERS, following, follows_history
+from sparkrec.spark.platform.before_spark_4 import try_cast
 from sparkrec.spark.platform.digests import content_digest
 from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.platform.lake import Lake, Run
@@ -174,7 +175,7 @@ def _matched(lake: Lake, source: IdSource, ids: DataFrame, side: str) -> DataFra
     """The ids of a list, `<side>_id`, as the dataset types them, with its integers; null where unknown."""
     name = f"{side}_id"
     kind = ids.schema[name].dataType
-    listed = read_ids(lake.spark, source).select("id", F.col("id").try_cast(kind).alias(name))
+    listed = read_ids(lake.spark, source).select("id", try_cast(F.col("id"), kind).alias(name))
     alien = listed.where(F.col(name).isNull()).head()
     if alien is not None:
         raise InputError(

@@ -15,6 +15,7 @@ from sparkrec.spark.data.features import encode, load, warn_of_extremes
 from sparkrec.spark.model.field_queries import in_context, latest_user_features
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.serving import Bound, bind
+from sparkrec.spark.platform.before_spark_4 import try_cast
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.platform.sources import column, read_source
 
@@ -60,7 +61,7 @@ class ServingContext:
             frame = read_source(lake.spark, source.source)
             there = [name for name in types if name in frame.columns and name not in given]
             kind = self.dataset.users.schema["user_id"].dataType
-            listed = frame.select(column(source.column).try_cast(kind).alias("user_id"), *map(column, there))
+            listed = frame.select(try_cast(column(source.column), kind).alias("user_id"), *map(column, there))
             again = listed.groupBy("user_id").count().where("user_id IS NOT NULL AND count > 1")
             twice = again.head() if there else None
             if twice is not None:

@@ -25,7 +25,8 @@ CLUSTER = SimpleNamespace(sparkContext=SimpleNamespace(master="yarn"))
 
 
 def job(device="gpu", folder=None):
-    return SimpleNamespace(settings=SimpleNamespace(training=TrainingSettings(device=device)), folder=folder)
+    settings = SimpleNamespace(training=TrainingSettings(device=device))
+    return SimpleNamespace(settings=settings, folder=folder, stores=None)
 
 
 @pytest.fixture

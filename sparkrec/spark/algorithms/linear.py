@@ -19,6 +19,7 @@ from sparkrec.spark.data.attributes import encode
 from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import sum_of_parts
+from sparkrec.spark.platform.before_spark_4 import from_arrow, to_arrow
 from sparkrec.spark.platform.keeping import kept, release
 
 Matrix = NDArray[np.float64]
@@ -101,7 +102,7 @@ def _side(ids: DataFrame, key: str, settings: AttributeSettings | None, observed
     rows = kept(encoded.rows.join(totals, key))
     counted = rows.select(key, "feature", (F.col("x") * F.col("n")).alias("x"))
     gram = _products(counted, encoded.rows, key, numbers, numbers)
-    sums = rows.groupBy("feature").agg(F.sum(F.col("x") * F.col("total")).alias("sum")).toArrow()
+    sums = to_arrow(rows.groupBy("feature").agg(F.sum(F.col("x") * F.col("total")).alias("sum")))
     release(rows)
     target = np.zeros(1 + size)
     target[np.searchsorted(numbers, sums["feature"].to_numpy())] = sums["sum"].to_numpy()
@@ -129,7 +130,7 @@ def _products(
     """
     other = right.select(key, F.col("feature").alias("other"), F.col("x").alias("y"))
     pairs = left.join(other, key).groupBy("feature", "other")
-    sums = pairs.agg(F.sum(F.col("x") * F.col("y")).alias("sum")).toArrow()
+    sums = to_arrow(pairs.agg(F.sum(F.col("x") * F.col("y")).alias("sum")))
     products = np.zeros((len(rows), len(columns)))
     row, other = np.searchsorted(rows, sums["feature"].to_numpy()), np.searchsorted(columns, sums["other"].to_numpy())
     products[row, other] = sums["sum"].to_numpy()
@@ -148,7 +149,7 @@ def _parts(side: _Side, weights: Matrix) -> DataFrame:
     """What the attributes of a user or item add to the mean: (key, part) for those that have attributes."""
     weights = weights @ side.centring
     table = pa.table({"feature": side.numbers, "weight": weights})
-    placed = side.features.join(F.broadcast(side.features.sparkSession.createDataFrame(table)), "feature")
+    placed = side.features.join(F.broadcast(from_arrow(side.features.sparkSession, table)), "feature")
     return placed.groupBy(side.key).agg(F.sum(F.col("x") * F.col("weight")).alias("part"))
 
 

@@ -21,6 +21,7 @@ from sparkrec.errors import PrepareError, TrainError
 from sparkrec.fields import FieldCode
 from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.field_codes import fit_code, plain
+from sparkrec.spark.platform.before_spark_4 import to_arrow, try_cast
 from sparkrec.spark.platform.keeping import checkpointed, kept, release
 from sparkrec.spark.platform.sources import column, read_columns
 from sparkrec.spark.runner import RowFunction, map_rows
@@ -52,7 +53,7 @@ def encode(ids: DataFrame, key: str, settings: AttributeSettings) -> Features:
     types = [source.schema[name].dataType for name in settings.columns]
     fields = [_field(*each, settings.min_count) for each in zip(settings.columns, types, strict=True)]
     values = [_value(field).alias(str(at)) for at, field in enumerate(fields)]
-    known = source.select(column(settings.id).try_cast(raw).alias("raw"), *values)
+    known = source.select(try_cast(column(settings.id), raw).alias("raw"), *values)
     rows = kept(ids.select(key, F.col(f"{key}_id").alias("raw")).join(known, "raw"))
     try:
         _check_ids(rows, key, label, settings.id)
@@ -62,7 +63,7 @@ def encode(ids: DataFrame, key: str, settings: AttributeSettings) -> Features:
         long = checkpointed(map_rows(read, RowFunction(schema, _encoder(codes))))
     finally:
         release(rows)
-    numbers = np.sort(long.select("feature").distinct().limit(MAX_FEATURES + 1).toArrow()["feature"].to_numpy())
+    numbers = np.sort(to_arrow(long.select("feature").distinct().limit(MAX_FEATURES + 1))["feature"].to_numpy())
     if len(numbers) > MAX_FEATURES:
         widest = max(codes, key=lambda code: len(code.categories or ()))
         raise _too_wide(label, widest.name, f"{len(widest.categories or ()):,}")

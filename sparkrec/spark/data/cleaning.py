@@ -8,6 +8,7 @@ from pyspark.sql import types as T
 
 from sparkrec.config import IngestSettings
 from sparkrec.errors import IngestError
+from sparkrec.spark.platform.before_spark_4 import try_cast
 from sparkrec.spark.platform.digests import row_digest
 from sparkrec.spark.platform.sources import MALFORMED, column, resolved
 
@@ -88,11 +89,11 @@ def _id(frame: DataFrame, name: str, id_type: str) -> Column:
     raw = column(name)
     if isinstance(kind, T.StringType):
         text = F.when(F.trim(raw) != "", raw)
-        return text if id_type != "long" else F.trim(raw).try_cast("long")
+        return text if id_type != "long" else try_cast(F.trim(raw), "long")
     if isinstance(kind, _LONGS) or (isinstance(kind, T.DecimalType) and kind.scale == 0):
         # A decimal may hold more digits than a long: as text it keeps them all.
         as_text = id_type == "string" or (isinstance(kind, T.DecimalType) and id_type == "source")
-        return raw.cast("string") if as_text else raw.try_cast("long")
+        return raw.cast("string") if as_text else try_cast(raw, "long")
     raise IngestError(
         f"column {name!r} is {kind.simpleString()}, but an id is an integer or a string. "
         "Choose another column, or cast it where it is written."
@@ -105,7 +106,7 @@ def _rating(frame: DataFrame, name: str | None) -> Column:
     kind = frame.schema[name].dataType
     if not isinstance(kind, (*_NUMBERS, T.StringType, T.BooleanType)):
         raise IngestError(f"column {name!r} is {kind.simpleString()}, but a rating is a number.")
-    return column(name).try_cast("double")
+    return try_cast(column(name), "double")
 
 
 def _timestamp(frame: DataFrame, name: str | None, layout: str) -> tuple[Column, Column]:
@@ -120,9 +121,9 @@ def _timestamp(frame: DataFrame, name: str | None, layout: str) -> tuple[Column,
     if isinstance(kind, (T.TimestampType, T.TimestampNTZType, T.DateType)):
         return raw.cast("timestamp"), given
     if layout == "milliseconds":
-        return _from_seconds(raw.try_cast("double") / 1000), given
+        return _from_seconds(try_cast(raw, "double") / 1000), given
     if layout == "seconds" or (layout == "auto" and isinstance(kind, _NUMBERS)):
-        return _from_seconds(raw.try_cast("double")), given
+        return _from_seconds(try_cast(raw, "double")), given
     if not isinstance(kind, T.StringType):
         raise IngestError(
             f"column {name!r} is {kind.simpleString()}, which timestamp_format {layout!r} cannot read. "

@@ -21,6 +21,7 @@ from sparkrec.errors import InputError, PrepareError
 from sparkrec.fields import FieldCode, FieldCodes
 from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.field_codes import fit_code, plain
+from sparkrec.spark.platform.before_spark_4 import try_cast
 from sparkrec.spark.platform.sources import column, read_columns
 from sparkrec.spark.runner import RowFunction, map_rows, types_of
 
@@ -151,7 +152,7 @@ def side_rows(spark: SparkSession, settings: SideFeatures, side: str, kind: str)
     since = column(settings.timestamp).cast("timestamp") if settings.timestamp else F.lit(None).cast("timestamp")
     key, at = f"{side}_id", f"{side}_since"
     rows = source.select(
-        column(settings.id).try_cast(kind).alias(key),
+        try_cast(column(settings.id), kind).alias(key),
         since.alias(at),
         F.struct(*[column(name).alias(name) for name in names]).alias(side),
     ).where(F.col(key).isNotNull())

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from sparkrec.config import DateField, FieldSettings, MultiField, NumericField
 from sparkrec.errors import PrepareError
 from sparkrec.fields import FieldCode
+from sparkrec.spark.platform.before_spark_4 import to_arrow
 
 _DATE_PARTS = {"hour": 24, "weekday": 7, "day": 32, "month": 13}
 
@@ -72,7 +73,7 @@ def fit_code(
         each = F.explode(value) if isinstance(settings, MultiField) else value
         counted = rows.select(each.alias("category")).dropna().groupBy("category").count()
         frequent = counted.where(F.col("count") >= settings.min_count).select("category")
-        found = frequent.limit(most + 1).toArrow()["category"].combine_chunks()
+        found = to_arrow(frequent.limit(most + 1))["category"].combine_chunks()
         if len(found) <= most:
             categories = found.take(pc.sort_indices(found))
             return FieldCode(settings.title, settings=kept, rows=2 + len(found), categories=categories, **about)

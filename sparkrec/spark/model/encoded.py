@@ -14,6 +14,7 @@ from sparkrec.spark.arrow.blocks import read_lists
 from sparkrec.spark.data.ids import ascending
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import dense_batch, dense_schema, dense_vectors
+from sparkrec.spark.platform.before_spark_4 import from_arrow
 from sparkrec.spark.runner import RowFunction, map_rows
 
 
@@ -27,7 +28,7 @@ def encode(model: Model, _settings: object, events: DataFrame, _observed: DataFr
     once = events.groupBy("user", "item").agg(
         F.avg("value").cast("float").alias("value"), F.sum("confidence").cast("float").alias("confidence")
     )
-    entries = once.join(F.broadcast(events.sparkSession.createDataFrame(places)), "item")
+    entries = once.join(F.broadcast(from_arrow(events.sparkSession, places)), "item")
     whole = entries.groupBy("user").agg(
         F.sort_array(F.collect_list(F.struct("place", "value", "confidence"))).alias("row")
     )

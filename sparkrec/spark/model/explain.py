@@ -18,6 +18,7 @@ from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.model.field_queries import field_scorer, places, tables_of, timed
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import as_vector
+from sparkrec.spark.platform.before_spark_4 import to_arrow
 from sparkrec.spark.runner import RowFunction, map_rows
 
 CONTRIBUTIONS = "item long, contribution double"
@@ -81,7 +82,7 @@ def importance(
     """
     scorer = _scorer_of_fields(model)
     known = rows.join(dataset.items.select("item"), "item", "left_semi")
-    drawn = timed(known).orderBy(F.xxhash64(F.lit(seed), "user", "item", "timestamp")).limit(most).toArrow()
+    drawn = to_arrow(timed(known).orderBy(F.xxhash64(F.lit(seed), "user", "item", "timestamp")).limit(most))
     clicked = drawn["value"].to_numpy() > 0
     if clicked.all() or not clicked.any():
         raise InputError(f"importance: found {clicked.sum():,} clicks among {len(clicked):,} rows, expected both kinds")

@@ -19,6 +19,7 @@ from pyspark.sql.types import ArrayType, AtomicType, BinaryType, DataType, Strin
 from sparkrec import storage
 from sparkrec.errors import ConfigError
 from sparkrec.spark.platform.arrow_types import from_arrow_schema, to_arrow_schema
+from sparkrec.spark.platform.before_spark_4 import from_arrow, to_arrow
 from sparkrec.spark.platform.conf import preferred, setting
 from sparkrec.spark.platform.failures import FAILURES
 from sparkrec.spark.platform.keeping import kept
@@ -108,7 +109,7 @@ def _schema_of_files(folder: str) -> StructType | None:
 def _created(spark: SparkSession, table: pa.Table) -> DataFrame:
     table = table.combine_chunks()  # Spark 4.2 drops what comes after a chunk that has no rows
     with _creating, preferred(spark, {_LOCAL_RELATION: str(_INLINE)}):
-        return spark.createDataFrame(table)
+        return from_arrow(spark, table)
 
 
 def collected(frames: Sequence[DataFrame], fetch: bool = True) -> list[pa.Table] | None:
@@ -186,7 +187,7 @@ def _fetched(frame: DataFrame) -> pa.Table:
             columns = [*zip(*frame.collect(), strict=True)] or [()] * len(schema)
             arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
             return pa.Table.from_arrays(arrays, schema=schema)
-    return frame.toArrow()
+    return to_arrow(frame)
 
 
 def most_bytes(spark: SparkSession) -> float:

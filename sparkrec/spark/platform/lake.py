@@ -21,7 +21,7 @@ from sparkrec import __version__, storage
 from sparkrec.config import Settings, StageSettings
 from sparkrec.errors import InputError
 from sparkrec.secrets import masked
-from sparkrec.spark.platform.delta import is_conflict, require_delta
+from sparkrec.spark.platform.delta import is_conflict, on_databricks, require_delta
 from sparkrec.spark.platform.delta_tables import CatalogTables, DeltaTables, FolderTables
 from sparkrec.spark.platform.failures import reason
 from sparkrec.spark.platform.keeping import work_in
@@ -132,6 +132,8 @@ class Lake:
             raise InputError(f"the lake's path {root!r} holds a backtick. Choose another folder.")
         require_delta(spark)
         self.spark = spark
+        if on_databricks() and root.startswith("/dbfs/"):  # as Python sees it; Spark would look in a folder dbfs
+            root = root.replace("/dbfs/", "dbfs:/", 1)
         # Delta's SQL takes whole paths alone, and the folder in which a JVM was started need not be this one.
         self.root = root.rstrip("/") if _SCHEME.match(root) else os.path.abspath(root)
         self._tables: DeltaTables = FolderTables(spark, self.root) if schema is None else CatalogTables(spark, schema)

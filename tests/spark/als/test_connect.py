@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import pyspark
 import pytest
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.sparks]
@@ -48,6 +49,7 @@ spark.stop()
 """
 
 
+@pytest.mark.skipif(pyspark.__version__ < "4", reason="over Connect it takes Spark 4")
 def test_als_on_a_connect_server_is_als(spark, tmp_path):
     ended = subprocess.run(
         [sys.executable, "-c", ON_CONNECT.format(fit=FIT), str(tmp_path / "connect")],

@@ -37,6 +37,15 @@ def test_workers_of_another_python_are_told_what_to_set(text, message):
     assert f"{sys.executable}. Set PYSPARK_PYTHON to it" in str(error)
 
 
+def test_a_delta_that_was_built_for_another_spark_is_told():
+    text = "java.lang.NoSuchMethodError: 'void org.apache.spark.X'\n\tat org.apache.spark.sql.delta.Snapshot.load"
+    error = mended(PySparkException(text))
+    assert isinstance(error, EnvironmentMismatch)
+    assert "Delta is built for another Spark than" in str(error)
+    assert "ALS, fit and evaluate on DataFrames need no Delta" in str(error)
+    assert mended(PySparkException("java.lang.NoSuchMethodError: 'void org.example.X'\n\tat org.example")) is None
+
+
 def test_what_may_be_anything_is_left_as_it_is():
     assert mended(PySparkException("ModuleNotFoundError: No module named 'of_a_user_elsewhere'")) is None
     error = PySparkException("Job aborted.")

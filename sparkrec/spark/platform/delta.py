@@ -64,14 +64,25 @@ def require_delta(spark: SparkSession) -> None:
         _ = spark.read.format("delta").load(_NOWHERE).schema
     except Exception as error:
         text = str(error)
-        if found := _OTHER_SPARK.search(text):
-            raise EnvironmentMismatch(
-                f"the session's Delta is built for another Spark than {spark.version} ({found[0]}). "
-                f"{_remedy(spark.version)}"
-            ) from None
+        if (other := built_for_another(text, spark.version)) is not None:
+            raise other from None
         if _NO_DELTA.search(text):
             raise EnvironmentMismatch(f"the Spark session has no Delta. {_remedy(spark.version)}") from None
     _probed.add(spark)
+
+
+def built_for_another(text: str, spark: str) -> EnvironmentMismatch | None:
+    """What to do where Delta meets classes of a Spark that it was not built for, by what a failure says; None where it
+    is another failure. Delta may start on such a Spark, and fail when it first reads a table."""
+    found = _OTHER_SPARK.search(text)
+    if found is None:
+        return None
+    has_delta = ".".join(spark.split(".")[:2]) <= _BUILT_FOR[-1]
+    remedy = _remedy(spark) if has_delta else f"Delta is for Spark {', '.join(_BUILT_FOR)}: take one of them."
+    return EnvironmentMismatch(
+        f"the session's Delta is built for another Spark than {spark} ({found[0]}). {remedy} ALS, fit and evaluate on "
+        "DataFrames need no Delta."
+    )
 
 
 def _remedy(spark: str) -> str:

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
+import pyspark
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
 from sparkrec import object_stores
 from sparkrec.errors import EnvironmentMismatch, InputError, SparkrecError
-from sparkrec.spark.platform import hadoop_aws
+from sparkrec.spark.platform import delta, hadoop_aws
 
 FAILURES = (PySparkException, Py4JJavaError)
 """What Spark raises: the latter for what failed in a task."""
@@ -45,8 +46,8 @@ def mendable() -> Iterator[None]:
 def mended(error: Exception) -> SparkrecError | None:
     """The error that tells what to do about a failure of Spark; None where it may be anything.
 
-    EnvironmentMismatch where workers run another Python or Spark lacks S3A, InputError where an object store refuses, a
-    file cannot be read, or a value is no number or time.
+    EnvironmentMismatch where workers run another Python, Spark lacks S3A, or Delta is built for another Spark;
+    InputError where an object store refuses, a file cannot be read, or a value is no number or time.
     """
     text = str(error)
     if workers := _workers(text):
@@ -59,6 +60,8 @@ def mended(error: Exception) -> SparkrecError | None:
         return EnvironmentMismatch(lacking)
     if explained := object_stores.explained(text):
         return InputError(explained)
+    if ".delta." in text and (other := delta.built_for_another(text, pyspark.__version__)) is not None:
+        return other
     if file := _FILE.search(text):
         return InputError(f"cannot read {file[1]}: {reason(error)}. Mend the file, or leave it out.")
     if _MALFORMED.search(text):

@@ -9,6 +9,7 @@ import pytest
 
 from sparkrec.spark.arrow.blocks import _gather, read_lists
 from sparkrec.spark.model.fitted import Model
+from sparkrec.spark.platform.before_spark_4 import from_arrow
 from sparkrec.spark.retrieval.topk import Blocks, rank_counts, score_pairs, topk
 
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("everywhere")]
@@ -30,7 +31,7 @@ def rows(spark, key, ids, matrix, layout):
             "value": pa.array(value, pa.list_(pa.float32())),
         }
     )
-    return spark.createDataFrame(table)
+    return from_arrow(spark, table)
 
 
 class Case:

@@ -47,13 +47,17 @@ def installed() -> str | None:
 
 def coordinate(spark: str, delta: str) -> str:
     """Maven coordinate of the jars of a Delta for a Spark, by their versions."""
-    minor, of_delta = ([int(part) for part in each.split(".")[:2]] for each in (spark, delta))
+    minor, of_delta = _minor(spark), _minor(delta)
     if minor < [4, 0]:
         return f"io.delta:delta-spark_2.12:{delta}"
     if of_delta < [4, 1]:
         return f"io.delta:delta-spark_2.13:{delta}"
-    built = [each for each in _BUILT_FOR if [int(part) for part in each.split(".")] <= minor]
+    built = [each for each in _BUILT_FOR if _minor(each) <= minor]
     return f"io.delta:delta-spark_{built[-1]}_2.13:{delta}"
+
+
+def _minor(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")[:2]]
 
 
 def require_delta(spark: SparkSession) -> None:
@@ -77,7 +81,7 @@ def built_for_another(text: str, spark: str) -> EnvironmentMismatch | None:
     found = _OTHER_SPARK.search(text)
     if found is None:
         return None
-    has_delta = ".".join(spark.split(".")[:2]) <= _BUILT_FOR[-1]
+    has_delta = _minor(spark) <= _minor(_BUILT_FOR[-1])
     remedy = _remedy(spark) if has_delta else f"Delta is for Spark {', '.join(_BUILT_FOR)}: take one of them."
     return EnvironmentMismatch(
         f"the session's Delta is built for another Spark than {spark} ({found[0]}). {remedy} ALS, fit and evaluate on "

@@ -39,20 +39,14 @@ class DeltaTables(Protocol):
     def latest(self, name: str) -> int | None:
         """Version of the last commit; None where there is no such table."""
 
-    def identity(self, name: str) -> str:
-        """What tells a table that is there from another one that takes its place."""
+    def identity(self, name: str) -> str | None:
+        """What tells a table from another one that takes its place; None where there is no such table."""
 
     def read(self, name: str, version: int | None) -> DataFrame:
         """The rows at a version (None: the latest). Raises AnalysisException where the version cannot be read."""
 
-    def partitions(self, table: Table) -> tuple[str, ...]:
-        """Columns by which the files of a table lie in folders."""
-
-    def create(self, name: str, table: Table, schema: StructType) -> None:
-        """Make room for the first rows of a table, where that takes more than writing them."""
-
-    def append(self, name: str, writer: DataFrameWriter) -> None:
-        """Write rows to a table."""
+    def append(self, name: str, writer: DataFrameWriter, table: Table | None, schema: StructType) -> None:
+        """Write rows of a schema to a table, which they make if it is not there, as `table` has it."""
 
 
 class FolderTables:
@@ -71,9 +65,11 @@ class FolderTables:
     def latest(self, name: str) -> int | None:
         return max(self._commits(name), default=None)
 
-    def identity(self, name: str) -> str:
+    def identity(self, name: str) -> str | None:
+        if (latest := self.latest(name)) is None:
+            return None
         # Delta sums each commit up in a file beside it. It need not, and it takes a query to do without.
-        summary = storage.read_json(f"{self.place(name)}/_delta_log/{self.latest(name):020}.crc") or {}
+        summary = storage.read_json(f"{self.place(name)}/_delta_log/{latest:020}.crc") or {}
         if found := summary.get("metadata", {}).get("id"):
             return str(found)
         return str(self._spark.sql(f"DESCRIBE DETAIL delta.`{self.place(name)}`").head()["id"])  # type: ignore[index]
@@ -86,15 +82,9 @@ class FolderTables:
         _ = frame.schema  # Connect analyses lazily
         return frame
 
-    def partitions(self, table: Table) -> tuple[str, ...]:
-        return table.partition_by
-
-    def create(self, name: str, table: Table, schema: StructType) -> None:
-        """The first rows make the folder."""
-
-    def append(self, name: str, writer: DataFrameWriter) -> None:
+    def append(self, name: str, writer: DataFrameWriter, table: Table | None, schema: StructType) -> None:
         warn_of_two_writers(self._spark, self._root)
-        writer.save(self.place(name))
+        writer.partitionBy(*(table.partition_by if table else ())).save(self.place(name))
 
     def _commits(self, name: str) -> list[int]:
         """Versions of which a table has the log; not all of them, once it has been cleaned."""
@@ -129,7 +119,9 @@ class CatalogTables:
             return None
         return int(self._first(f"DESCRIBE HISTORY {self._quoted(name)} LIMIT 1", name)["version"])
 
-    def identity(self, name: str) -> str:
+    def identity(self, name: str) -> str | None:
+        if not self.exists(name):
+            return None
         return str(self._first(f"DESCRIBE DETAIL {self._quoted(name)}", name)["id"])
 
     def read(self, name: str, version: int | None) -> DataFrame:
@@ -138,10 +130,12 @@ class CatalogTables:
         _ = frame.schema
         return frame
 
-    def partitions(self, table: Table) -> tuple[str, ...]:
-        return ()  # it is clustered
+    def append(self, name: str, writer: DataFrameWriter, table: Table | None, schema: StructType) -> None:
+        if table is not None and not self.exists(name):
+            self._create(name, table, schema)
+        writer.saveAsTable(self._quoted(name))
 
-    def create(self, name: str, table: Table, schema: StructType) -> None:
+    def _create(self, name: str, table: Table, schema: StructType) -> None:
         columns = ", ".join(
             f"{quoted(field.name)} {field.dataType.simpleString()}"
             + (" NOT NULL" if field.name in table.required else "")
@@ -156,9 +150,6 @@ class CatalogTables:
             ).collect()
             for constraint, holds in table.checks.items():
                 self._constrain(name, constraint, holds)
-
-    def append(self, name: str, writer: DataFrameWriter) -> None:
-        writer.saveAsTable(self._quoted(name))
 
     def _constrain(self, name: str, constraint: str, holds: str) -> None:
         try:

@@ -182,9 +182,10 @@ class Lake:
 
     def table_id(self, name: str) -> str:
         """Identity of a Delta table: another one at the same place has another."""
-        if not self.has_table(name):
+        identity = self._of(name).identity(name)
+        if identity is None:
             raise self._missing(name)
-        return self._of(name).identity(name)
+        return identity
 
     def append(
         self, name: str, frame: DataFrame, transaction: str, table: Table | None = None, new_columns: bool = False
@@ -195,17 +196,13 @@ class Lake:
 
         Another job's commit at the same moment makes it try again, on a table that may be there by now.
         """
-        there = self._of(name)
-        partition_by = there.partitions(table) if table else ()
-        writer = frame.write.format("delta").mode("append").partitionBy(*partition_by)
+        writer = frame.write.format("delta").mode("append")
         writer = writer.option("txnAppId", transaction).option("txnVersion", 1)
         if new_columns:
             writer = writer.option("mergeSchema", "true")
         for attempt in range(_ATTEMPTS):
             try:
-                if table is not None and not there.exists(name):
-                    there.create(name, table, frame.schema)
-                there.append(name, writer)
+                self._of(name).append(name, writer, table, frame.schema)
                 return
             except Exception as error:
                 if attempt == _ATTEMPTS - 1 or not is_conflict(error):

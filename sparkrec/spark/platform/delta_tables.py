@@ -45,8 +45,8 @@ class DeltaTables(Protocol):
     def read(self, name: str, version: int | None) -> DataFrame:
         """The rows at a version (None: the latest). Raises AnalysisException where the version cannot be read."""
 
-    def append(self, name: str, writer: DataFrameWriter, table: Table | None, schema: StructType) -> None:
-        """Write rows of a schema to a table, which they make if it is not there, as `table` has it."""
+    def append(self, name: str, writer: DataFrameWriter, table: Table | None, rows: DataFrame) -> None:
+        """Write `rows`, by their writer, to a table, which they make if it is not there, as `table` has it."""
 
 
 class FolderTables:
@@ -82,7 +82,7 @@ class FolderTables:
         _ = frame.schema  # Connect analyses lazily
         return frame
 
-    def append(self, name: str, writer: DataFrameWriter, table: Table | None, schema: StructType) -> None:
+    def append(self, name: str, writer: DataFrameWriter, table: Table | None, rows: DataFrame) -> None:
         warn_of_two_writers(self._spark, self._root)
         writer.partitionBy(*(table.partition_by if table else ())).save(self.place(name))
 
@@ -130,9 +130,9 @@ class CatalogTables:
         _ = frame.schema
         return frame
 
-    def append(self, name: str, writer: DataFrameWriter, table: Table | None, schema: StructType) -> None:
+    def append(self, name: str, writer: DataFrameWriter, table: Table | None, rows: DataFrame) -> None:
         if table is not None and not self.exists(name):
-            self._create(name, table, schema)
+            self._create(name, table, rows.schema)
         writer.saveAsTable(self._quoted(name))
 
     def _create(self, name: str, table: Table, schema: StructType) -> None:

@@ -202,7 +202,7 @@ class Lake:
             writer = writer.option("mergeSchema", "true")
         for attempt in range(_ATTEMPTS):
             try:
-                self._of(name).append(name, writer, table, frame.schema)
+                self._of(name).append(name, writer, table, frame)
                 return
             except Exception as error:
                 if attempt == _ATTEMPTS - 1 or not is_conflict(error):

@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check test-spark mutants pack bench-peers format settings docs lock clean prerequisites which-spark
+.PHONY: help setup demo test check check-lowest test-spark mutants pack bench-peers format settings docs lock clean prerequisites which-spark
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
@@ -23,6 +23,9 @@ test: setup ## lint, types, import rules, every test
 check: .venv/.package ## lint, types, import rules, the tests that need neither Spark nor Horovod
 	$(static_checks)
 	$(BIN)/pytest $(side_by_side) -m "not spark and not horovod and not slow"
+
+check-lowest: .venv-lowest/.installed ## the same tests with the lowest versions that pyproject.toml allows
+	.venv-lowest/bin/python -m pytest $(side_by_side) -m "not spark and not horovod and not slow"
 
 test-spark: $(if $(SPARK),.venv-spark-$(SPARK)/.installed,which-spark) .venv/.kernels ## what every Spark has to do, with another one: make test-spark SPARK=4.0
 	.venv-spark-$(SPARK)/bin/python -m pytest -m sparks --durations=10
@@ -48,10 +51,10 @@ settings: .venv/.package ## docs/settings.md, from the classes of settings
 docs: .venv/.package ## build/site, the guides and the public API as pages that need no network
 	$(BIN)/mkdocs build --quiet
 
-lock: ## requirements.lock from pyproject.toml, keeping its pins where they still hold (needs uv)
-	uv pip compile pyproject.toml --output-file requirements.lock --all-extras --generate-hashes \
-		--universal --python-version 3.10 --no-emit-package sparkrec --no-emit-package horovod \
-		--no-emit-index-url --custom-compile-command "make lock" --quiet
+lock: ## requirements.lock and setup/lowest.lock from pyproject.toml, keeping pins where they still hold (needs uv)
+	$(resolve) --output-file requirements.lock --all-extras
+	$(resolve) --output-file setup/lowest.lock --resolution lowest-direct \
+		--extra spark --extra train --extra connect --extra plot
 
 clean: ## remove .venv and every cache in this checkout
 	rm -rf .venv .venv-* build *.egg-info .*_cache spark-warehouse metastore_db derby.log
@@ -59,6 +62,9 @@ clean: ## remove .venv and every cache in this checkout
 
 # Most tests wait for a JVM that plans; two of them, each with the tests of whole files, take half the time.
 side_by_side := -n 2 --dist loadfile
+
+resolve := uv pip compile pyproject.toml --generate-hashes --universal --python-version 3.10 --no-emit-index-url \
+	--no-emit-package sparkrec --no-emit-package horovod --custom-compile-command "make lock" --quiet
 
 define static_checks
 	$(BIN)/ruff check .
@@ -98,6 +104,9 @@ prerequisites:
 
 .venv-peers/.installed: bench/peers/requirements.txt .venv/.locked
 	$(call install_beside,--no-deps -r bench/peers/requirements.txt)
+
+.venv-lowest/.installed: setup/lowest.lock .venv/.locked
+	$(call install_beside,--require-hashes -r setup/lowest.lock)
 
 # The Delta of .venv goes with every Spark from 4.0 on.
 delta_of_3.5 := 'delta-spark==3.3.*'

@@ -280,6 +280,10 @@ def _region(bucket: str) -> str | None:
         return None
 
 
+# With it, a small file is one request, of which a kill leaves nothing. Pyarrow has it from 20 on.
+_DELAYED = {"allow_delayed_open": True} if "allow_delayed_open" in (pafs.S3FileSystem.__doc__ or "") else {}
+
+
 @lru_cache
 def _filesystem(access: Access) -> pafs.FileSystem:
     return pafs.S3FileSystem(
@@ -290,5 +294,5 @@ def _filesystem(access: Access) -> pafs.FileSystem:
         endpoint_override=access.endpoint,
         scheme="https" if access.is_encrypted else "http",
         force_virtual_addressing=access.is_virtual,
-        allow_delayed_open=True,  # a small file is one request, of which a kill leaves nothing
+        **_DELAYED,
     )

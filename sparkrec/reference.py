@@ -177,7 +177,13 @@ def _type(node: Node, defs: Node) -> str:
         return f"mapping to {_type(inner, defs)}" if isinstance(inner, dict) else "mapping"
     names = {"string": "text", "boolean": "true or false"}
     limits = {"minimum": "from {}", "exclusiveMinimum": "above {}", "maximum": "to {}", "exclusiveMaximum": "below {}"}
-    return " ".join([names.get(kind, str(kind)), *(limits[key].format(node[key]) for key in limits if key in node)])
+    bounds = (limits[key].format(_number(node[key])) for key in limits if key in node)
+    return " ".join([names.get(kind, str(kind)), *bounds])
+
+
+def _number(value: float) -> float:
+    """Pydantic has one bound as 0 or as 0.0, by its version."""
+    return int(value) if value == int(value) else value
 
 
 def _either(names: list[str]) -> str:
@@ -235,13 +241,20 @@ _FILLED = {"train": ("dataset",), "evaluate": ("model",), "recommend": ("model",
 
 def _replace_free_mappings(node: Any, entry: Node) -> None:
     for key, each in node.items() if isinstance(node, dict) else enumerate(node):
-        if isinstance(each, dict) and each.get("additionalProperties") is True:
+        if _is_free_mapping(each):
             node[key] = entry
         elif isinstance(each, dict | list):
             _replace_free_mappings(each, entry)
-    if isinstance(node, dict) and node.get("additionalProperties") is True:
+    if _is_free_mapping(node):
         node.clear()
         node.update(entry)
+
+
+def _is_free_mapping(node: Any) -> bool:
+    """Any keys with any values: what Pydantic before 2.11 says by leaving `additionalProperties` out."""
+    if not isinstance(node, dict) or node.get("type") != "object" or "properties" in node:
+        return False
+    return node.get("additionalProperties", True) is True
 
 
 def _let_variables(node: Node) -> None:

@@ -1,16 +1,12 @@
 """The notebooks run from top to bottom, with stand-ins for what Databricks gives them."""
 
-import json
-import os
 import runpy
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import QUICK_JVM
+from tests.connecting import on_connect
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -62,36 +58,24 @@ def test_a_notebook_runs_from_top_to_bottom(spark, name, tmp_path):
 
 
 ON_CONNECT = """
-import json, runpy, sys
+import runpy
 from tests import refusing
-from tests.connecting import connect
 from tests.test_notebooks import Databricks
 
-spark = connect()
 refusing.refuse()
-for path in sys.argv[2:]:
-    databricks = Databricks(sys.argv[1])
+folder, *paths = given
+for path in paths:
+    databricks = Databricks(folder)
     runpy.run_path(path, databricks.given(spark=spark))
-    print("SHOWN " + json.dumps([len(rows) for rows in databricks.shown]), flush=True)
+    say([len(rows) for rows in databricks.shown])
 """
 
 
 def test_notebooks_of_dataframes_run_where_a_session_keeps_nothing(tmp_path):
     """On a Connect session that refuses what serverless compute refuses."""
-    quick = " ".join(f"--conf '{name}={value}'" for name, value in QUICK_JVM.items())
-    variables = {"PYSPARK_SUBMIT_ARGS": f"{quick} pyspark-shell", "PYSPARK_PYTHON": sys.executable}
     paths = [str(NOTEBOOKS / f"{name}.py") for name in ("first_steps", "als_from_mllib")]
-    ended = subprocess.run(
-        [sys.executable, "-c", ON_CONNECT, str(tmp_path), *paths],
-        env={**os.environ, **variables, "SPARKREC_SCRATCH": str(tmp_path / "scratch")},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr[-4000:]
-    shown = [json.loads(line[6:]) for line in ended.stdout.splitlines() if line.startswith("SHOWN ")]
-    assert shown == [[12, 3, 2, 5, 2], [5, 40, 3, 40, 20, 5]]
+    shown, log = on_connect(ON_CONNECT, [str(tmp_path), *paths], tmp_path, {}, timeout=400)
+    assert shown == [[12, 3, 2, 5, 2], [5, 40, 3, 40, 20, 5]], log[-4000:]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -37,13 +37,25 @@ def events(spark, schema, log_files):
 
 
 @pytest.fixture(scope="module")
-def of_catalog(spark, schema, events, pipeline_settings, tmp_path_factory):
-    """Settings of a pipeline that reads from and writes to a catalog, and what it returned."""
+def second(spark):
+    """Another Delta catalog beside that of the session, whose tables it has by a name of its own.
+
+    Delta's asks a catalog that it extends where tables are: Spark gives one to that of the session alone.
+    """
+    spark.conf.set("spark.sql.catalog.second", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
+    catalogs = spark._jsparkSession.sessionState().catalogManager()
+    catalogs.catalog("second").setDelegateCatalog(catalogs.v2SessionCatalog())
+    return "second"
+
+
+@pytest.fixture(scope="module")
+def of_catalog(spark, second, schema, events, pipeline_settings, tmp_path_factory):
+    """Settings of a pipeline that reads from and writes to the second catalog, and what it returned."""
     (log,) = pipeline_settings["ingest"]
     raw = {
         **pipeline_settings,
-        "lake": {"schema": schema, "files": str(tmp_path_factory.mktemp("files"))},
-        "ingest": [{**log, "source": {"table": events}}],
+        "lake": {"schema": f"{second}.{schema}", "files": str(tmp_path_factory.mktemp("files"))},
+        "ingest": [{**log, "source": {"table": f"{second}.{events}"}}],
         "recommend": {"k": 5, "table": f"spark_catalog.{schema}.lists"},
     }
     settings = validate(PipelineSettings, raw, "test")
@@ -74,7 +86,10 @@ def test_a_pipeline_on_tables_of_a_catalog_is_that_on_folders(spark, schema, of_
         assert mine.manifest["metrics"] == others.manifest["metrics"]
     assert lake.table("interactions").count() == result.batches[0].rows == other.batches[0].rows
 
-    again = pipeline.run(settings, lake)
+    # By its name in the catalog of the session the schema is the same, and so is all that is done.
+    by_another_name = {**settings.model_dump(by_alias=True), "lake": {"schema": schema, "files": lake.root}}
+    settings = validate(PipelineSettings, by_another_name, "test")
+    again = pipeline.run(settings, Lake.of(settings, spark))
     assert again.batches[0].repeated
     assert again.recommendations.id == result.recommendations.id
     assert spark.table(f"`{schema}`.lists").count() == result.recommendations.manifest["rows"]
@@ -202,5 +217,5 @@ def test_the_command_takes_a_catalog(schema, of_catalog, config_file):
     command = [sys.executable, "-c", "from sparkrec.cli import main; main()", "run", "--config", path, "--dry-run"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode != 0
-    assert f"there is no schema '{schema}' in the catalog" in ended.stderr
+    assert f"there is no schema 'second.{schema}' in the catalog" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -1,15 +1,13 @@
 """Sessions that keep no rows and refuse most settings: the same results, and nothing left behind."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from sparkrec.spark.platform.delta import CATALOG, EXTENSION
 from sparkrec.spark.platform.quick_start import known_jars
 from sparkrec.spark.platform.session import delta_coordinate
+from tests.connecting import on_connect
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -51,47 +49,32 @@ found["written"] = lake.table("recommendations").count()
 """
 
 ON_CONNECT = """
-import json, logging, sys
+import logging
 from tests import refusing
-from tests.connecting import connect
 
 logging.basicConfig(level=logging.INFO)
 logging.getLogger("py4j").setLevel(logging.ERROR)
-folder = sys.argv[1]
-KINDS, PIPELINE = json.loads(sys.argv[2])
-spark = connect()
+folder, KINDS, PIPELINE = given
 refusing.ALLOWED.add("spark.sparkrec.inPlace.maxBytes")  # so that plans are carried out on Spark, too
 refusing.refuse()
 {body}
-print("FOUND " + json.dumps(found), flush=True)
+say(found)
 """
 
 
 def test_a_session_that_keeps_nothing_gives_the_same_results(spark, pipeline_settings, tmp_path):
-    given = KINDS, {key: value for key, value in pipeline_settings.items() if key != "spark"}
+    pipeline = {key: value for key, value in pipeline_settings.items() if key != "spark"}
     conf = {
         "spark.jars": ",".join(known_jars(delta_coordinate())),
         "spark.sql.extensions": EXTENSION,
         "spark.sql.catalog.spark_catalog": CATALOG,
         "spark.databricks.delta.snapshotPartitions": "2",
     }
-    of_server = " ".join(f"--conf {name}={value}" for name, value in conf.items())
-    variables = {"PYSPARK_SUBMIT_ARGS": f"{of_server} pyspark-shell", "PYSPARK_PYTHON": sys.executable}
-    arguments = [str(tmp_path / "connect"), json.dumps(given)]
-    scratch = tmp_path / "scratch"
-    ended = subprocess.run(
-        [sys.executable, "-c", ON_CONNECT.format(body=FIT + STAGES), *arguments],
-        env={**os.environ, **variables, "SPARKREC_SCRATCH": str(scratch)},
-        capture_output=True,
-        text=True,
-        timeout=540,
-        check=False,
-    )
-    lines = [line for line in ended.stdout.splitlines() if line.startswith("FOUND ")]
-    assert lines, ended.stderr[-4000:]
-    assert ended.stderr.count("this session keeps no rows (") == 1, ended.stderr[-4000:]
-    assert "what was to stay in its partitions goes over the network each time" in ended.stderr
-    assert not [*scratch.iterdir()]
-    names = {"spark": spark, "folder": str(tmp_path / "classic"), "KINDS": given[0], "PIPELINE": given[1]}
+    given = [str(tmp_path / "connect"), KINDS, pipeline]
+    (found,), log = on_connect(ON_CONNECT.format(body=FIT + STAGES), given, tmp_path, conf, timeout=540)
+    assert log.count("this session keeps no rows (") == 1, log[-4000:]
+    assert "what was to stay in its partitions goes over the network each time" in log
+    assert not [*(tmp_path / "scratch").iterdir()]
+    names = {"spark": spark, "folder": str(tmp_path / "classic"), "KINDS": KINDS, "PIPELINE": pipeline}
     exec(FIT + STAGES, names)
-    assert json.loads(lines[0].removeprefix("FOUND ")) == json.loads(json.dumps(names["found"]))
+    assert found == json.loads(json.dumps(names["found"]))

@@ -1,12 +1,9 @@
 """The same code on Spark Connect, in a process of its own: a process is one or the other."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pyspark
 import pytest
+
+from tests.connecting import on_connect
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.sparks]
 
@@ -37,31 +34,17 @@ found["metrics"] = [row.value for row in measured]
 """
 
 ON_CONNECT = """
-import json, sys
-from tests.connecting import connect
-
-folder = sys.argv[1]
-spark = connect()
+folder = given
 assert type(spark).__module__ == "pyspark.sql.connect.session"
 {fit}
-print("FOUND " + json.dumps(found), flush=True)
+say(found)
 spark.stop()
 """
 
 
 @pytest.mark.skipif(pyspark.__version__ < "4", reason="over Connect it takes Spark 4")
 def test_als_on_a_connect_server_is_als(spark, tmp_path):
-    ended = subprocess.run(
-        [sys.executable, "-c", ON_CONNECT.format(fit=FIT), str(tmp_path / "connect")],
-        env={**os.environ, "PYSPARK_PYTHON": sys.executable},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    lines = [line for line in ended.stdout.splitlines() if line.startswith("FOUND ")]
-    assert lines, ended.stderr[-4000:]
-    remote = json.loads(lines[0].removeprefix("FOUND "))
+    (remote,), _ = on_connect(ON_CONNECT.format(fit=FIT), str(tmp_path / "connect"), tmp_path, {}, timeout=240)
     names = {"spark": spark, "folder": str(tmp_path / "classic")}
     exec(FIT, names)
     classic = names["found"]

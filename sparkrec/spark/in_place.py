@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
-from threadpoolctl import ThreadpoolController, threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from sparkrec import storage
 from sparkrec.kernels.ragged import starts_of
@@ -335,7 +335,8 @@ def cores_for(spark: SparkSession) -> int:
 
 @cache
 def _threads(n: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n, "sparkrec", initializer=lambda: threadpool_limits(1, "openmp"))
+    pools = ThreadpoolController()  # found here, since libraries may be loaded while the threads start
+    return ThreadPoolExecutor(n, "sparkrec", initializer=lambda: pools.limit(limits=1, user_api="openmp"))
 
 
 def _comparable(left: pa.Table, right: pa.Table, keys: Sequence[str]) -> tuple[pa.ChunkedArray, pa.Array]:

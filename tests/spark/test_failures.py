@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from pyspark.errors import PySparkException
 
+from sparkrec.config.ingest import SourceSettings
 from sparkrec.errors import EnvironmentMismatch, InputError
 from sparkrec.spark.platform.failures import mendable, mended
+from sparkrec.spark.platform.sources import read_source
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,34 @@ def test_a_delta_that_was_built_for_another_spark_is_told():
     assert "Delta is built for another Spark than" in str(error)
     assert "ALS, fit and evaluate on DataFrames need no Delta" in str(error)
     assert mended(PySparkException("java.lang.NoSuchMethodError: 'void org.example.X'\n\tat org.example")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "[INSUFFICIENT_PERMISSIONS] Insufficient privileges:\nUser does not have SELECT on Table 'a.b.c'. "
+            "SQLSTATE: 42501",
+            "Insufficient privileges: User does not have SELECT on Table 'a.b.c'",
+        ),
+        (
+            "An error occurred while calling o5.table.\n: java.io.IOException: x\n\tat y\nCaused by: "
+            "org.apache.hadoop.security.AccessControlException: Permission denied: user=ann, access=READ\n\tat z",
+            "Permission denied: user=ann, access=READ",
+        ),
+    ],
+)
+def test_a_table_without_the_right_to_it_says_which_right_it_takes(text, said):
+    error = mended(PySparkException(text))
+    assert isinstance(error, InputError)
+    assert str(error).startswith(f"{said}. Whoever runs this needs the right to it: of a table SELECT")
+
+
+@pytest.mark.spark
+def test_a_catalog_without_its_jar_is_told(spark):
+    spark.conf.set("spark.sql.catalog.lakehouse", "org.example.Catalog")
+    with pytest.raises(EnvironmentMismatch, match="no class org.example.Catalog, which is to be the catalog"):
+        read_source(spark, SourceSettings(table="lakehouse.shop.events"))
 
 
 def test_what_may_be_anything_is_left_as_it_is():

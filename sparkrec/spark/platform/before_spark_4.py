@@ -1,4 +1,5 @@
-"""What Spark 3.5 lacks: a DataFrame as a table of Arrow and back, tasks of Arrow on groups, try_cast, schemas by DDL.
+"""What Spark 3.5 lacks: a DataFrame as a table of Arrow and back, tasks of Arrow on groups, try_cast, schemas by DDL,
+conditions of errors.
 
 Spark 4 has them all.
 """
@@ -10,6 +11,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession, types
 from pyspark.sql.types import DataType, StructType
 
@@ -45,6 +47,12 @@ def from_arrow(spark: SparkSession, table: pa.Table) -> DataFrame:
     send: Any = context._serialize_to_jvm
     rows = send(table.to_batches(), stream, functions.readArrowStreamFromFile, jvm.ArrowIteratorServer)
     return DataFrame(functions.toDataFrame(rows, schema.json(), spark._jsparkSession), spark)
+
+
+def condition_of(error: PySparkException) -> str | None:
+    """The name of the condition that Spark gives as the cause, as PATH_NOT_FOUND."""
+    named: str | None = error.getCondition() if hasattr(error, "getCondition") else error.getErrorClass()
+    return named
 
 
 def try_cast(values: Column, kind: DataType | str) -> Column:

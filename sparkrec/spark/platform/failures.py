@@ -29,6 +29,8 @@ _CAUSE = re.compile(
 _LABELS = re.compile(r"\[[A-Z_]+(?:\.[A-Z_]+)?\] |\s*SQLSTATE: \w+|\n?CSV file: \S+")
 _NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 _OTHER_VERSION = re.compile(r"\[PYTHON_VERSION_MISMATCH\][^:\n]*: (\d+\.\d+)")
+_NO_CATALOG = re.compile(r"Cannot find catalog plugin class for catalog '(.+?)': ([\w.$]+?)\.?\s")
+_NO_RIGHT = re.compile(r"INSUFFICIENT_PERMISSIONS|PERMISSION_DENIED|User does not have |AccessControlException")
 _NO_PROGRAM = re.compile(r'Cannot run program "([^"]+)"')
 
 
@@ -46,8 +48,8 @@ def mendable() -> Iterator[None]:
 def mended(error: Exception) -> SparkrecError | None:
     """The error that tells what to do about a failure of Spark; None where it may be anything.
 
-    EnvironmentMismatch where workers run another Python, Spark lacks S3A, or Delta is built for another Spark;
-    InputError where an object store refuses, a file cannot be read, or a value is no number or time.
+    EnvironmentMismatch where workers run another Python, Spark lacks S3A or a catalog, or Delta is built for another
+    Spark; InputError where a store or a catalog refuses, a file cannot be read, or a value is no number or time.
     """
     text = str(error)
     if workers := _workers(text):
@@ -62,6 +64,16 @@ def mended(error: Exception) -> SparkrecError | None:
         return InputError(explained)
     if ".delta." in text and (other := delta.built_for_another(text, pyspark.__version__)) is not None:
         return other
+    if catalog := _NO_CATALOG.search(text):
+        return EnvironmentMismatch(
+            f"the session has no class {catalog[2]}, which is to be the catalog {catalog[1]!r}. Bring its jar by "
+            f"spark.jars.packages, or correct spark.sql.catalog.{catalog[1]}."
+        )
+    if _NO_RIGHT.search(text):
+        return InputError(
+            f"{reason(error)}. Whoever runs this needs the right to it: of a table SELECT and, where it is written to, "
+            "MODIFY; of its schema and catalog USE, and CREATE TABLE where a table is to be made."
+        )
     if file := _FILE.search(text):
         return InputError(f"cannot read {file[1]}: {reason(error)}. Mend the file, or leave it out.")
     if _MALFORMED.search(text):

@@ -20,7 +20,7 @@ _LOOPBACK = "127.0.0.1"
 """Where a local session listens, its web page included: nobody else has a part in it."""
 _ARROW = "spark.sql.execution.arrow"
 _CLASS_PATH, _JAVA_OPTIONS = "spark.driver.extraClassPath", "spark.driver.extraJavaOptions"
-_EXCLUDES = "spark.jars.excludes"
+_PACKAGES, _EXCLUDES = "spark.jars.packages", "spark.jars.excludes"
 
 
 def open_session(settings: SparkSettings = SparkSettings(), s3: bool = False) -> SparkSession:
@@ -74,7 +74,7 @@ def _new_session(settings: SparkSettings, s3: bool) -> SparkSession:
         conf = {"spark.driver.bindAddress": _LOOPBACK, "spark.driver.host": _LOOPBACK} | conf
     # Where there are executors, they need the jars, too.
     in_driver = local and not settings.master.startswith("local-cluster")
-    jars = _Jars(coordinate, of_s3, "spark.jars.packages" not in settings.conf, in_driver)
+    jars = _Jars(coordinate, of_s3, settings.conf.get(_PACKAGES, ""), in_driver)
     conf |= jars.settings(settings.conf)
     if in_driver:
         conf[_JAVA_OPTIONS] = f"{java_options(jars.of_delta)} {settings.conf.get(_JAVA_OPTIONS, '')}".strip()
@@ -94,9 +94,12 @@ class _Jars:
     Delta's go on the class path, of which the JVM may have an archive; those of S3A do not, to leave it as it is.
     """
 
-    def __init__(self, coordinate: str | None, of_s3: list[str], ours: bool, in_driver: bool) -> None:
-        """`ours`: whether it is for us to say which there are."""
-        self._sets = {each[0]: each for each in ([coordinate] if coordinate else [], of_s3) if each and ours}
+    def __init__(self, coordinate: str | None, of_s3: list[str], given: str, in_driver: bool) -> None:
+        """`given`: packages that the user names; where they have one of the same group, ours are left out."""
+        self._given = [each.strip() for each in given.split(",") if each.strip()]
+        groups = {_group(each) for each in self._given}
+        sets = ([coordinate] if coordinate else [], of_s3)
+        self._sets = {each[0]: each for each in sets if each and _group(each[0]) not in groups}
         known = {name: known_jars(name) if in_driver else None for name in self._sets}
         self._paths = {name: paths for name, paths in known.items() if paths is not None}
         self._asked = [name for name in self._sets if name not in self._paths]
@@ -107,7 +110,8 @@ class _Jars:
         """What a session is told, which has what it is `given` by the user."""
         told = {}
         if self._asked:
-            told["spark.jars.packages"] = ",".join(each for name in self._asked for each in self._sets[name])
+            asked = (each for name in self._asked for each in self._sets[name])
+            told[_PACKAGES] = ",".join([*self._given, *asked])
             told[_EXCLUDES] = ",".join([hadoop_aws.EXCLUDED, *filter(None, [given.get(_EXCLUDES)])])
         if self.of_delta is not None:
             told[_CLASS_PATH] = os.pathsep.join([*self.of_delta, *filter(None, [given.get(_CLASS_PATH)])])
@@ -117,8 +121,12 @@ class _Jars:
 
     def remember(self, spark: SparkSession) -> None:
         """Write down what Ivy found; of two sets at once it does not tell which is whose."""
-        if len(self._asked) == 1:
+        if len(self._asked) == 1 and not self._given:
             remember_jars(self._asked[0], spark)
+
+
+def _group(coordinate: str) -> str:
+    return coordinate.partition(":")[0]
 
 
 def delta_coordinate() -> str | None:

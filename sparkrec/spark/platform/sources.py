@@ -11,6 +11,7 @@ from pyspark.sql import types as T
 
 from sparkrec.config import IdSource, SourceSettings
 from sparkrec.errors import InputError
+from sparkrec.spark.platform.before_spark_4 import condition_of
 from sparkrec.spark.platform.conf import setting
 from sparkrec.spark.platform.failures import FAILURES, mended, reason
 
@@ -69,7 +70,7 @@ def _load(reader: DataFrameReader, source: SourceSettings) -> DataFrame:
     except FAILURES as error:
         if (known := mended(error)) is not None:
             raise known from None
-        condition = error.getCondition() if isinstance(error, PySparkException) else None
+        condition = condition_of(error) if isinstance(error, PySparkException) else None
         how = f" as {source.format}" if source.format else ""
         why = {
             "PATH_NOT_FOUND": "there is no such file or folder",

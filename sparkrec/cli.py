@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import logging
 import signal
 import sys
 import threading
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
-from sparkrec import __version__
+from sparkrec import __version__, config
 from sparkrec.configfile import load
-from sparkrec.errors import SparkrecError, lacks_spark
+from sparkrec.errors import InputError, SparkrecError, lacks_spark
 from sparkrec.secrets import MaskingFormatter, masked
+
+if TYPE_CHECKING:
+    from sparkrec.spark.platform.lake import Lake
 
 _ENDED = {
     signal.SIGINT: "interrupted. What was finished is kept; run the same command to go on.",
@@ -70,6 +78,7 @@ for _name, _summary in {
     "evaluate": "Measure a model on a held-out split.",
     "recommend": "Write the best k items of every user.",
     "run": "All stages in order, from one config.",
+    "retrain": "All stages again on what has come, and serve the new model where it is not worse.",
 }.items():
     _add(_name, _summary)
 
@@ -101,6 +110,78 @@ def report(runs: tuple[str, ...], lake: str, output: str) -> None:
 
     storage.write(output, page(lake, runs).encode())
     click.echo(output)
+
+
+class _Text(click.ParamType[str]):
+    """A text of a kind that settings have, too."""
+
+    def __init__(self, name: str, kind: Any) -> None:
+        self.name, self._kind = name, TypeAdapter(kind)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._kind.validate_python(value)
+        except ValidationError:
+            self.fail(f"found {value!r}, expected {self.name}: letters, digits, '_', '.' and '-'.", param, ctx)
+
+
+_NAME, _MODEL = _Text("a name", config.Name), _Text("name or name@id", config.Reference)
+
+
+def _of_lake(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a command about what is served under a NAME."""
+    command = click.option("--schema", help="Schema of its tables, where they are a catalog's.")(command)
+    command = click.option("--lake", default=".lake", show_default=True, help="Folder of the lake.")(command)
+    return click.argument("name", metavar="NAME", type=_NAME)(command)
+
+
+@sparkrec.command(short_help="Which model is served under a name, or was.")
+@_of_lake
+@click.option(
+    "--at", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="An instant (UTC). Now if not given."
+)
+def champion(name: str, lake: str, schema: str | None, at: dt.datetime | None) -> None:
+    """Print the champion of NAME: its model and lists, since when, why and by whom."""
+    from sparkrec.stages import champions
+
+    found = champions.champion(_lake(lake, schema), name, at and at.replace(tzinfo=dt.timezone.utc))
+    if found is None:
+        raise InputError(f"nothing is served under {name!r}{f' at {at}' if at else ' yet'}.")
+    click.echo(yaml.safe_dump(masked(champions.told(found)), sort_keys=False).rstrip())
+
+
+@sparkrec.command(short_help="Serve the lists of a model under a name, whatever a gate says.")
+@_of_lake
+@click.argument("model", metavar="MODEL", type=_MODEL)
+@click.option("--serve", "served", help="Table of the lists that are served. That of the champion if not given.")
+@click.option("--reason", default="by name", show_default=True, help="For the history.")
+def promote(name: str, model: str, lake: str, schema: str | None, served: str | None, reason: str) -> None:
+    """Make MODEL, by name or name@id, the champion of NAME, once its lists are fit to be served."""
+    from sparkrec.stages import champions
+
+    click.echo(yaml.safe_dump(champions.promote_by_name(_lake(lake, schema), name, model, served, reason)).rstrip())
+
+
+@sparkrec.command(short_help="Serve a former champion of a name again.")
+@_of_lake
+@click.option("--to", metavar="MODEL", type=_MODEL, help="name@id of the former champion. The last one if not given.")
+@click.option("--reason", default="rolled back", show_default=True, help="For the history.")
+def rollback(name: str, lake: str, schema: str | None, to: str | None, reason: str) -> None:
+    """Serve the lists of the champion before again. The one that was served is not promoted again but by name."""
+    from sparkrec.stages import champions
+
+    click.echo(yaml.safe_dump(champions.rollback_by_name(_lake(lake, schema), name, to, reason)).rstrip())
+
+
+def _lake(folder: str, schema: str | None) -> Lake:
+    from sparkrec.object_stores import check_bucket, mentioned
+    from sparkrec.spark.platform.lake import Lake
+    from sparkrec.spark.platform.session import open_session
+
+    lake = Lake(open_session(s3=mentioned({"lake": folder})), folder, schema)
+    _interruption.listen()
+    check_bucket(folder)
+    return lake
 
 
 @sparkrec.command(short_help="Forecast what an ALS fit takes on a cluster.")
@@ -153,7 +234,10 @@ def _run_stage(name: str, config: str | None, overrides: tuple[str, ...], dry_ru
         resolved = {"settings": settings.model_dump(mode="json", by_alias=True), **stage.plan(settings, lake).report()}
         click.echo(yaml.safe_dump(masked(resolved), sort_keys=False).rstrip())
         return
-    click.echo(yaml.safe_dump(masked(stage.run(settings, lake).report()), sort_keys=False).rstrip())
+    result = stage.run(settings, lake)
+    click.echo(yaml.safe_dump(masked(result.report()), sort_keys=False).rstrip())
+    if code := stage.exit_code(result):
+        raise click.exceptions.Exit(code)
 
 
 class _Interruption:
@@ -202,7 +286,9 @@ _interruption = _Interruption()
 def main(stage: str | None = None) -> None:
     """Run the command line; `stage` is given by a job, whose arguments are those of its stage.
 
-    Exit codes: 0 done, 1 the input or the run is at fault, 2 the settings are, 130 interrupted, 143 terminated.
+    Exit codes: 0 done, 1 the input or the run is at fault, 2 the settings are, 3 the champion was kept, 5 refused,
+    70 a defect of sparkrec, 75 a failure of Spark or of a store, which may be another time, 130 interrupted, 143
+    terminated.
     """
     _interruption.listen_to(signal.SIGTERM, signal.SIGALRM)  # Spark sees to Ctrl-C until its session is there
     handler = logging.StreamHandler(sys.stderr)
@@ -211,9 +297,11 @@ def main(stage: str | None = None) -> None:
     logging.getLogger("py4j").setLevel(logging.ERROR)
     arguments = [stage, *sys.argv[1:]] if stage else sys.argv[1:]
     try:
-        sparkrec.main(arguments, prog_name="sparkrec", standalone_mode=False)
+        code = sparkrec.main(arguments, prog_name="sparkrec", standalone_mode=False)
         if _interruption.came is not None:  # and everybody went on
             _leave_on(_interruption.came)
+        if code:
+            sys.exit(code)
     except (KeyboardInterrupt, click.Abort):
         _leave_on(_interruption.came or signal.SIGINT)
     except Exception as error:
@@ -225,7 +313,21 @@ def main(stage: str | None = None) -> None:
             _leave(str(error), error.exit_code)
         if isinstance(error, click.ClickException):
             _leave(error.format_message(), error.exit_code)
-        raise
+        traceback.print_exception(error)
+        sys.exit(_MAY_PASS if _may_pass(error) else _DEFECT)
+
+
+_DEFECT, _MAY_PASS = 70, 75
+"""Exit codes, as in sysexits.h."""
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a run that failed so may do well another time."""
+    if isinstance(error, OSError | MemoryError):
+        return True
+    from sparkrec.spark.platform.failures import FAILURES
+
+    return isinstance(error, FAILURES)
 
 
 def _silence_spark() -> None:

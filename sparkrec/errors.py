@@ -44,6 +44,12 @@ class EvaluateError(InputError):
     """The model cannot be measured in the way that was asked for."""
 
 
+class Refused(SparkrecError):
+    """What was asked for is not done, to keep what is there: another run has it, it is too late, or it is unfit."""
+
+    exit_code = 5
+
+
 class EnvironmentMismatch(SparkrecError):
     """Spark, Delta, Java or Python do not fit together."""
 

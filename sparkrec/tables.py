@@ -183,6 +183,57 @@ TRIALS = Table(
     required=("run", "trial", "metric"),
 )
 
+_NAME = "What the lists are served under"
+CHAMPIONS = Table(
+    "champions",
+    "name string, number long, model string, recommendations string, served string, action string, reason string, "
+    "actor string, metrics map<string, double>, token string, at timestamp",
+    key=("name", "number"),
+    written_by="retrain",
+    about="Which model is served since when: the row of a name with the highest number is the champion",
+    comments={
+        "name": _NAME,
+        "number": "Of the change, from 1 on, without holes",
+        "model": _MODEL,
+        "recommendations": "Run of the lists that are served since, as name@id",
+        "served": "Table that they are served from",
+        "action": "promote or rollback",
+        "reason": "Why, for people",
+        "actor": "Who did it",
+        "metrics": "What the decision went by",
+        "token": "Of the writer, who knows by it that the row is its own",
+        "at": "When",
+    },
+    required=("name", "number", "model", "recommendations", "action", "token"),
+    checks={"known_action": "action IN ('promote', 'rollback')"},
+)
+LEASES = Table(
+    "leases",
+    "name string, number long, holder string, until timestamp, token string, at timestamp",
+    key=("name", "number"),
+    written_by="retrain",
+    about="Who may change what is served under a name, and until when: the row with the highest number counts",
+    comments={"name": _NAME, "holder": "Process of the run, or of who freed the name", "until": "When it ends"},
+    required=("name", "number", "token"),
+)
+RETRAININGS = Table(
+    "retrainings",
+    "name string, number long, outcome string, reason string, champion string, challenger string, dataset string, "
+    "metrics map<string, double>, seconds map<string, double>, token string, at timestamp",
+    key=("name", "number"),
+    written_by="retrain",
+    about="What came of each retraining",
+    comments={
+        "name": _NAME,
+        "outcome": "promoted, kept or unchanged; or failed, with the error as the reason",
+        "champion": "Model that is served after it",
+        "challenger": "Model that was trained",
+        "metrics": "What the decision went by",
+        "seconds": "What each step took",
+    },
+    required=("name", "number", "outcome", "token"),
+)
+
 # --- Parquet tables of a run --------------------------------------------------------------------------------------
 
 SPLIT = Table(

@@ -50,10 +50,16 @@ from sparkrec.config.prepare import (
     LeaveLastOut,
     PrepareSettings,
     RatioSplit,
+    RecentDays,
     SequenceSettings,
     Split,
     TimeSplit,
     instant,
+)
+from sparkrec.config.retrain import (
+    GateSettings,
+    ListChecks,
+    RetrainSettings,
 )
 from sparkrec.config.train import (
     Range,
@@ -87,5 +93,6 @@ STAGES: dict[str, type[StageSettings]] = {
     "evaluate": EvaluateSettings,
     "recommend": RecommendSettings,
     "run": PipelineSettings,
+    "retrain": RetrainSettings,
 }
 """Settings of each stage."""

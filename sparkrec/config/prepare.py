@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
@@ -72,6 +72,24 @@ class TimeSplit(Settings):
         if self.validation_from is not None and instant(self.validation_from) >= test_from:
             raise ValueError(f"{self.validation_from} is not before test_from, {self.test_from}")
         return self
+
+
+class RecentDays(Settings):
+    """The last days of the log are held out, counted back from its latest event: a split by time that moves with it."""
+
+    kind: Literal["recent"] = "recent"
+    test: float = Field(7.0, gt=0)
+    """Days of the test split, up to the latest event."""
+    validation: float = Field(0.0, ge=0)
+    """Days before them that are the validation split."""
+
+    def until(self, latest: datetime) -> TimeSplit:
+        """The split for a log whose latest event is of that instant."""
+        test_from = latest - timedelta(days=self.test)
+        validation_from = test_from - timedelta(days=self.validation)
+        return TimeSplit(
+            test_from=test_from.isoformat(), validation_from=validation_from.isoformat() if self.validation else None
+        )
 
 
 class RatioSplit(Settings):
@@ -145,7 +163,7 @@ class GivenSplit(Settings):
 
 
 Split: TypeAlias = Annotated[
-    LeaveLastOut | TimeSplit | RatioSplit | FoldSplit | ColdItems | GivenSplit, Field(discriminator="kind")
+    LeaveLastOut | TimeSplit | RecentDays | RatioSplit | FoldSplit | ColdItems | GivenSplit, Field(discriminator="kind")
 ]
 
 
@@ -203,7 +221,7 @@ class PrepareSettings(StageSettings):
     def has_validation(self) -> bool:
         """Whether the dataset has a validation split."""
         split = self.split
-        if isinstance(split, LeaveLastOut | RatioSplit):
+        if isinstance(split, LeaveLastOut | RatioSplit | RecentDays):
             return split.validation > 0
         if isinstance(split, TimeSplit):
             return split.validation_from is not None

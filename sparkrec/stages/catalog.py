@@ -8,7 +8,7 @@ from typing import Any
 
 from sparkrec import config
 from sparkrec.spark.platform.lake import Lake
-from sparkrec.stages import evaluate, ingest, pipeline, prepare, recommend, train, tune
+from sparkrec.stages import evaluate, ingest, pipeline, prepare, recommend, retrain, train, tune
 from sparkrec.stages.planned import Planned
 
 
@@ -21,6 +21,8 @@ class Stage:
     """Needs no session."""
     plan: Callable[[Any, Lake], Planned | pipeline.PlannedPipeline]
     run: Callable[[Any, Lake], Any]
+    exit_code: Callable[[Any], int] = lambda _: 0
+    """Of what came of it."""
 
 
 def _nothing_more(settings: config.StageSettings) -> None:
@@ -35,4 +37,7 @@ STAGES = {
     "evaluate": Stage(config.EvaluateSettings, evaluate.check, evaluate.plan, evaluate.evaluate),
     "recommend": Stage(config.RecommendSettings, _nothing_more, recommend.plan, recommend.recommend),
     "run": Stage(config.PipelineSettings, pipeline.check, pipeline.plan, pipeline.run),
+    "retrain": Stage(
+        config.RetrainSettings, retrain.check, retrain.plan, retrain.retrain, lambda night: int(night.exit_code)
+    ),
 }

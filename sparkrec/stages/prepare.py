@@ -28,7 +28,7 @@ from sparkrec.spark.data.interactions import (
 )
 from sparkrec.spark.data.part_counts import facts, rows_by_part
 from sparkrec.spark.data.sequences import sequences
-from sparkrec.spark.data.splits import PARTS, check, needs_time, split
+from sparkrec.spark.data.splits import PARTS, check, dated, needs_time, split
 from sparkrec.spark.in_place import carry_out, holding, write
 from sparkrec.spark.platform.digests import source_digest
 from sparkrec.spark.platform.few import from_files, narrowed
@@ -146,7 +146,7 @@ def _parts(settings: PrepareSettings, lake: Lake, run: Run) -> tuple[DataFrame, 
     """user_id, item_id, value, confidence, timestamp, part; and the pairs to rank, if they are given."""
     interactions = interactions_of(settings, lake, run.inputs["interactions"])
     kept = core(interactions, settings.min_user_interactions, settings.min_item_interactions)
-    parts = split(kept, settings.split)
+    parts = split(kept, dated(settings.split, interactions))
     if not isinstance(settings.split, GivenSplit):
         return parts, None
 

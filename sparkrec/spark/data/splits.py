@@ -6,10 +6,12 @@ partitioning of rows changes it.
 
 from __future__ import annotations
 
+import datetime as dt
+
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from sparkrec.config import ColdItems, FoldSplit, LeaveLastOut, RatioSplit, Split, TimeSplit, instant
+from sparkrec.config import ColdItems, FoldSplit, LeaveLastOut, RatioSplit, RecentDays, Split, TimeSplit, instant
 from sparkrec.errors import PrepareError
 
 PARTS = ("train", "validation", "test")
@@ -29,6 +31,7 @@ def split(frame: DataFrame, settings: Split) -> DataFrame:
 def _part(frame: DataFrame, settings: Split) -> Column:
     if isinstance(settings, TimeSplit):
         return _by_time(settings)
+    assert not isinstance(settings, RecentDays), "it is `dated` first"
     if isinstance(settings, ColdItems):
         drawn = F.pmod(F.xxhash64(F.lit(settings.seed), "item_id"), F.lit(1_000_000))
         return F.when(drawn < round(settings.test * 1_000_000), "test").otherwise("train")
@@ -75,7 +78,18 @@ def _by_time(settings: TimeSplit) -> Column:
 
 def needs_time(settings: Split) -> bool:
     """Whether a split goes by timestamps."""
-    return isinstance(settings, LeaveLastOut | TimeSplit)
+    return isinstance(settings, LeaveLastOut | TimeSplit | RecentDays)
+
+
+def dated(settings: Split, events: DataFrame) -> Split:
+    """The split, with instants instead of days before the latest of `events`, which have a `timestamp`."""
+    if not isinstance(settings, RecentDays):
+        return settings
+    # As a number: the Python of a driver outside UTC would show its own time.
+    latest = events.agg(F.unix_micros(F.max("timestamp"))).collect()[0][0]
+    if latest is None:
+        raise PrepareError("split 'recent' counts back from the latest event, but there is none. Ingest some first.")
+    return settings.until(dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(microseconds=latest))
 
 
 def check(rows: dict[str, int], frame: DataFrame, settings: Split) -> None:
@@ -102,9 +116,15 @@ def _reason(lacking: str, frame: DataFrame, settings: Split) -> str:
             f"no user has the {need} that it takes (test {settings.test}, validation {settings.validation}, "
             f"min_train {settings.min_train}). Lower these, or choose split 'fold' or 'time'."
         )
-    if isinstance(settings, TimeSplit):
+    if isinstance(settings, TimeSplit | RecentDays):
         # As text: the Python of a driver outside UTC would show its own time.
         first, last = frame.agg(*(end("timestamp").cast("string") for end in (F.min, F.max))).collect()[0]
+        if isinstance(settings, RecentDays):
+            days = settings.test + settings.validation
+            return (
+                f"they run from {first} to {last} (UTC), and none is more than {days:g} days before the latest. Lower "
+                "split.test and split.validation, or ingest more."
+            )
         side = "after" if lacking == "test" else "before"
         key = "test_from" if lacking == "test" or settings.validation_from is None else "validation_from"
         return (

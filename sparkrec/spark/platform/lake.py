@@ -15,7 +15,7 @@ from importlib import resources
 from typing import Any
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 
 from sparkrec import __version__, storage
 from sparkrec.config import Settings, StageSettings
@@ -197,9 +197,18 @@ class Lake:
         Another job's commit at the same moment makes it try again, on a table that may be there by now.
         """
         writer = frame.write.format("delta").mode("append")
-        writer = writer.option("txnAppId", transaction).option("txnVersion", 1)
         if new_columns:
             writer = writer.option("mergeSchema", "true")
+        self._commit(name, frame, writer, transaction, table)
+
+    def replace(self, name: str, frame: DataFrame, transaction: str, table: Table | None = None) -> None:
+        """As `append`, instead of the rows that are there: until the commit, readers see those."""
+        self._commit(name, frame, frame.write.format("delta").mode("overwrite"), transaction, table)
+
+    def _commit(
+        self, name: str, frame: DataFrame, writer: DataFrameWriter, transaction: str, table: Table | None
+    ) -> None:
+        writer = writer.option("txnAppId", transaction).option("txnVersion", 1)
         for attempt in range(_ATTEMPTS):
             try:
                 self._of(name).append(name, writer, table, frame)
@@ -228,6 +237,11 @@ class Lake:
         path = self.path(FOLDERS[stage], name, run_id)
         manifest = storage.read_json(f"{path}/manifest.json")
         return Run(stage, name, run_id, path, values, dict(inputs), manifest)
+
+    def finished_ids(self, stage: str, name: str) -> list[str]:
+        """Ids of the finished runs of a name."""
+        folder = self.path(FOLDERS[stage], name)
+        return [each for each in storage.folders(folder) if storage.exists(f"{folder}/{each}/manifest.json")]
 
     def finished_run(self, stage: str, reference: str) -> Run:
         """The finished run of a reference: `name@id`, or the latest of `name`."""

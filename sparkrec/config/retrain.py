@@ -1,0 +1,84 @@
+"""From one night to the next: what is trained again, what it takes to replace what is served."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from sparkrec.config.base import FullTableName, Name, Settings, StageSettings
+
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+
+
+class GateSettings(Settings):
+    """What a challenger has to show before it replaces the champion.
+
+    Both rank for the users of the test split of the challenger's dataset, which neither was trained on.
+    """
+
+    metric: str = "ndcg@10"
+    """By which they are compared, user by user: one of docs/metrics.md with its cutoff."""
+    margin: Share | None = None
+    """The challenger may be worse by this share of the champion's value, and no more: the interval of 95 % of the
+    difference has to lie above. None: nobody is promoted but by `sparkrec promote`."""
+    segments: dict[Annotated[str, Field(pattern=r"^users:[1-9]/[1-9]$")], Share] = {}
+    """Margins of groups of users by how much they did, as `users:1/3: 0.1`, the third with the fewest events."""
+    min_users: int = Field(30, ge=1)
+    """Fewer users to compare by tell nothing: the champion stays."""
+    min_coverage: Share | None = None
+    """Share of the champion's coverage of the catalogue that the challenger keeps at least. None: any."""
+    min_overlap: Share | None = None
+    """Share of a user's list that has to be in both lists, on average. None: any."""
+    first: Literal["promote", "keep"] = "promote"
+    """Where there is no champion yet: whether the challenger becomes it, without a comparison."""
+    incompatible: Literal["promote", "keep", "refuse"] = "keep"
+    """Where the champion cannot be compared with any more, as its files are gone or it has seen what is held out: the
+    challenger replaces it, does not, or the run ends with an error."""
+
+    @model_validator(mode="after")
+    def _cutoff_is_there(self) -> GateSettings:
+        name, _, cutoff = self.metric.partition("@")
+        if not (name and cutoff.isdecimal() and int(cutoff)):
+            raise ValueError(f"metric: found {self.metric!r}, expected one with a cutoff, such as ndcg@10")
+        groups = {segment.partition("/")[2] for segment in self.segments}
+        if len(groups) > 1:
+            raise ValueError(f"segments: found groups of {', '.join(sorted(groups))}, expected all of one number")
+        return self
+
+
+class ListChecks(Settings):
+    """What lists have to be before they are served."""
+
+    min_users: Share = 0.9
+    """Of as many users as were served before, this share at least."""
+    min_full: Share = 0.5
+    """Share of users whose lists have all k items."""
+    min_overlap: Share | None = None
+    """Share of a user's served list that is in the new one, on average, for users in both. None: any."""
+
+
+class RetrainSettings(StageSettings):
+    """Train again on what has come, and replace what is served where that is better; entries are a stage's settings
+    without `lake` and `spark`, or a YAML file of them."""
+
+    validated_later = frozenset({"ingest", "prepare", "train", "recommend"})
+
+    name: Name
+    """What is served under it, and keeps its history: one line of champions."""
+    ingest: list[dict[str, object] | str] = []
+    """Batches to take in, in order; what is there already is not taken twice."""
+    prepare: dict[str, object] | str
+    """The dataset to make; with a split by time that moves with the log, such as `recent`."""
+    train: dict[str, object] | str
+    """The challenger."""
+    recommend: dict[str, object] | str = {}
+    """The lists to serve."""
+    gate: GateSettings = GateSettings()
+    """When the challenger replaces the champion."""
+    lists: ListChecks = ListChecks()
+    """When its lists may be served."""
+    serve: FullTableName = "served"
+    """Table of the lists that are served, of the lake or by its full name. They are replaced in one commit."""
+    deadline_hours: float = Field(12.0, gt=0)
+    """A run holds the name for so long; after that another may take it, and this one changes nothing more."""

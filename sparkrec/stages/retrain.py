@@ -1,0 +1,172 @@
+"""One night: take in what has come, train again, and replace what is served where that is better."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyspark.sql import Row
+
+from sparkrec import tables
+from sparkrec.config import PipelineSettings, RetrainSettings
+from sparkrec.errors import InputError, Refused
+from sparkrec.spark.platform.failures import mendable
+from sparkrec.spark.platform.lake import Lake, Run
+from sparkrec.stages.champions import blocked, history, promote, serve_again
+from sparkrec.stages.gate import Incompatible, Verdict, judge
+from sparkrec.stages.ingest import ingest
+from sparkrec.stages.lease import Lease, held
+from sparkrec.stages.ledger import Ledger
+from sparkrec.stages.pipeline import Plan, PlannedPipeline
+from sparkrec.stages.pipeline import plan as plan_pipeline
+from sparkrec.stages.prepare import prepare
+from sparkrec.stages.recommend import recommend
+from sparkrec.stages.serve import check_lists
+from sparkrec.stages.train import train
+
+log = logging.getLogger(__name__)
+
+PROMOTED, KEPT, UNCHANGED, FAILED = "promoted", "kept", "unchanged", "failed"
+EXIT_CODES = {PROMOTED: 0, UNCHANGED: 0, KEPT: 3}
+
+
+@dataclass
+class Retraining:
+    """What came of a night."""
+
+    name: str
+    outcome: str = FAILED
+    reason: str = ""
+    champion: str | None = None
+    challenger: str | None = None
+    dataset: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """For schedulers."""
+        return EXIT_CODES[self.outcome]
+
+    def report(self) -> dict[str, Any]:
+        """For people."""
+        return {key: value for key, value in vars(self).items() if value not in (None, {}, "")}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Take the time of a step."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(time.monotonic() - start, 1)
+
+
+def pipeline_of(settings: RetrainSettings) -> PipelineSettings:
+    """The stages of a night."""
+    return PipelineSettings(
+        lake=settings.lake,
+        spark=settings.spark,
+        ingest=settings.ingest,
+        prepare=settings.prepare,
+        train=[settings.train],
+        recommend=settings.recommend,
+    )
+
+
+def check(settings: RetrainSettings) -> None:
+    """What the settings alone tell, of all stages and of how they fit together."""
+    Plan(pipeline_of(settings))
+
+
+def plan(settings: RetrainSettings, lake: Lake) -> PlannedPipeline:
+    """What the stages would do; whether the challenger is promoted is known when it has been measured."""
+    return plan_pipeline(pipeline_of(settings), lake)
+
+
+def retrain(settings: RetrainSettings, lake: Lake) -> Retraining:
+    """Run the stages, compare the new model with the champion, and serve its lists if it may replace that.
+
+    Every step finds what an earlier run has finished, so that a run that was killed is run again. A row of the table
+    `retrainings` tells what came of it, of a failure, too. Raises Refused where another run holds the name, the lists
+    are unfit to be served, or the champion was changed meanwhile; what the stages raise.
+    """
+    night = Retraining(settings.name)
+    with mendable(), held(lake, settings.name, settings.deadline_hours) as lease:
+        try:
+            _run(settings, lake, lease, night)
+        except BaseException as error:
+            night.outcome, night.reason = FAILED, f"{type(error).__name__}: {error}"[:1000]
+            if isinstance(error, Exception):
+                _record(lake, night)
+            raise
+        _record(lake, night)
+    log.info("%s: %s %s", night.name, night.outcome, f"({night.reason})" if night.reason else "")
+    return night
+
+
+def _run(settings: RetrainSettings, lake: Lake, lease: Lease, night: Retraining) -> None:
+    plan = Plan(pipeline_of(settings))
+    changes = history(lake, settings.name)
+    champion = changes[-1] if changes else None
+    if champion is not None:
+        night.champion = champion["model"]
+        with night.step("serve"):  # whoever promoted it may have been killed before
+            serve_again(lake, champion)
+    with night.step("ingest"):
+        for each in plan.ingest:
+            ingest(each, lake)
+    with night.step("prepare"):
+        dataset = prepare(plan.prepare, lake)
+        night.dataset = dataset.reference
+    with night.step("train"):
+        challenger = train(plan.train[0].model_copy(update={"dataset": dataset.reference}), lake)
+        night.challenger = challenger.reference
+    if champion is not None and champion["model"] == challenger.reference:
+        night.outcome, night.reason = UNCHANGED, "nothing has come that would make another model"
+        return
+    if challenger.reference in blocked(changes):
+        night.outcome, night.reason = KEPT, "the challenger was rolled back before: `sparkrec promote` serves it again"
+        return
+    with night.step("gate"):
+        verdict = _judged(settings, lake, champion, challenger)
+        night.reason, night.metrics = verdict.reason, verdict.metrics
+    if not verdict.promote:
+        night.outcome = KEPT
+        return
+    with night.step("recommend"):
+        asked = plan.recommendation([(challenger.name, challenger.reference)])
+        assert asked is not None
+        lists = recommend(asked, lake)
+    with night.step("publish"):
+        night.metrics |= check_lists(settings.lists, lake, lists, settings.serve)
+        promote(lake, lease, champion, lists, settings.serve, verdict.reason, night.metrics)
+    night.outcome, night.champion = PROMOTED, challenger.reference
+
+
+def _judged(settings: RetrainSettings, lake: Lake, champion: Row | None, challenger: Run) -> Verdict:
+    """The verdict of the gate, or of the policy where there is nothing to compare with."""
+    gate = settings.gate
+    if champion is None:
+        return Verdict(gate.first == "promote", f"there was no champion (gate.first: {gate.first})")
+    try:
+        try:
+            trained = lake.finished_run("train", champion["model"])
+        except InputError as error:
+            raise Incompatible(f"champion {champion['model']} is gone: {error}") from None
+        return judge(gate, lake, trained, challenger)
+    except Incompatible as error:
+        if gate.incompatible == "refuse":
+            raise Refused(f"{error} (gate.incompatible: refuse)") from None
+        return Verdict(gate.incompatible == "promote", f"{error} (gate.incompatible: {gate.incompatible})")
+
+
+def _record(lake: Lake, night: Retraining) -> None:
+    ledger = Ledger(lake, tables.RETRAININGS, night.name)
+    latest = ledger.latest()
+    values = {key: value for key, value in vars(night).items() if key != "name"}
+    ledger.add(latest["number"] + 1 if latest is not None else 1, **values)

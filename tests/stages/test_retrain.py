@@ -1,0 +1,253 @@
+"""From one night to the next: who becomes champion, what is served, and what happens when things go wrong."""
+
+import datetime as dt
+import shutil
+
+import numpy as np
+import pytest
+from pyspark.sql import functions as F
+
+from sparkrec import tables
+from sparkrec.config import RetrainSettings
+from sparkrec.configfile import validate
+from sparkrec.errors import InputError, Refused
+from sparkrec.spark.platform.lake import Lake
+from sparkrec.stages import champions, lease, serve
+from sparkrec.stages import retrain as nights
+from sparkrec.stages.champions import champion, history, rollback_by_name
+from sparkrec.stages.lease import held
+from sparkrec.stages.ledger import Ledger
+from sparkrec.stages.retrain import retrain
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+DAY = 86400
+START = 1_700_000_000
+GROUPS, USERS, ITEMS = 4, 120, 48
+
+
+def write_days(folder, first, last):
+    """A log of some days: each user has an item of its own group every day, in an order of its own."""
+    rng = np.random.default_rng([first, last])
+    rows = ["user,item,time"]
+    for day in range(first, last):
+        for user in range(USERS):
+            own = rng.integers(ITEMS // GROUPS) * GROUPS + user % GROUPS
+            rows.append(f"u{user},i{own},{START + day * DAY + user}")
+    path = folder / f"days-{first}.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def days(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("days")
+    return [write_days(folder, *span) for span in ((0, 5), (5, 7), (7, 8))]
+
+
+def of_night(lake, paths, kind="itemknn", **more):
+    """Settings of a night that takes these files in, each a batch of its own."""
+    columns = {"user": "user", "item": "item", "timestamp": "time"}
+    raw = {
+        "lake": lake.root,
+        "name": "shop",
+        "ingest": [
+            {
+                "source": {"path": path, "format": "csv"},
+                "columns": columns,
+                "timestamp_format": "seconds",
+                "batch": f"b{at}",
+            }
+            for at, path in enumerate(paths)
+        ],
+        "prepare": {"dataset": "shop", "split": {"kind": "recent", "test": 1}},
+        "train": {"model": {"kind": kind}},
+        "recommend": {"k": 4},
+        "gate": {"margin": 0.1, "metric": "ndcg@5"},
+    }
+    return validate(RetrainSettings, {**raw, **more}, "test")
+
+
+def served(lake):
+    """Model and lists that are served."""
+    (model,) = {row.model for row in lake.table("served").select("model").distinct().collect()}
+    return model, lake.table("served").count()
+
+
+@pytest.fixture(scope="module")
+def shop(spark, tmp_path_factory):
+    return Lake(spark, str(tmp_path_factory.mktemp("shop") / "lake"))
+
+
+def test_nights_of_a_shop(shop, days):
+    """First, unchanged, better, worse, rolled back, and what was rolled back stays away."""
+    lake = shop
+    first = retrain(of_night(lake, days[:1], "popularity"), lake)
+    assert (first.outcome, first.exit_code) == ("promoted", 0)
+    assert "there was no champion" in first.reason
+    assert served(lake) == (first.challenger, USERS * 4)
+
+    again = retrain(of_night(lake, days[:1], "popularity"), lake)
+    assert (again.outcome, again.exit_code, again.champion) == ("unchanged", 0, first.challenger)
+
+    better = retrain(of_night(lake, days[:2]), lake)
+    assert better.outcome == "promoted", better.reason
+    assert better.metrics["low"] > 0
+    assert better.metrics["champion_ndcg@5"] < better.metrics["challenger_ndcg@5"]
+    assert served(lake)[0] == better.challenger == champion(lake, "shop")["model"]
+
+    before = dt.datetime.now(dt.timezone.utc)
+    back = rollback_by_name(lake, "shop", None, "complaints")
+    assert (back["model"], back["reason"], back["action"]) == (first.challenger, "complaints", "rollback")
+    assert served(lake)[0] == first.challenger
+    assert champion(lake, "shop", before)["model"] == better.challenger
+
+    stays_away = retrain(of_night(lake, days[:2]), lake)
+    assert (stays_away.outcome, stays_away.champion) == ("kept", first.challenger)
+    assert "rolled back before" in stays_away.reason
+    by_name = champions.promote_by_name(lake, "shop", better.challenger, None, "it was not the model")
+    assert by_name["model"] == served(lake)[0] == better.challenger
+
+    worse = retrain(of_night(lake, days, "popularity"), lake)
+    assert (worse.outcome, worse.exit_code) == ("kept", 3)
+    assert "may be worse than" in worse.reason
+    assert worse.champion == better.challenger
+    assert served(lake)[0] == better.challenger
+
+    nights_of = Ledger(lake, tables.RETRAININGS, "shop").rows()
+    assert [row.outcome for row in nights_of] == ["promoted", "unchanged", "promoted", "kept", "kept"]
+    assert [row.number for row in history(lake, "shop")] == [1, 2, 3, 4]
+
+
+@pytest.fixture(scope="module")
+def two_nights(spark, tmp_path_factory, days):
+    """Folder of a lake with a champion, popularity, and a challenger, itemknn, that was kept."""
+    lake = Lake(spark, str(tmp_path_factory.mktemp("nights") / "lake"))
+    retrain(of_night(lake, days[:1], "popularity"), lake)
+    night = retrain(of_night(lake, days[:2], gate={"metric": "ndcg@5"}), lake)
+    assert (night.outcome, night.exit_code) == ("kept", 3)
+    assert "no gate.margin says what is enough" in night.reason
+    return lake.root
+
+
+@pytest.fixture
+def served_shop(spark, tmp_path, two_nights):
+    """A copy of that lake, and its champion."""
+    lake = Lake(spark, shutil.copytree(two_nights, str(tmp_path / "lake")))
+    return lake, champion(lake, "shop")["model"]
+
+
+def test_a_gate_promotes_by_all_that_it_is_told(served_shop, days):
+    lake, first = served_shop
+    gates = {
+        "120 users tell too little (gate.min_users: 500)": {"metric": "ndcg@5", "margin": 0.5, "min_users": 500},
+        "lists share ": {"metric": "ndcg@5", "margin": 0.5, "min_overlap": 0.99},
+    }
+    for reason, gate in gates.items():
+        night = retrain(of_night(lake, days[:2], gate=gate), lake)
+        assert (night.outcome, night.champion) == ("kept", first)
+        assert reason in night.reason
+    groups = {"metric": "ndcg@5", "margin": 1.0, "segments": {"users:1/2": 0.0, "users:2/2": 1.0}}
+    night = retrain(of_night(lake, days[:2], gate=groups), lake)
+    assert {"difference users:1/2", "difference users:2/2"} <= night.metrics.keys()
+    assert served(lake)[0] == night.champion
+
+
+def test_a_champion_that_cannot_be_compared_with_is_a_matter_of_policy(served_shop, days, monkeypatch):
+    lake, first = served_shop
+    early = dt.datetime.fromtimestamp(START + 2 * DAY, dt.timezone.utc).isoformat()
+    not_later = {"prepare": {"dataset": "shop", "split": {"kind": "time", "test_from": early}}}
+    gate = {"margin": 0.5, "metric": "ndcg@5", "incompatible": "keep"}
+    seen = retrain(of_night(lake, days[:2], **not_later, gate=gate), lake)
+    assert seen.outcome == "kept"
+    assert "was fitted to events of after the start of the test split" in seen.reason
+
+    model = lake.finished_run("train", first)
+    monkeypatch.setattr(nights.Lake, "finished_run", _without(nights.Lake.finished_run, model.reference))
+    with pytest.raises(Refused, match=r"is gone: .*\(gate.incompatible: refuse\)"):
+        retrain(of_night(lake, days[:2], gate={**gate, "incompatible": "refuse"}), lake)
+    promoted = retrain(of_night(lake, days[:2], gate={**gate, "incompatible": "promote"}), lake)
+    assert promoted.outcome == "promoted"
+    assert "is gone" in promoted.reason
+
+
+def _without(find, reference):
+    def finished_run(self, stage, wanted):
+        if stage == "train" and wanted == reference:
+            raise InputError(f"there is no finished train run {wanted!r}")
+        return find(self, stage, wanted)
+
+    return finished_run
+
+
+def test_one_run_at_a_time_holds_a_name_and_a_dead_one_loses_it(spark, tmp_path, monkeypatch):
+    lake = Lake(spark, str(tmp_path / "lake"))
+    with held(lake, "shop", 1.0) as mine:
+        with pytest.raises(Refused, match=r"has held 'shop' since .* Run this again when"), held(lake, "shop", 1.0):
+            pass
+        with held(lake, "another", 1.0):
+            mine.check()
+        monkeypatch.setattr(lease, "PATIENCE", 0.0)
+        with held(lake, "shop", 1.0), pytest.raises(Refused, match="another run has taken 'shop' meanwhile: this one"):
+            mine.check()
+    with held(lake, "shop", 1e-6) as late, pytest.raises(Refused, match="the deadline of this run of 'shop' was"):
+        late.check()
+
+
+def test_of_two_who_promote_at_once_one_is_refused(served_shop, days, monkeypatch):
+    lake, first = served_shop
+
+    def meanwhile(*arguments):
+        told = check_lists(*arguments)
+        champions.Ledger(lake, tables.CHAMPIONS, "shop").add(
+            2, model=first, recommendations=champion(lake, "shop")["recommendations"], served="served", action="promote"
+        )
+        return told
+
+    check_lists = nights.check_lists
+    monkeypatch.setattr(nights, "check_lists", meanwhile)
+    with pytest.raises(Refused, match="another run has changed the champion of 'shop' meanwhile: that one stays"):
+        retrain(of_night(lake, days[:2]), lake)
+    assert served(lake)[0] == champion(lake, "shop")["model"] == first
+    failed = Ledger(lake, tables.RETRAININGS, "shop").latest()
+    assert failed.outcome == "failed"
+    assert failed.reason.startswith("Refused: another run")
+
+
+def test_a_run_that_ends_between_promotion_and_the_swap_is_finished_by_the_next(served_shop, days, monkeypatch):
+    lake, first = served_shop
+
+    def ends(lake, run, table, name, number):
+        if number == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(champions, "serve", ends)
+        with pytest.raises(KeyboardInterrupt):
+            retrain(of_night(lake, days[:2]), lake)
+    assert served(lake)[0] == first
+    assert champion(lake, "shop")["model"] != first
+    night = retrain(of_night(lake, days[:2]), lake)
+    assert night.outcome == "unchanged"
+    assert served(lake)[0] == night.champion != first
+
+
+def test_lists_that_are_unfit_are_not_served(served_shop, days, monkeypatch):
+    lake, first = served_shop
+    with pytest.raises(Refused, match=r"lists of shop-itemknn@\w+ are not served: .*\(lists.min_overlap: 100.0%\)"):
+        retrain(of_night(lake, days[:2], lists={"min_overlap": 1.0}), lake)
+    assert served(lake)[0] == first
+
+    lists_of = serve.lists_of
+
+    def broken(lake, run):
+        rows = lists_of(lake, run)
+        some = rows.where("rank < 4 AND user_id < 'u5'")
+        return some.withColumn("score", F.lit(float("nan")).cast("float")).unionByName(some)
+
+    monkeypatch.setattr(serve, "lists_of", broken)
+    with pytest.raises(Refused) as raised:
+        retrain(of_night(lake, days[:2]), lake)
+    for said in ("users have an item twice", "items have no score", "of 120 now served (lists.min_users: 90.0%)"):
+        assert said in str(raised.value)
+    assert served(lake)[0] == first

@@ -1,14 +1,14 @@
 """Which interactions each split holds out."""
 
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from pydantic import ValidationError
 from pyspark.sql import functions as F
 
-from sparkrec.config import ColdItems, FoldSplit, GivenSplit, LeaveLastOut, RatioSplit, TimeSplit
+from sparkrec.config import ColdItems, FoldSplit, GivenSplit, LeaveLastOut, RatioSplit, RecentDays, TimeSplit, instant
 from sparkrec.errors import PrepareError
-from sparkrec.spark.data.splits import check, split
+from sparkrec.spark.data.splits import check, dated, split
 
 pytestmark = pytest.mark.spark
 SCHEMA = "user_id long, item_id long, timestamp timestamp, value float"
@@ -110,6 +110,20 @@ def test_a_time_split_holds_out_everything_from_an_instant_on(log):
         (8, 2, 1),
         (8, 2, 2),
     ]
+
+
+def test_recent_days_are_counted_back_from_the_latest_event(log):
+    latest = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(
+        seconds=log.agg(F.max(F.unix_seconds("timestamp"))).head()[0]
+    )
+    settings = dated(RecentDays(test=2.0, validation=1.5), log)
+    assert instant(settings.test_from) == latest - timedelta(days=2)
+    assert instant(settings.validation_from) == latest - timedelta(days=3.5)
+    assert dated(RecentDays(test=2.0), log).validation_from is None
+    with pytest.raises(PrepareError, match="counts back from the latest event, but there is none"):
+        dated(RecentDays(), log.limit(0))
+    with pytest.raises(PrepareError, match=r"none is more than 90000 days before the latest. Lower split.test"):
+        check({"train": 0, "validation": 0, "test": 5}, log, RecentDays(test=90000))
 
 
 def test_a_given_split_draws_its_validation_from_train_and_leaves_one(log):

@@ -5,9 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
 from sparkrec import tables
+from sparkrec.cli import main
 from sparkrec.config import RetrainSettings
 from sparkrec.configfile import validate
 from sparkrec.errors import InputError, Refused
@@ -18,6 +20,8 @@ from sparkrec.stages.champions import champion, history, rollback_by_name
 from sparkrec.stages.lease import held
 from sparkrec.stages.ledger import Ledger
 from sparkrec.stages.retrain import retrain
+from tests.conftest import QUICK_JVM
+from tests.pipeline.processes import kill_after
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -251,3 +255,72 @@ def test_lists_that_are_unfit_are_not_served(served_shop, days, monkeypatch):
     for said in ("users have an item twice", "items have no score", "of 120 now served (lists.min_users: 90.0%)"):
         assert said in str(raised.value)
     assert served(lake)[0] == first
+
+
+def test_a_night_that_is_killed_is_run_again_once_its_holder_is_dead(served_shop, days, config_file, monkeypatch):
+    lake, first = served_shop
+    settings = of_night(lake, days[:2])
+    raw = settings.model_dump(mode="json", by_alias=True)
+    raw["spark"] = {"master": "local[2]", "memory": "1g", "shuffle_partitions": 2, "conf": QUICK_JVM}
+    kill_after("sparkrec.stages.retrain:check_lists", "retrain", "--config", config_file(raw))
+    with pytest.raises(Refused, match=r"process \d+ on .* has held 'shop' since"):
+        retrain(settings, lake)
+    assert served(lake)[0] == champion(lake, "shop")["model"] == first
+
+    monkeypatch.setattr(lease, "PATIENCE", 0.0)
+    night = retrain(settings, lake)
+    assert night.outcome == "promoted"
+    assert served(lake) == (night.challenger, USERS * 4)
+    assert [row.outcome for row in Ledger(lake, tables.RETRAININGS, "shop").rows()][-2:] == ["kept", "promoted"]
+
+
+def test_the_command_tells_schedulers_by_its_exit_code(served_shop, days, config_file, capsys, monkeypatch):
+    lake, first = served_shop
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["sparkrec", *arguments])
+        try:
+            main()
+        except SystemExit as ended:
+            return ended.code, capsys.readouterr()
+        return 0, capsys.readouterr()
+
+    raw = of_night(lake, days[:2], gate={"metric": "ndcg@5"}).model_dump(mode="json", by_alias=True)
+    path = config_file(raw)
+    code, said = run("retrain", "--config", path)
+    assert code == 3
+    assert "outcome: kept" in said.out
+    code, said = run("retrain", "--config", path, "gate.metric=ndcg")
+    assert code == 2
+    assert "metric: found 'ndcg', expected one with a cutoff, such as ndcg@10" in said.err
+    with held(lake, "shop", 1.0):
+        code, said = run("retrain", "--config", path)
+    assert code == 5
+    assert "has held 'shop' since" in said.err
+
+    code, said = run("champion", "shop", "--lake", lake.root)
+    assert code == 0
+    assert f"model: {first}" in said.out
+    code, said = run("champion", "shop", "--lake", lake.root, "--at", "2020-01-01")
+    assert code == 1
+    assert "nothing is served under 'shop' at 2020-01-01" in said.err
+    code, said = run("rollback", "shop", "--lake", lake.root)
+    assert code == 1
+    assert "there is no former champion of 'shop' to go back to: it has had one alone" in said.err
+    code, said = run("promote", "shop", "shop-itemknn", "--lake", lake.root)
+    assert code == 1
+    assert "has made no lists. Run `sparkrec recommend model=shop-itemknn@" in said.err
+
+    for error, expected in ((OSError("disk full"), 75), (PySparkException("lost"), 75), (ZeroDivisionError(), 70)):
+        monkeypatch.setattr(nights, "_run", _raising(error))
+        code, said = run("retrain", "--config", path)
+        assert code == expected
+        assert "Traceback" in said.err
+        assert Ledger(lake, tables.RETRAININGS, "shop").latest().reason.startswith(type(error).__name__)
+
+
+def _raising(error):
+    def run(*_):
+        raise error
+
+    return run

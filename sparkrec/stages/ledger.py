@@ -6,10 +6,12 @@ import datetime as dt
 import uuid
 from typing import Any
 
+import pyarrow as pa
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from sparkrec.spark.platform.before_spark_4 import schema_of
+from sparkrec.spark.platform.arrow_types import to_arrow_schema
+from sparkrec.spark.platform.before_spark_4 import from_arrow, schema_of
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.tables import Table
 
@@ -40,8 +42,8 @@ class Ledger:
         token = uuid.uuid4().hex
         now = dt.datetime.now(dt.timezone.utc)
         row = {"name": self._name, "number": number, "token": token, "at": now, **values}
-        schema = schema_of(self._table.columns)
-        frame = self._lake.spark.createDataFrame([tuple(row.get(name) for name in schema.names)], schema)
+        schema = to_arrow_schema(schema_of(self._table.columns))
+        frame = from_arrow(self._lake.spark, pa.Table.from_pylist([row], schema))
         transaction = f"{self._table.name}:{self._name}:{number}"
         self._lake.append(self._table.name, frame, transaction, self._table)
         (written,) = self._own().where(F.col("number") == number).collect()

@@ -207,6 +207,22 @@ CHAMPIONS = Table(
     required=("name", "number", "model", "recommendations", "action", "token"),
     checks={"known_action": "action IN ('promote', 'rollback')"},
 )
+CHECKS = Table(
+    "checks",
+    "name string, dataset string, check string, value double, limit double, verdict string, at timestamp",
+    key=("name", "dataset", "check"),
+    written_by="retrain",
+    about="What the data of each night were like before anything was trained on them",
+    comments={
+        "name": _NAME,
+        "dataset": "Dataset as name@id",
+        "check": "What was looked at",
+        "value": "What was found; null where there was nothing to compare with",
+        "limit": "The last value that is fine",
+        "verdict": "fine, warned, failed or unknown",
+    },
+    required=("name", "dataset", "check", "verdict"),
+)
 LEASES = Table(
     "leases",
     "name string, number long, holder string, until timestamp, token string, at timestamp",
@@ -219,7 +235,7 @@ LEASES = Table(
 RETRAININGS = Table(
     "retrainings",
     "name string, number long, outcome string, reason string, champion string, challenger string, dataset string, "
-    "metrics map<string, double>, seconds map<string, double>, token string, at timestamp",
+    "rows long, metrics map<string, double>, seconds map<string, double>, token string, at timestamp",
     key=("name", "number"),
     written_by="retrain",
     about="What came of each retraining",
@@ -228,6 +244,7 @@ RETRAININGS = Table(
         "outcome": "promoted, kept or unchanged; or failed, with the error as the reason",
         "champion": "Model that is served after it",
         "challenger": "Model that was trained",
+        "rows": "Interactions that have come since the night before",
         "metrics": "What the decision went by",
         "seconds": "What each step took",
     },

@@ -57,6 +57,8 @@ from sparkrec.config.prepare import (
     instant,
 )
 from sparkrec.config.retrain import (
+    Check,
+    DataChecks,
     GateSettings,
     ListChecks,
     RetrainSettings,

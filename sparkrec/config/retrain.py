@@ -47,6 +47,34 @@ class GateSettings(Settings):
         return self
 
 
+class Check(Settings):
+    """A limit, and what it means to be beyond it."""
+
+    limit: float = Field(ge=0)
+    """The last value that is fine."""
+    beyond: Literal["fail", "warn", "off"] = "fail"
+    """Nothing is trained; it is said and recorded; or it is not looked at."""
+
+
+class DataChecks(Settings):
+    """What is asked of the data before anything is trained on it."""
+
+    volume: Check = Check(limit=0.5)
+    """Rows that have come since the night before, as a share of the median of up to seven nights before, of which it
+    takes three: at least."""
+    rejected: Check = Check(limit=0.05, beyond="warn")
+    """Share of the rows of this night's batches that were rejected: at most."""
+    age_hours: Check = Check(limit=48.0, beyond="warn")
+    """Hours since the latest event of the dataset: at most."""
+    new_users: Check = Check(limit=0.5, beyond="warn")
+    """Share of the dataset's users that the champion's does not have: at most."""
+    new_items: Check = Check(limit=0.5, beyond="warn")
+    """The same of items."""
+    popularity: Check = Check(limit=0.1, beyond="warn")
+    """How much the shares of items in train have moved since the champion's dataset, from 0 to 1, by the divergence of
+    Jensen and Shannon in bits (Lin 1991): at most."""
+
+
 class ListChecks(Settings):
     """What lists have to be before they are served."""
 
@@ -74,6 +102,8 @@ class RetrainSettings(StageSettings):
     """The challenger."""
     recommend: dict[str, object] | str = {}
     """The lists to serve."""
+    checks: DataChecks = DataChecks()
+    """When the data may be trained on."""
     gate: GateSettings = GateSettings()
     """When the challenger replaces the champion."""
     lists: ListChecks = ListChecks()

@@ -14,9 +14,11 @@ from pyspark.sql import Row
 from sparkrec import tables
 from sparkrec.config import PipelineSettings, RetrainSettings
 from sparkrec.errors import InputError, Refused
+from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.platform.failures import mendable
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.stages.champions import blocked, history, promote, serve_again
+from sparkrec.stages.data_checks import check_data
 from sparkrec.stages.gate import Incompatible, Verdict, judge
 from sparkrec.stages.ingest import ingest
 from sparkrec.stages.lease import Lease, held
@@ -44,6 +46,8 @@ class Retraining:
     champion: str | None = None
     challenger: str | None = None
     dataset: str | None = None
+    rows: int = 0
+    """Interactions that have come since the night before."""
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -118,11 +122,17 @@ def _run(settings: RetrainSettings, lake: Lake, lease: Lease, night: Retraining)
         with night.step("serve"):  # whoever promoted it may have been killed before
             serve_again(lake, champion)
     with night.step("ingest"):
-        for each in plan.ingest:
-            ingest(each, lake)
+        batches = [ingest(each, lake) for each in plan.ingest]
     with night.step("prepare"):
         dataset = prepare(plan.prepare, lake)
         night.dataset = dataset.reference
+    with night.step("checks"):
+        before = [row for row in Ledger(lake, tables.RETRAININGS, night.name).rows() if row["outcome"] != FAILED]
+        new = Dataset.open(lake, dataset.reference)
+        night.rows = new.manifest["found"] - _rows_of(lake, before[-1]["dataset"] if before else None)
+        volumes = [*(row["rows"] for row in before), night.rows]
+        known = _known(lake, champion)
+        night.metrics |= check_data(settings.checks, lake, night.name, batches, volumes, new, known)
     with night.step("train"):
         challenger = train(plan.train[0].model_copy(update={"dataset": dataset.reference}), lake)
         night.challenger = challenger.reference
@@ -134,7 +144,7 @@ def _run(settings: RetrainSettings, lake: Lake, lease: Lease, night: Retraining)
         return
     with night.step("gate"):
         verdict = _judged(settings, lake, champion, challenger)
-        night.reason, night.metrics = verdict.reason, verdict.metrics
+        night.reason, night.metrics = verdict.reason, night.metrics | verdict.metrics
     if not verdict.promote:
         night.outcome = KEPT
         return
@@ -163,6 +173,25 @@ def _judged(settings: RetrainSettings, lake: Lake, champion: Row | None, challen
         if gate.incompatible == "refuse":
             raise Refused(f"{error} (gate.incompatible: refuse)") from None
         return Verdict(gate.incompatible == "promote", f"{error} (gate.incompatible: {gate.incompatible})")
+
+
+def _rows_of(lake: Lake, dataset: str | None) -> int:
+    """Rows of the table of interactions that a dataset was made of; 0 where there is none, or it is gone."""
+    try:
+        return int((lake.finished_run("prepare", dataset).manifest or {})["found"]) if dataset else 0
+    except InputError:
+        return 0
+
+
+def _known(lake: Lake, champion: Row | None) -> Dataset | None:
+    """The dataset of the champion, where it can still be read."""
+    if champion is None:
+        return None
+    try:
+        return Dataset.open(lake, lake.finished_run("train", champion["model"]).inputs["dataset"])
+    except InputError as error:
+        log.warning("cannot compare with the data of champion %s: %s", champion["model"], error)
+        return None
 
 
 def _record(lake: Lake, night: Retraining) -> None:

@@ -324,3 +324,42 @@ def _raising(error):
         raise error
 
     return run
+
+
+def test_data_that_may_not_be_trusted_are_not_trained_on(served_shop, days, tmp_path):
+    """A night of a tenth of the usual rows, and one of others: told, recorded, and nothing is trained."""
+    lake, first = served_shop
+    settings = of_night(lake, days)
+    nights_before = Ledger(lake, tables.RETRAININGS, "shop")
+    for _ in range(2):
+        nights_before.add(nights_before.latest()["number"] + 1, outcome="kept", rows=1000, dataset="gone@0123456789ab")
+    dataset = nights_before.rows()[1].dataset
+    nights_before.add(nights_before.latest()["number"] + 1, outcome="kept", rows=1200, dataset=dataset)
+    for _ in range(2):
+        with pytest.raises(InputError) as raised:
+            retrain(settings, lake)
+        assert "is not trained on: volume is 0.12, expected at least 0.5 (checks.volume)" in str(raised.value)
+    assert served(lake)[0] == first
+    assert Ledger(lake, tables.RETRAININGS, "shop").latest().reason.startswith("InputError: dataset shop@")
+
+    def found():
+        return {row.check: row for row in lake.table("checks").orderBy("at").collect()}
+
+    rows = found()
+    assert rows["volume"].verdict == "failed"
+    assert rows["volume"].value == pytest.approx(120 / 1000)
+    assert rows["rejected"].value == 0.0
+    assert rows["new_users"].value == 0.0
+    assert 0.0 <= rows["popularity"].value < 0.05
+    assert rows["age_hours"].verdict == "warned"
+
+    settled = retrain(of_night(lake, days, checks={"volume": {"limit": 0.5, "beyond": "warn"}}), lake)
+    assert settled.outcome == "promoted"
+    assert settled.metrics["checks_volume"] == pytest.approx(0.12)
+    assert found()["volume"].verdict == "warned"
+
+    other = tmp_path / "other.csv"
+    other.write_text("user,item,time\n" + "".join(f"u{n},new{n % 9},{START + 9 * DAY + n * 190}\n" for n in range(900)))
+    beyond, moved = {"limit": 0.3, "beyond": "fail"}, {"limit": 0.1, "beyond": "fail"}
+    with pytest.raises(InputError, match=r"new_users is 0.\d+, expected at most 0.3 .*; popularity is 0.\d+, expected"):
+        retrain(of_night(lake, [*days, str(other)], checks={"new_users": beyond, "popularity": moved}), lake)

@@ -43,8 +43,8 @@ from sparkrec.stages.train import train
 from sparkrec.stages.tune import tune
 from sparkrec.synthetic import LogShape, draw_events
 
-RANKERS = ("als", "itemknn", "userknn", "ease", "mf", "gmf", "mlp", "neumf", "item2vec")
-OF_SEQUENCES = ("markov", "fpmc", "gru4rec", "caser", "sasrec", "bert4rec")
+RANKERS = ("als", "itemknn", "userknn", "ease", "mf", "gmf", "mlp", "neumf")
+OF_SEQUENCES = ("item2vec", "markov", "fpmc", "gru4rec", "caser", "sasrec", "bert4rec")
 OF_FIELDS = ("lr", "fm", "fwfm", "afm", "nfm", "deepfm", "wide_deep", "dcn")
 OF_RATINGS = ("als", "mf", "fm")
 

@@ -24,7 +24,7 @@ check: .venv/.package ## lint, types, import rules, the tests that need neither 
 	$(static_checks)
 	$(BIN)/pytest $(side_by_side) -m "not spark and not horovod and not slow"
 
-check-lowest: .venv-lowest/.installed ## the same tests with the lowest versions that pyproject.toml allows
+check-lowest: .venv-lowest/.installed .venv/.package ## the same tests with the lowest versions that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest $(side_by_side) -m "not spark and not horovod and not slow"
 
 test-spark: $(if $(SPARK),.venv-spark-$(SPARK)/.installed,which-spark) .venv/.kernels ## what every Spark has to do, with another one: make test-spark SPARK=4.0

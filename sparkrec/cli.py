@@ -150,6 +150,15 @@ def champion(name: str, lake: str, schema: str | None, at: dt.datetime | None) -
     click.echo(yaml.safe_dump(masked(champions.told(found)), sort_keys=False).rstrip())
 
 
+@sparkrec.command(short_help="What is served under a name, and what came of the last nights.")
+@_of_lake
+def status(name: str, lake: str, schema: str | None) -> None:
+    """Print the champion of NAME, who holds the name, and the last nights, latest first."""
+    from sparkrec.stages import champions
+
+    click.echo(yaml.safe_dump(masked(champions.status(_lake(lake, schema), name)), sort_keys=False).rstrip())
+
+
 @sparkrec.command(short_help="Serve the lists of a model under a name, whatever a gate says.")
 @_of_lake
 @click.argument("model", metavar="MODEL", type=_MODEL)

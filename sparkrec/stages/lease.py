@@ -56,7 +56,7 @@ def held(lake: Lake, name: str, hours: float) -> Iterator[Lease]:
     Raises Refused where another run holds it that is alive and in time.
     """
     ledger = Ledger(lake, tables.LEASES, name)
-    beats = lake.path("leases", f"{name}.json")
+    beats = _beats(lake, name)
     lease = _taken(ledger, name, hours, beats)
     ended = threading.Event()
     beating = threading.Thread(target=_beat, args=(beats, lease.token, ended), daemon=True)
@@ -70,12 +70,27 @@ def held(lake: Lake, name: str, hours: float) -> Iterator[Lease]:
             log.warning("another run has taken %r meanwhile", name)
 
 
+def holder_of(lake: Lake, name: str) -> str | None:
+    """Who holds a name, since when and until when at the latest; None where nobody does who is alive and in time."""
+    return _told(Ledger(lake, tables.LEASES, name).latest(), _beats(lake, name))
+
+
+def _beats(lake: Lake, name: str) -> str:
+    return lake.path("leases", f"{name}.json")
+
+
+def _told(latest: Row | None, beats: str) -> str | None:
+    if latest is None or (until := instant_of(latest, "until")) <= _now() or not _is_alive(latest, beats):
+        return None
+    since = instant_of(latest, "at")
+    return f"{latest['holder']}, since {since:%Y-%m-%d %H:%M}, until {until:%Y-%m-%d %H:%M} (UTC) at the latest"
+
+
 def _taken(ledger: Ledger, name: str, hours: float, beats: str) -> Lease:
     latest = ledger.latest()
-    if latest is not None and (until := instant_of(latest, "until")) > _now() and _is_alive(latest, beats):
+    if (holder := _told(latest, beats)) is not None:
         raise Refused(
-            f"{latest['holder']} has held {name!r} since {instant_of(latest, 'at'):%Y-%m-%d %H:%M} (UTC), until "
-            f"{until:%Y-%m-%d %H:%M} at the latest. Run this again when that has ended; if it is dead, in "
+            f"{name!r} is held by {holder}. Run this again when that has ended; if it is dead, in "
             f"{PATIENCE / 60:g} minutes."
         )
     number = latest["number"] + 1 if latest is not None else 1

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
@@ -187,7 +188,7 @@ def _without(find, reference):
 def test_one_run_at_a_time_holds_a_name_and_a_dead_one_loses_it(spark, tmp_path, monkeypatch):
     lake = Lake(spark, str(tmp_path / "lake"))
     with held(lake, "shop", 1.0) as mine:
-        with pytest.raises(Refused, match=r"has held 'shop' since .* Run this again when"), held(lake, "shop", 1.0):
+        with pytest.raises(Refused, match=r"'shop' is held by process .* Run this again when"), held(lake, "shop", 1.0):
             pass
         with held(lake, "another", 1.0):
             mine.check()
@@ -263,7 +264,7 @@ def test_a_night_that_is_killed_is_run_again_once_its_holder_is_dead(served_shop
     raw = settings.model_dump(mode="json", by_alias=True)
     raw["spark"] = {"master": "local[2]", "memory": "1g", "shuffle_partitions": 2, "conf": QUICK_JVM}
     kill_after("sparkrec.stages.retrain:check_lists", "retrain", "--config", config_file(raw))
-    with pytest.raises(Refused, match=r"process \d+ on .* has held 'shop' since"):
+    with pytest.raises(Refused, match=r"'shop' is held by process \d+ on .*, since"):
         retrain(settings, lake)
     assert served(lake)[0] == champion(lake, "shop")["model"] == first
 
@@ -295,8 +296,14 @@ def test_the_command_tells_schedulers_by_its_exit_code(served_shop, days, config
     assert "metric: found 'ndcg', expected one with a cutoff, such as ndcg@10" in said.err
     with held(lake, "shop", 1.0):
         code, said = run("retrain", "--config", path)
-    assert code == 5
-    assert "has held 'shop' since" in said.err
+        assert code == 5
+        assert "'shop' is held by process" in said.err
+        _, said = run("status", "shop", "--lake", lake.root)
+    status = yaml.safe_load(said.out)
+    assert status["champion"]["model"] == first
+    assert status["held_by"].startswith("process ")
+    assert [night["outcome"] for night in status["nights"]] == ["kept", "kept", "promoted"]
+    assert champions.status(lake, "shop", 1)["held_by"] is None
 
     code, said = run("champion", "shop", "--lake", lake.root)
     assert code == 0

@@ -182,14 +182,17 @@ def rollback(name: str, lake: str, schema: str | None, to: str | None, reason: s
     click.echo(yaml.safe_dump(champions.rollback_by_name(_lake(lake, schema), name, to, reason)).rstrip())
 
 
-def _lake(folder: str, schema: str | None) -> Lake:
+def _lake(
+    files: str, schema: str | None, spark: config.SparkSettings = config.SparkSettings(), told: object = None
+) -> Lake:
+    """The lake, in a session that reaches the stores that settings, as they were told, mention."""
     from sparkrec.object_stores import check_bucket, mentioned
     from sparkrec.spark.platform.lake import Lake
     from sparkrec.spark.platform.session import open_session
 
-    lake = Lake(open_session(s3=mentioned({"lake": folder})), folder, schema)
-    _interruption.listen()
-    check_bucket(folder)
+    lake = Lake(open_session(spark, mentioned(told or files)), files, schema)
+    _interruption.listen()  # after the session, which has a handler of its own
+    check_bucket(files)
     return lake
 
 
@@ -228,17 +231,12 @@ def demo(lake: str) -> None:
 
 
 def _run_stage(name: str, config: str | None, overrides: tuple[str, ...], dry_run: bool) -> None:
-    from sparkrec.object_stores import check_bucket, mentioned
-    from sparkrec.spark.platform.lake import Lake
-    from sparkrec.spark.platform.session import open_session
     from sparkrec.stages.catalog import STAGES
 
     stage = STAGES[name]
     settings = load(stage.settings, config, overrides)  # before Spark starts: a typo costs no minute
     stage.check(settings)
-    lake = Lake.of(settings, open_session(settings.spark, mentioned(settings.model_dump(mode="json"))))
-    _interruption.listen()  # after the session, which has a handler of its own
-    check_bucket(settings.files)
+    lake = _lake(settings.files, settings.schema_of_tables, settings.spark, settings.model_dump(mode="json"))
     if dry_run:
         resolved = {"settings": settings.model_dump(mode="json", by_alias=True), **stage.plan(settings, lake).report()}
         click.echo(yaml.safe_dump(masked(resolved), sort_keys=False).rstrip())

@@ -10,6 +10,7 @@ integers that `prepare` gives and never changes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -35,6 +36,11 @@ class Table:
     """What holds of every row, in SQL, by a name: a catalog refuses others."""
     read_by: tuple[str, ...] = ()
     """Columns that it is read by, which a catalog clusters it by."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of its columns."""
+        return re.findall(r"(\w+) [^,<]+(?:<[^>]*>)?(?:, |$)", self.columns)
 
 
 # --- Delta tables of the lake -------------------------------------------------------------------------------------

@@ -97,6 +97,7 @@ def rollback(lake: Lake, lease: Lease, reason: str, to: str | None = None) -> Ro
     target = former[-1]
     lake.finished_run("train", target["model"])
     lists = lake.finished_run("recommend", target["recommendations"])
+    lists_of(lake, lists)
     return _change(lake, lease, current, lists, target["served"], "rollback", reason, {})
 
 
@@ -115,10 +116,8 @@ def _change(
     reason: str,
     metrics: Mapping[str, float],
 ) -> Row:
-    lists_of(lake, lists)
     lease.check()
     ledger = Ledger(lake, tables.CHAMPIONS, lease.name)
-    number = after["number"] + 1 if after is not None else 1
     values: dict[str, Any] = {
         "model": lists.inputs["model"],
         "recommendations": lists.reference,
@@ -128,7 +127,7 @@ def _change(
         "actor": getpass.getuser(),
         "metrics": dict(metrics),
     }
-    row = ledger.add(number, **values)
+    row = ledger.add_after(after, **values)
     if row is None:
         raise Refused(
             f"another run has changed the champion of {lease.name!r} meanwhile: that one stays. Look at it, and run "

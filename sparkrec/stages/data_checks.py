@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -16,8 +15,6 @@ from sparkrec import tables
 from sparkrec.config import Check, DataChecks
 from sparkrec.errors import InputError
 from sparkrec.spark.data.dataset import Dataset
-from sparkrec.spark.platform.arrow_types import to_arrow_schema
-from sparkrec.spark.platform.before_spark_4 import from_arrow, schema_of
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.ingest import Batch
 
@@ -63,8 +60,8 @@ def check_data(
     Raises InputError where a check that is to `fail` is beyond its limit.
     """
     values = _of_batches(batches, volumes) | _of_dataset(new) | _of_both(new, champion)
-    found = [_judged(each, getattr(settings, each), values.get(each)) for each in DataChecks.model_fields]
-    found = [each for each in found if each.verdict != "off"]
+    asked = {each: getattr(settings, each) for each in DataChecks.model_fields}
+    found = [_judged(each, check, values.get(each)) for each, check in asked.items() if check.beyond != "off"]
     _record(lake, name, new.reference, found)
     for each in found:
         if each.verdict == "warned":
@@ -75,8 +72,6 @@ def check_data(
 
 
 def _judged(name: str, check: Check, value: float | None) -> Finding:
-    if check.beyond == "off":
-        return Finding(name, value, check.limit, "off")
     if value is None:
         return Finding(name, None, check.limit, "unknown")
     fine = value >= check.limit if name in _AT_LEAST else value <= check.limit
@@ -138,7 +133,5 @@ def _divergence(new: DataFrame, old: DataFrame) -> float | None:
 def _record(lake: Lake, name: str, dataset: str, found: Sequence[Finding]) -> None:
     now = dt.datetime.now(dt.timezone.utc)
     rows = [{"name": name, "dataset": dataset, **vars(each), "at": now} for each in found]
-    schema = to_arrow_schema(schema_of(tables.CHECKS.columns))
-    frame = from_arrow(lake.spark, pa.Table.from_pylist(rows, schema))
     verdicts = ",".join(f"{each.check}={each.verdict}" for each in found)
-    lake.append(tables.CHECKS.name, frame, f"checks:{name}:{dataset}:{verdicts}", tables.CHECKS)
+    lake.add_rows(tables.CHECKS, rows, f"checks:{name}:{dataset}:{verdicts}")

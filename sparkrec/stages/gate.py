@@ -57,11 +57,8 @@ def judge(settings: GateSettings, lake: Lake, champion: Run, challenger: Run) ->
             CHAMPION: hold(_lists(lake, champion, old, truth, seen, k)),
             CHALLENGER: hold(_lists(lake, challenger, new, truth, seen, k)),
         }
-        both = None
-        for run, frame in lists.items():
-            marked = frame.withColumn("run", F.lit(run))
-            both = marked if both is None else both.unionByName(marked)
-        assert both is not None
+        marked = [frame.withColumn("run", F.lit(run)) for run, frame in lists.items()]
+        both = marked[0].unionByName(marked[1])
         relevant = truth.select("user", "item").distinct()
         of_groups = truth.select(
             "user", F.concat(F.lit("users:"), F.col("user_group"), F.lit(f"/{segments}")).alias("segment")
@@ -121,9 +118,7 @@ def _dataset_of(lake: Lake, champion: Run) -> Dataset:
 
 def _check_unseen(old: Dataset, champion: Run, new: Dataset) -> None:
     """Whether the champion was fitted to nothing that happened since the new test split began, by the same ids."""
-    if old.manifest["ids"] != new.manifest["ids"] and any(
-        old.manifest["ids"][side]["id"] != new.manifest["ids"][side]["id"] for side in ("users", "items")
-    ):
+    if any(old.manifest["ids"][side]["id"] != new.manifest["ids"][side]["id"] for side in ("users", "items")):
         raise Incompatible(f"champion {champion.reference} goes by the ids of another table of interactions")
     fitted = old.observed(bool(champion.settings["include_validation"]))
     last = fitted.agg(F.unix_micros(F.max("timestamp"))).collect()[0][0]

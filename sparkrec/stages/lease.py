@@ -33,14 +33,13 @@ class Lease:
 
     ledger: Ledger
     name: str
-    token: str
-    number: int
+    row: Row
     until: dt.datetime
 
     def check(self) -> None:
         """Raise Refused unless the name is still held: before anything is changed that others see."""
         latest = self.ledger.latest()
-        if latest is None or latest["token"] != self.token:
+        if latest is None or latest["token"] != self.row["token"]:
             raise Refused(f"another run has taken {self.name!r} meanwhile: this one changes nothing more.")
         if _now() >= self.until:
             raise Refused(
@@ -59,14 +58,14 @@ def held(lake: Lake, name: str, hours: float) -> Iterator[Lease]:
     beats = _beats(lake, name)
     lease = _taken(ledger, name, hours, beats)
     ended = threading.Event()
-    beating = threading.Thread(target=_beat, args=(beats, lease.token, ended), daemon=True)
+    beating = threading.Thread(target=_beat, args=(beats, lease.row["token"], ended), daemon=True)
     beating.start()
     try:
         yield lease
     finally:
         ended.set()
         beating.join()
-        if ledger.add(lease.number + 1, holder=_holder(), until=_now()) is None:
+        if ledger.add_after(lease.row, holder=_holder(), until=_now()) is None:
             log.warning("another run has taken %r meanwhile", name)
 
 
@@ -93,13 +92,12 @@ def _taken(ledger: Ledger, name: str, hours: float, beats: str) -> Lease:
             f"{name!r} is held by {holder}. Run this again when that has ended; if it is dead, in "
             f"{PATIENCE / 60:g} minutes."
         )
-    number = latest["number"] + 1 if latest is not None else 1
     until = _now() + dt.timedelta(hours=hours)
-    row = ledger.add(number, holder=_holder(), until=until)
+    row = ledger.add_after(latest, holder=_holder(), until=until)
     if row is None:
         raise Refused(f"another run has taken {name!r} at the same moment. Run this again when that has ended.")
     storage.write_json(beats, {"token": row["token"], "at": time.time()})
-    return Lease(ledger, name, row["token"], number, until)
+    return Lease(ledger, name, row, until)
 
 
 def _is_alive(latest: Row, beats: str) -> bool:

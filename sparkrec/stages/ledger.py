@@ -6,12 +6,9 @@ import datetime as dt
 import uuid
 from typing import Any
 
-import pyarrow as pa
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from sparkrec.spark.platform.arrow_types import to_arrow_schema
-from sparkrec.spark.platform.before_spark_4 import from_arrow, schema_of
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.tables import Table
 
@@ -42,12 +39,13 @@ class Ledger:
         token = uuid.uuid4().hex
         now = dt.datetime.now(dt.timezone.utc)
         row = {"name": self._name, "number": number, "token": token, "at": now, **values}
-        schema = to_arrow_schema(schema_of(self._table.columns))
-        frame = from_arrow(self._lake.spark, pa.Table.from_pylist([row], schema))
-        transaction = f"{self._table.name}:{self._name}:{number}"
-        self._lake.append(self._table.name, frame, transaction, self._table)
+        self._lake.add_rows(self._table, [row], f"{self._table.name}:{self._name}:{number}")
         (written,) = self._own().where(F.col("number") == number).collect()
         return written if written["token"] == token else None
+
+    def add_after(self, last: Row | None, **values: Any) -> Row | None:
+        """Add the row that follows the last one that the writer has seen; None where another writer was first."""
+        return self.add(last["number"] + 1 if last is not None else 1, **values)
 
     def _own(self) -> DataFrame:
         return self._lake.table(self._table.name).where(F.col("name") == self._name)

@@ -234,7 +234,7 @@ def _popular(k: int, dataset: Dataset, users: DataFrame, seen: DataFrame | None,
 
 
 def _write(lake: Lake, table: str, run: Run, rows: DataFrame) -> None:
-    columns = [column.split()[0] for column in tables.RECOMMENDATIONS.columns.split(", ")]
+    columns = tables.RECOMMENDATIONS.names
     if lake.has_table(table):
         old = lake.table(table).schema
         if missing := [name for name in columns if name not in old.names]:

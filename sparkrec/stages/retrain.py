@@ -103,10 +103,9 @@ def retrain(settings: RetrainSettings, lake: Lake) -> Retraining:
     with mendable(), held(lake, settings.name, settings.deadline_hours) as lease:
         try:
             _run(settings, lake, lease, night)
-        except BaseException as error:
+        except Exception as error:
             night.outcome, night.reason = FAILED, f"{type(error).__name__}: {error}"[:1000]
-            if isinstance(error, Exception):
-                _record(lake, night)
+            _record(lake, night)
             raise
         _record(lake, night)
     log.info("%s: %s %s", night.name, night.outcome, f"({night.reason})" if night.reason else "")
@@ -196,6 +195,5 @@ def _known(lake: Lake, champion: Row | None) -> Dataset | None:
 
 def _record(lake: Lake, night: Retraining) -> None:
     ledger = Ledger(lake, tables.RETRAININGS, night.name)
-    latest = ledger.latest()
     values = {key: value for key, value in vars(night).items() if key != "name"}
-    ledger.add(latest["number"] + 1 if latest is not None else 1, **values)
+    ledger.add_after(ledger.latest(), **values)

@@ -84,7 +84,6 @@ def overlap(old: DataFrame, new: DataFrame, user: str, item: str) -> float:
 
 def serve(lake: Lake, run: Run, served: str, name: str, number: int) -> None:
     """Replace what is served by the lists of a run, in one commit, once for each change of the champion."""
-    columns = [column.split()[0] for column in tables.RECOMMENDATIONS.columns.split(", ")]
-    rows = lists_of(lake, run).select(*columns)
+    rows = lists_of(lake, run).select(*tables.RECOMMENDATIONS.names)
     lake.replace(served, rows, f"serve:{name}:{number}", tables.RECOMMENDATIONS)
     log.info("%s serves the lists of %s", lake.place(served), run.reference)

@@ -14,6 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+import pyarrow as pa
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 
@@ -21,6 +22,8 @@ from sparkrec import __version__, storage
 from sparkrec.config import Settings, StageSettings
 from sparkrec.errors import InputError
 from sparkrec.secrets import masked
+from sparkrec.spark.platform.arrow_types import to_arrow_schema
+from sparkrec.spark.platform.before_spark_4 import from_arrow, schema_of
 from sparkrec.spark.platform.delta import is_conflict, on_databricks, require_delta
 from sparkrec.spark.platform.delta_tables import CatalogTables, DeltaTables, FolderTables
 from sparkrec.spark.platform.failures import reason
@@ -200,6 +203,11 @@ class Lake:
         if new_columns:
             writer = writer.option("mergeSchema", "true")
         self._commit(name, frame, writer, transaction, table)
+
+    def add_rows(self, table: Table, rows: list[dict[str, Any]], transaction: str) -> None:
+        """As `append`, of a few rows of the driver; a column that a row does not have is null."""
+        schema = to_arrow_schema(schema_of(table.columns))
+        self.append(table.name, from_arrow(self.spark, pa.Table.from_pylist(rows, schema)), transaction, table)
 
     def replace(self, name: str, frame: DataFrame, transaction: str, table: Table | None = None) -> None:
         """As `append`, instead of the rows that are there: until the commit, readers see those."""

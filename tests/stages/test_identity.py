@@ -144,7 +144,11 @@ def test_every_setting_of_a_source_is_tried():
     found = {each for name, (settings, *_) in STAGES.items() for each in sources(settings, name)}
     assert found == set(FILES)
     others = {stage.__name__ for stage in StageSettings.__subclasses__()}
-    assert others - {settings.__name__ for settings, *_ in STAGES.values()} == {"IngestSettings", "PipelineSettings"}
+    assert others - {settings.__name__ for settings, *_ in STAGES.values()} == {
+        "IngestSettings",
+        "PipelineSettings",
+        "RetrainSettings",
+    }
 
 
 def test_what_starts_the_processes_is_told_and_makes_no_other_run(prepared_lake, monkeypatch):

@@ -14,7 +14,7 @@ from sparkrec import Lake, session
 from sparkrec.config import PipelineSettings
 from sparkrec.configfile import validate
 from sparkrec.stages.pipeline import run
-from sparkrec.stages.report import report
+from sparkrec.stages.reporting.page import report
 from sparkrec.synthetic import LogShape, write_log
 
 spark = session()  # the session that is there, or a local one

@@ -106,7 +106,7 @@ def report(runs: tuple[str, ...], lake: str, output: str) -> None:
     """Write one HTML page about evaluations, by name or name@id: figures with intervals, differences to the first RUN,
     curves, segments, training, examples."""
     from sparkrec import storage
-    from sparkrec.stages.report import report as page
+    from sparkrec.stages.reporting.page import report as page
 
     storage.write(output, page(lake, runs).encode())
     click.echo(output)
@@ -142,7 +142,7 @@ def _of_lake(command: Callable[..., None]) -> Callable[..., None]:
 )
 def champion(name: str, lake: str, schema: str | None, at: dt.datetime | None) -> None:
     """Print the champion of NAME: its model and lists, since when, why and by whom."""
-    from sparkrec.stages import champions
+    from sparkrec.stages.retraining import champions
 
     found = champions.champion(_lake(lake, schema), name, at and at.replace(tzinfo=dt.timezone.utc))
     if found is None:
@@ -154,7 +154,7 @@ def champion(name: str, lake: str, schema: str | None, at: dt.datetime | None) -
 @_of_lake
 def status(name: str, lake: str, schema: str | None) -> None:
     """Print the champion of NAME, who holds the name, and the last nights, latest first."""
-    from sparkrec.stages import champions
+    from sparkrec.stages.retraining import champions
 
     click.echo(yaml.safe_dump(masked(champions.status(_lake(lake, schema), name)), sort_keys=False).rstrip())
 
@@ -166,7 +166,7 @@ def status(name: str, lake: str, schema: str | None) -> None:
 @click.option("--reason", default="by name", show_default=True, help="For the history.")
 def promote(name: str, model: str, lake: str, schema: str | None, served: str | None, reason: str) -> None:
     """Make MODEL, by name or name@id, the champion of NAME, once its lists are fit to be served."""
-    from sparkrec.stages import champions
+    from sparkrec.stages.retraining import champions
 
     click.echo(yaml.safe_dump(champions.promote_by_name(_lake(lake, schema), name, model, served, reason)).rstrip())
 
@@ -177,7 +177,7 @@ def promote(name: str, model: str, lake: str, schema: str | None, served: str | 
 @click.option("--reason", default="rolled back", show_default=True, help="For the history.")
 def rollback(name: str, lake: str, schema: str | None, to: str | None, reason: str) -> None:
     """Serve the lists of the champion before again. The one that was served is not promoted again but by name."""
-    from sparkrec.stages import champions
+    from sparkrec.stages.retraining import champions
 
     click.echo(yaml.safe_dump(champions.rollback_by_name(_lake(lake, schema), name, to, reason)).rstrip())
 

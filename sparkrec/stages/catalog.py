@@ -8,8 +8,9 @@ from typing import Any
 
 from sparkrec import config
 from sparkrec.spark.platform.lake import Lake
-from sparkrec.stages import evaluate, ingest, pipeline, prepare, recommend, retrain, train, tune
+from sparkrec.stages import evaluate, ingest, pipeline, prepare, recommend, train, tune
 from sparkrec.stages.planned import Planned
+from sparkrec.stages.retraining import retrain
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from sparkrec.spark.platform.keeping import kept, release
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.spark.platform.session import open_session
 from sparkrec.stages.pipeline import PipelineResult, run
-from sparkrec.stages.report import report
+from sparkrec.stages.reporting.page import report
 from sparkrec.synthetic import write_log
 
 CONFIG = "conf/pipeline/demo.yaml"

@@ -14,7 +14,7 @@ import pytest
 from sparkrec import storage
 from sparkrec.cli import main
 from sparkrec.errors import ConfigError, InputError
-from sparkrec.stages.report import report
+from sparkrec.stages.reporting.page import report
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")

@@ -15,12 +15,12 @@ from sparkrec.config import RetrainSettings
 from sparkrec.configfile import validate
 from sparkrec.errors import InputError, Refused
 from sparkrec.spark.platform.lake import Lake
-from sparkrec.stages import champions, lease, serve
-from sparkrec.stages import retrain as nights
-from sparkrec.stages.champions import champion, history, rollback_by_name
-from sparkrec.stages.lease import held
-from sparkrec.stages.ledger import Ledger
-from sparkrec.stages.retrain import retrain
+from sparkrec.stages.retraining import champions, lease, serve
+from sparkrec.stages.retraining import retrain as nights
+from sparkrec.stages.retraining.champions import champion, history, rollback_by_name
+from sparkrec.stages.retraining.lease import held
+from sparkrec.stages.retraining.ledger import Ledger
+from sparkrec.stages.retraining.retrain import retrain
 from tests.conftest import QUICK_JVM
 from tests.pipeline.processes import kill_after
 
@@ -263,7 +263,7 @@ def test_a_night_that_is_killed_is_run_again_once_its_holder_is_dead(served_shop
     settings = of_night(lake, days[:2])
     raw = settings.model_dump(mode="json", by_alias=True)
     raw["spark"] = {"master": "local[2]", "memory": "1g", "shuffle_partitions": 2, "conf": QUICK_JVM}
-    kill_after("sparkrec.stages.retrain:check_lists", "retrain", "--config", config_file(raw))
+    kill_after("sparkrec.stages.retraining.retrain:check_lists", "retrain", "--config", config_file(raw))
     with pytest.raises(Refused, match=r"'shop' is held by process \d+ on .*, since"):
         retrain(settings, lake)
     assert served(lake)[0] == champion(lake, "shop")["model"] == first

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparkrec.stages.report_runs import Evaluation
+from sparkrec.stages.reporting.runs import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,7 +19,7 @@ from sparkrec.spark.model.serving import bind
 from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.retrieval.topk import topk
-from sparkrec.stages.serve import overlap
+from sparkrec.stages.retraining.serve import overlap
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 

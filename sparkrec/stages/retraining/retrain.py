@@ -17,17 +17,17 @@ from sparkrec.errors import InputError, Refused
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.platform.failures import mendable
 from sparkrec.spark.platform.lake import Lake, Run
-from sparkrec.stages.champions import blocked, history, promote, serve_again
-from sparkrec.stages.data_checks import check_data
-from sparkrec.stages.gate import Incompatible, Verdict, judge
 from sparkrec.stages.ingest import ingest
-from sparkrec.stages.lease import Lease, held
-from sparkrec.stages.ledger import Ledger
 from sparkrec.stages.pipeline import Plan, PlannedPipeline
 from sparkrec.stages.pipeline import plan as plan_pipeline
 from sparkrec.stages.prepare import prepare
 from sparkrec.stages.recommend import recommend
-from sparkrec.stages.serve import check_lists
+from sparkrec.stages.retraining.champions import blocked, history, promote, serve_again
+from sparkrec.stages.retraining.data_checks import check_data
+from sparkrec.stages.retraining.gate import Incompatible, Verdict, judge
+from sparkrec.stages.retraining.lease import Lease, held
+from sparkrec.stages.retraining.ledger import Ledger
+from sparkrec.stages.retraining.serve import check_lists
 from sparkrec.stages.train import train
 
 log = logging.getLogger(__name__)

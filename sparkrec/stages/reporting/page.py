@@ -19,8 +19,8 @@ from sparkrec import storage
 from sparkrec.errors import EnvironmentMismatch
 from sparkrec.kernels.metrics.directions import sign
 from sparkrec.kernels.metrics.statistics import holm, mean_test, sign_test
-from sparkrec.stages.report_plots import SPREAD, sections
-from sparkrec.stages.report_runs import Evaluation, open_runs
+from sparkrec.stages.reporting.plots import SPREAD, sections
+from sparkrec.stages.reporting.runs import Evaluation, open_runs
 
 _SURE = 0.05
 """Corrected p-values below this are called a difference."""
@@ -50,7 +50,7 @@ def report(lake: str, references: Sequence[str]) -> str:
     differences = _differences(runs, users)
     environment = Environment(autoescape=True)
     environment.filters |= {"duration": _duration, "bytes": _bytes}
-    page = environment.from_string(resources.files(__package__).joinpath("report.html").read_text())
+    page = environment.from_string(resources.files(__package__).joinpath("page.html").read_text())
     return page.render(
         title=runs[0].label if len(runs) == 1 else f"{len(runs)} models on {_plain(runs[0].about['dataset'])}",
         runs=runs,

@@ -1,0 +1,1 @@
+"""Pages for people about runs that are finished: they need no Spark."""

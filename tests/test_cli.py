@@ -116,14 +116,14 @@ def test_dry_run_prints_settings_and_input_versions_and_writes_nothing(
 def test_ctrl_c_within_a_finalizer_is_not_lost():
     program = """
 import os, signal, time
-from sparkrec.cli import _interruption
+from sparkrec.cli.signals import interruption
 
 class Finalized:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(10)
 
-_interruption.listen()
+interruption.listen()
 try:
     Finalized()
     time.sleep(10)

@@ -172,7 +172,7 @@ def test_the_command_line_says_that_a_bucket_is_not_there(spark, store, config, 
     variables = {"AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret, "AWS_ENDPOINT_URL": endpoint}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(cli._interruption, "listen", lambda: None)
+    monkeypatch.setattr(cli.interruption, "listen", lambda: None)
     with pytest.raises(InputError, match=f"^there is no bucket 'nowhere' at {endpoint}. Create it"):
         cli.sparkrec.main(["run", "--config", config, *more, "lake=s3a://nowhere/lake"], standalone_mode=False)
 

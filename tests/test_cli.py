@@ -161,7 +161,7 @@ def test_a_termination_that_a_library_swallows_ends_the_run_all_the_same(goes_on
     program = (
         "import os, signal, sys, time\n"
         "from sparkrec import cli\n"
-        "cli._Interruption.PATIENCE = 0.2\n"
+        "cli.interruption.PATIENCE = 0.2\n"
         "@cli.sparkrec.command('swallow')\n"
         "def swallow():\n"
         "    try:\n"

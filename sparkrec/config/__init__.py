@@ -22,6 +22,7 @@ from sparkrec.config.features import (
 )
 from sparkrec.config.ingest import (
     ColumnSettings,
+    FollowSettings,
     IngestSettings,
     SourceSettings,
 )
@@ -61,6 +62,7 @@ from sparkrec.config.retrain import (
     DataChecks,
     GateSettings,
     ListChecks,
+    RetentionSettings,
     RetrainSettings,
 )
 from sparkrec.config.train import (

@@ -108,7 +108,7 @@ FOLLOWED = Table(
     about="How far sources were followed, in steps that are opened before their first row is written",
     comments={
         "name": "Source",
-        "state": "open or closed",
+        "state": "open, closed, or refused, of which nothing was written",
         "how": "changes, of the change data feed, or compared, what is there with what was taken",
         "source_id": "Identity of the Delta table: another one at the same place has another",
         "version": "Version up to which its rows are here",
@@ -116,7 +116,7 @@ FOLLOWED = Table(
         "deleted": "Rows deleted",
     },
     required=("name", "number", "state", "token"),
-    checks={"known_state": "state IN ('open', 'closed')"},
+    checks={"known_state": "state IN ('open', 'closed', 'refused')"},
 )
 FILES = Table(
     "interactions_files",

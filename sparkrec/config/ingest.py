@@ -54,6 +54,12 @@ class ColumnSettings(Settings):
     context: list[str] = []
     """Further columns, kept as they are."""
 
+    @property
+    def mapped(self) -> list[str]:
+        """All columns of the source that are read."""
+        named = (self.user, self.item, self.rating, self.timestamp, self.event, *self.context)
+        return list(dict.fromkeys(name for name in named if name is not None))
+
     @field_validator("context")
     @classmethod
     def _names_are_free(cls, context: list[str]) -> list[str]:

@@ -116,8 +116,7 @@ def _of_text(counts: dict[str | None, int]) -> str:
 
 def check_drift(lake: Lake, settings: IngestSettings, source: DataFrame, good: DataFrame) -> None:
     """Note a column nobody mapped; refuse one that is missing or has another type than in the table."""
-    columns = settings.columns
-    mapped = {columns.user, columns.item, columns.rating, columns.timestamp, columns.event, *columns.context, MALFORMED}
+    mapped = {*settings.columns.mapped, MALFORMED}
     extra = [name for name in source.columns if name not in mapped]
     if extra:
         log.warning("columns of the source that are not kept: %s (name them in columns.context to keep them)", extra)

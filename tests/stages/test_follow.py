@@ -117,6 +117,20 @@ def test_a_step_that_was_killed_is_carried_out_once(spark, lake, events, monkeyp
     ]  # fmt: skip
 
 
+def test_a_change_that_is_refused_is_taken_once_the_source_is_mended(spark, lake, events):
+    asked = settings(lake, {"path": events, "format": "delta"})
+    ingest(asked, lake)
+    spark.sql(
+        f"INSERT INTO delta.`{events}` VALUES (NULL, 'z', 1), (NULL, 'z', 2), (NULL, 'z', 3), (NULL, 'z', 4), (NULL, 'z', 5)"
+    )
+    spark.sql(f"INSERT INTO delta.`{events}` VALUES (NULL, 'q', 1), ('c', 'x', 1)")
+    with pytest.raises(IngestError, match="are rejected .* more than max_rejected = 0.5 of them"):
+        ingest(asked, lake)
+    spark.sql(f"DELETE FROM delta.`{events}` WHERE u IS NULL")
+    ingest(asked, lake)
+    assert rows(lake) == of(spark, events)
+
+
 def test_two_who_follow_at_once_take_a_change_once(spark, lake, events):
     asked = settings(lake, {"path": events, "format": "delta"})
     ingest(asked, lake)

@@ -31,8 +31,7 @@ def clean(frame: DataFrame, settings: IngestSettings) -> DataFrame:
     digest       64-bit hash of the source row
     """
     columns = settings.columns
-    mapped = [columns.user, columns.item, columns.rating, columns.timestamp, columns.event, *columns.context]
-    frame = resolved(frame, [name for name in mapped if name is not None], settings.source.label)
+    frame = resolved(frame, columns.mapped, settings.source.label)
     user = _id(frame, columns.user, settings.id_type)
     item = _id(frame, columns.item, settings.id_type)
     rating = _rating(frame, columns.rating)
@@ -43,7 +42,7 @@ def clean(frame: DataFrame, settings: IngestSettings) -> DataFrame:
         ambiguous = ambiguous & F.lit(isinstance(frame.schema[columns.timestamp].dataType, T.StringType))
     absurd = F.abs(rating) > settings.max_abs_rating
     reasons = [
-        *_of_text(frame, mapped),
+        *_of_text(frame, columns.mapped),
         (user.isNull(), "null_user"),
         (item.isNull(), "null_item"),
         (rating.isNull(), "null_rating"),
@@ -74,12 +73,12 @@ def clean(frame: DataFrame, settings: IngestSettings) -> DataFrame:
     )
 
 
-def _of_text(frame: DataFrame, mapped: list[str | None]) -> list[tuple[Column, str]]:
+def _of_text(frame: DataFrame, mapped: list[str]) -> list[tuple[Column, str]]:
     """What can be wrong with a row of a text file: it is malformed, or a column that is used has bytes that are no
     characters, for which readers put U+FFFD."""
     if MALFORMED not in frame.columns:
         return []
-    texts = [column(name) for name in mapped if name and isinstance(frame.schema[name].dataType, T.StringType)]
+    texts = [column(name) for name in mapped if isinstance(frame.schema[name].dataType, T.StringType)]
     broken = [text.contains("\ufffd") for text in texts]
     return [(column(MALFORMED).isNotNull(), "malformed"), *((each, "bad_encoding") for each in broken)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -44,6 +45,8 @@ FOLDERS = {
 
 _ATTEMPTS = 8
 _LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
+_one_at_a_time = threading.Lock()
+"""Of changes by SQL, whose transaction ids are settings of a session, which all threads share."""
 _TRANSACTION = "spark.databricks.delta.write.txn"  # what a writer's options say, for SQL
 _PLACES = ("lake", "spark")  # where a run happens does not change what it computes
 
@@ -258,7 +261,10 @@ class Lake:
             f"WHEN MATCHED THEN DELETE WHEN NOT MATCHED AND NOT new.gone THEN INSERT ({', '.join(names)}) "
             f"VALUES ({', '.join(f'new.{each}' for each in names)})"
         )
-        with preferred(self.spark, {f"{_TRANSACTION}AppId": transaction, f"{_TRANSACTION}Version": "1"}):
+        with (
+            _one_at_a_time,
+            preferred(self.spark, {f"{_TRANSACTION}AppId": transaction, f"{_TRANSACTION}Version": "1"}),
+        ):
             _retried(lambda: self.spark.sql(statement).collect())
         self.spark.catalog.dropTempView(view)
 
@@ -277,7 +283,8 @@ class Lake:
         _retried(lambda: self._of(name).append(name, writer, table, frame))
 
     def _change(self, statement: str) -> Any:
-        return _retried(lambda: self.spark.sql(statement).collect())[0][0]
+        with _one_at_a_time:
+            return _retried(lambda: self.spark.sql(statement).collect())[0][0]
 
     def _of(self, name: str) -> DeltaTables:
         return CatalogTables(self.spark) if "." in name else self._tables

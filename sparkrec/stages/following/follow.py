@@ -13,6 +13,7 @@ from pyspark.sql import Row
 
 from sparkrec import tables
 from sparkrec.config import IngestSettings
+from sparkrec.errors import InputError
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.batches import Batch
 from sparkrec.stages.following.folder import Folder
@@ -22,7 +23,7 @@ from sparkrec.stages.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
-_OPEN, _CLOSED = "open", "closed"
+_OPEN, _CLOSED, _REFUSED = "open", "closed", "refused"
 
 
 class _Source(Protocol):
@@ -48,7 +49,9 @@ def follow(settings: IngestSettings, lake: Lake) -> Batch:
     while True:
         rows = ledger.rows()
         last, done = rows[-1] if rows else None, _done(rows)
-        if last is None or last["state"] == _CLOSED:
+        fresh = False
+        if last is None or last["state"] != _OPEN:
+            fresh = True
             covers = source.next_step(done)
             if covers is None:
                 assert done is not None
@@ -62,8 +65,11 @@ def follow(settings: IngestSettings, lake: Lake) -> Batch:
         except Superseded as other:
             ledger.add_after(last, state=_OPEN, **other.covers._asdict())
             continue
-        covered = Covers.of(last)
-        closed = {"state": _CLOSED, "added": batch.rows, "deleted": batch.deleted, **covered._asdict()}
+        except InputError:
+            if fresh:  # nothing was written, and the source may be mended by another change
+                ledger.add_after(last, state=_REFUSED, **Covers.of(last)._asdict())
+            raise
+        closed = {"state": _CLOSED, "added": batch.rows, "deleted": batch.deleted, **Covers.of(last)._asdict()}
         if ledger.add_after(last, **closed) is not None:
             log.info("%s: %s rows have come, %s have gone", settings.source.label, batch.rows, batch.deleted)
             return batch

@@ -11,14 +11,13 @@ from pyspark.sql import functions as F
 from sparkrec.config import IngestSettings
 from sparkrec.spark.platform.failures import FAILURES, reason
 from sparkrec.spark.platform.lake import Lake
-from sparkrec.spark.platform.sources import identifier, quoted, read_log, whole_path
+from sparkrec.spark.platform.sources import column, identifier, quoted, read_log, resolved, whole_path
 from sparkrec.stages.batches import Batch
 from sparkrec.stages.following.steps import CHANGES, COMPARED, Covers, Superseded, gap, write_step
 
 _NO_FEED = "DELTA_MISSING_CHANGE_DATA"
 _LOST = re.compile(r"FILE_NOT_EXIST|FILE_NOT_FOUND|FileNotFound|VERSION_NOT|VersionNotFound|INCOMPATIBLE|LOG_")
 _COME, _GONE = ("insert", "update_postimage"), ("delete", "update_preimage")
-_OF_FEED = ("_change_type", "_commit_version", "_commit_timestamp")
 
 
 class SourceTable:
@@ -47,7 +46,13 @@ class SourceTable:
         assert done is not None
         try:
             feed = self._feed(done["version"] + 1, step["version"])
-            come, gone = (feed.where(F.col("_change_type").isin(*kinds)).drop(*_OF_FEED) for kinds in (_COME, _GONE))
+            feed = resolved(feed, self._settings.columns.mapped, self._source.label)
+            come, gone = (
+                feed.where(F.col("_change_type").isin(*kinds)).select(*map(column, self._settings.columns.mapped))
+                for kinds in (_COME, _GONE)
+            )
+            # What has come and gone since was never there.
+            come, gone = come.exceptAll(gone), gone.exceptAll(come)
             return write_step(self._settings, self._lake, step["number"], come, gone, whole=False)
         except FAILURES as error:
             if _NO_FEED not in str(error):  # the feed was begun later
@@ -94,7 +99,7 @@ class SourceTable:
         return rows
 
     def _feed(self, first: int, last: int) -> DataFrame:
-        """The changes of versions, each row with the columns `_OF_FEED`."""
+        """The changes of versions, each row with its `_change_type`."""
         options = {"readChangeFeed": "true", "startingVersion": str(first), "endingVersion": str(last)}
         reader = self._lake.spark.read.format("delta").options(**self._source.options, **options)
         if self._source.table:

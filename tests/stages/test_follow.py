@@ -120,10 +120,8 @@ def test_a_step_that_was_killed_is_carried_out_once(spark, lake, events, monkeyp
 def test_a_change_that_is_refused_is_taken_once_the_source_is_mended(spark, lake, events):
     asked = settings(lake, {"path": events, "format": "delta"})
     ingest(asked, lake)
-    spark.sql(
-        f"INSERT INTO delta.`{events}` VALUES (NULL, 'z', 1), (NULL, 'z', 2), (NULL, 'z', 3), (NULL, 'z', 4), (NULL, 'z', 5)"
-    )
-    spark.sql(f"INSERT INTO delta.`{events}` VALUES (NULL, 'q', 1), ('c', 'x', 1)")
+    nobody = ", ".join(f"(NULL, 'z', {n})" for n in range(6))
+    spark.sql(f"INSERT INTO delta.`{events}` VALUES {nobody}, ('c', 'x', 1)")
     with pytest.raises(IngestError, match="are rejected .* more than max_rejected = 0.5 of them"):
         ingest(asked, lake)
     spark.sql(f"DELETE FROM delta.`{events}` WHERE u IS NULL")

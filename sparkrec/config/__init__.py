@@ -61,8 +61,11 @@ from sparkrec.config.retrain import (
     DataChecks,
     GateSettings,
     ListChecks,
+    NotifySettings,
+    Outcome,
     RetrainSettings,
 )
+from sparkrec.config.schedule import ScheduleSettings, cron_values
 from sparkrec.config.train import (
     Range,
     TrainSettings,

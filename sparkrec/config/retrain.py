@@ -94,7 +94,7 @@ Outcome: TypeAlias = Literal["promoted", "kept", "unchanged", "refused", "failed
 class NotifySettings(Settings):
     """Who is told what came of a night, in JSON: a webhook or a command."""
 
-    webhook: str | None = Field(None, pattern=r"^https?://[^\s/@]+(/\S*)?$")
+    webhook: str | None = Field(None, pattern=r"^https?://([\w.-]+|\[[0-9A-Fa-f:]+\])(:\d+)?([/?]\S*)?$")
     """URL that it is posted to, with a `text` for people, as chats show it. It is masked as a secret: better `${NAME}`,
     from the environment."""
     command: Annotated[list[str], Field(min_length=1)] | None = None

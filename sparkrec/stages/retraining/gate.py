@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pyspark.sql import DataFrame
@@ -97,6 +98,15 @@ def judge(settings: GateSettings, lake: Lake, champion: Run, challenger: Run) ->
     if settings.margin is None:
         return Verdict(False, f"{main}, but no gate.margin says what is enough", metrics)
     return Verdict(True, f"{main}, not worse by {settings.margin:.1%} or more", metrics)
+
+
+def compared(metrics: Mapping[str, float]) -> str | None:
+    """What two models were compared by, the first metric of a verdict, for people; None where they were not."""
+    for key, value in metrics.items():
+        role, _, name = key.partition("_")
+        if role == CHALLENGER:
+            return f"{name} {value:.4f}, of the champion {metrics[f'{CHAMPION}_{name}']:.4f}"
+    return None
 
 
 def _guards(settings: GateSettings, metrics: dict[str, float], k: int) -> list[str]:

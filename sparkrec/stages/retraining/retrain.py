@@ -27,7 +27,7 @@ from sparkrec.stages.prepare import prepare
 from sparkrec.stages.recommend import recommend
 from sparkrec.stages.retraining.champions import blocked, history, promote, serve_again
 from sparkrec.stages.retraining.data_checks import check_data
-from sparkrec.stages.retraining.gate import CHALLENGER, CHAMPION, Incompatible, Verdict, judge
+from sparkrec.stages.retraining.gate import CHALLENGER, CHAMPION, Incompatible, Verdict, compared, judge
 from sparkrec.stages.retraining.lease import Lease, held
 from sparkrec.stages.retraining.ledger import Ledger
 from sparkrec.stages.retraining.notifying import notify
@@ -70,9 +70,8 @@ class Retraining:
     def line(self) -> str:
         """All that matters, in one line for people."""
         parts = [f"{self.name}: {self.outcome}" + (f" ({' '.join(self.reason.split())})" if self.reason else "")]
-        if (metric := next((key for key in self.metrics if key.startswith(f"{CHALLENGER}_")), None)) is not None:
-            name, before = metric.partition("_")[2], self.metrics[metric.replace(CHALLENGER, CHAMPION, 1)]
-            parts.append(f"{name} {self.metrics[metric]:.4f}, of the champion {before:.4f}")
+        if (values := compared(self.metrics)) is not None:
+            parts.append(values)
         models = {CHAMPION: self.champion, CHALLENGER: self.challenger}
         parts += [f"{role} {model}" for role, model in models.items() if model is not None]
         return "; ".join([*parts, f"{sum(self.seconds.values()):.0f} s"])

@@ -49,7 +49,7 @@ def render(nights: Scheduled) -> str:
     bundle: dict[str, Any] = {
         "bundle": {"name": f"sparkrec-retrain-{nights.name}"},
         "artifacts": {"wheel": {"type": "whl", "build": "python3 -m pip wheel --no-deps --wheel-dir dist ."}},
-        "sync": {"paths": sorted({f"./{os.path.dirname(each)}" for each in paths if _is_taken_along(each)})},
+        "sync": {"paths": sorted({_folder(each) for each in paths if _is_taken_along(each)})},
         "resources": {"jobs": {re.sub(r"\W", "_", f"retrain_{nights.name}"): job}},
         "targets": {
             "dev": {"mode": "development", "default": True, "presets": {"trigger_pause_status": "PAUSED"}},
@@ -77,6 +77,10 @@ def quartz(cron: str) -> str:
 
 def _listed(values: list[int] | None) -> str:
     return "*" if values is None else ",".join(map(str, values))
+
+
+def _folder(path: str) -> str:
+    return os.path.join(".", os.path.dirname(os.path.normpath(path)))
 
 
 def _is_taken_along(path: str) -> bool:

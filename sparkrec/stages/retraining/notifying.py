@@ -51,7 +51,7 @@ def notify(targets: Sequence[NotifySettings], summary: Mapping[str, Any]) -> Non
             elif each.command is not None:
                 _run(each.command, body)
         except Exception as error:
-            whom = f"webhook on {urlsplit(each.webhook).hostname}" if each.webhook else f"command {each.command}"
+            whom = f"webhook on {urlsplit(each.webhook).hostname}" if each.webhook else f"command {(each.command or [""])[0]}"
             log.warning("the %s was not told what came of the night: %s", whom, error)
 
 

@@ -158,13 +158,15 @@ def test_a_webhook_where_nobody_listens_is_warned_of(caplog):
     ("program", "said"),
     [
         ("import sys; print('no such list', file=sys.stderr); sys.exit(4)", "exit code 4, no such list"),
-        ("import time; time.sleep(10)", "timed out after 0.5 seconds"),
+        ("import time; time.sleep(10)", "it did not end in 0.5 seconds"),
         ("import sys; sys.stdin.close()", None),
     ],
 )
 def test_a_command_that_fails_or_hangs_is_warned_of(program, said, caplog):
-    notify([NotifySettings(command=[sys.executable, "-c", program])], {"outcome": "failed", "text": "x" * 2**20})
+    command = [sys.executable, "-c", program, SECRET]
+    notify([NotifySettings(command=command)], {"outcome": "failed", "text": "x" * 2**20})
     assert (said or "") in caplog.text
+    assert SECRET not in caplog.text
     assert bool(caplog.records) == (said is not None)
 
 

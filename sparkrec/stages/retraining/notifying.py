@@ -39,7 +39,7 @@ _opener = build_opener(_NoRedirect)
 def notify(targets: Sequence[NotifySettings], summary: Mapping[str, Any]) -> None:
     """Tell a summary, whose `outcome` says who wants to know it, to one after the other.
 
-    Who is not reached is warned of, without the address, which may be a secret.
+    Who is not reached is warned of, without the address and without arguments, which may be secret.
     """
     body = json.dumps(summary).encode()
     for each in targets:
@@ -47,11 +47,13 @@ def notify(targets: Sequence[NotifySettings], summary: Mapping[str, Any]) -> Non
             continue
         try:
             if each.webhook is not None:
+                whom = f"webhook on {urlsplit(each.webhook).hostname}"
                 _post(each.webhook, body)
-            elif each.command is not None:
-                _run(each.command, body)
+            else:
+                command = each.command or []
+                whom = f"command {command[0]}"
+                _run(command, body)
         except Exception as error:
-            whom = f"webhook on {urlsplit(each.webhook).hostname}" if each.webhook else f"command {(each.command or [""])[0]}"
             log.warning("the %s was not told what came of the night: %s", whom, error)
 
 
@@ -69,7 +71,10 @@ def _post(url: str, body: bytes) -> None:
 
 
 def _run(command: Sequence[str], body: bytes) -> None:
-    ended = subprocess.run(command, input=body, capture_output=True, timeout=_COMMAND_PATIENCE, check=False)
+    try:
+        ended = subprocess.run(command, input=body, capture_output=True, timeout=_COMMAND_PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"it did not end in {_COMMAND_PATIENCE:g} seconds") from None
     if ended.returncode:
         said = ended.stderr.decode(errors="replace").strip()[-500:]
         raise RuntimeError(f"exit code {ended.returncode}{f', {said}' if said else ''}")

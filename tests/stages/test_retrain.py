@@ -276,7 +276,11 @@ def test_a_night_that_is_killed_is_run_again_once_its_holder_is_dead(served_shop
     night = retrain(settings, lake)
     assert night.outcome == "promoted"
     assert served(lake) == (night.challenger, USERS * 4)
-    assert [row.outcome for row in Ledger(lake, tables.RETRAININGS, "shop").rows()][-2:] == ["kept", "promoted"]
+    assert [row.outcome for row in Ledger(lake, tables.RETRAININGS, "shop").rows()][-3:] == [
+        "kept",
+        "refused",
+        "promoted",
+    ]
 
 
 TELL = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10))"

@@ -134,6 +134,16 @@ def size(path: str) -> int:
     return sum(info.size for info in filesystem.get_file_info(selector) if info.type == pafs.FileType.File)
 
 
+@_mendable
+def newest(path: str) -> float | None:
+    """When the newest file in a folder, at any depth, was written, in seconds since 1970; None when there is none."""
+    filesystem, name = resolve(path)
+    selector = pafs.FileSelector(name, recursive=True, allow_not_found=True)
+    files = [info for info in filesystem.get_file_info(selector) if info.type == pafs.FileType.File]
+    times = [info.mtime.timestamp() for info in files if info.mtime is not None]
+    return max(times, default=None)
+
+
 def folders(path: str) -> list[str]:
     """Names of the folders in a folder; none when it is not there."""
     return _names(path, pafs.FileType.Directory)

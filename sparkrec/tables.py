@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,39 @@ BATCHES = Table(
     required=("batch", "content_hash", "state"),
     checks={"known_state": "state IN ('open', 'closed')"},
 )
+FOLLOWED = Table(
+    "interactions_followed",
+    "name string, number long, state string, how string, source_id string, version long, added long, deleted long, "
+    "token string, at timestamp",
+    key=("name", "number"),
+    written_by="ingest",
+    about="How far sources were followed, in steps that are opened before their first row is written",
+    comments={
+        "name": "Source",
+        "state": "open or closed",
+        "how": "changes, of the change data feed, or compared, what is there with what was taken",
+        "source_id": "Identity of the Delta table: another one at the same place has another",
+        "version": "Version up to which its rows are here",
+        "added": "Rows added",
+        "deleted": "Rows deleted",
+    },
+    required=("name", "number", "state", "token"),
+    checks={"known_state": "state IN ('open', 'closed')"},
+)
+FILES = Table(
+    "interactions_files",
+    "name string, number long, path string, size long, modified timestamp, digest string, same_as string",
+    key=("name", "number", "path"),
+    written_by="ingest",
+    about="Files of folders that are followed, each of which is taken once",
+    comments={
+        "name": "Source",
+        "number": "Step that took it",
+        "digest": "What its rows are known by, whatever their order; null where it has none",
+        "same_as": "File of the same rows, which was taken before it; then these were not",
+    },
+    required=("name", "number", "path"),
+)
 USERS = Table(
     "interactions_users",
     "user long, user_id id",
@@ -121,6 +154,8 @@ ITEMS = Table(
     checks={"from_zero": "item >= 0"},
     read_by=("item_id",),
 )
+OF_INTERACTIONS = (INTERACTIONS, REJECTED, BATCHES, FOLLOWED, FILES, USERS, ITEMS)
+"""Tables that each table of interactions has of its own."""
 RECOMMENDATIONS = Table(
     "recommendations",
     "user_id id, rank int, item_id id, score float, fallback boolean, run string, model string",
@@ -257,6 +292,26 @@ RETRAININGS = Table(
     required=("name", "number", "outcome", "token"),
 )
 
+FORGOTTEN = Table(
+    "forgotten",
+    "request string, users array<string>, removed map<string, long>, reason string, actor string, "
+    "final_after timestamp, at timestamp",
+    key=("request",),
+    written_by="forget",
+    about="Receipts of users that were forgotten",
+    comments={
+        "users": "SHA-256 of their ids, in hexadecimal digits",
+        "removed": "Rows that went, by table or run",
+        "reason": "Why, for people",
+        "actor": "Who did it",
+        "final_after": "From when on a VACUUM deletes the files that older versions of the tables have them in",
+        "at": "When it was done",
+    },
+    required=("request", "users"),
+)
+HISTORIES = (METRICS, TRIALS, CHAMPIONS, CHECKS, LEASES, RETRAININGS, FORGOTTEN)
+"""Tables of a lake that are only added to."""
+
 # --- Parquet tables of a run --------------------------------------------------------------------------------------
 
 SPLIT = Table(
@@ -314,3 +369,8 @@ MODEL_ITEMS = Table("items", "item long, index array<int>, value array<float>", 
 def named(table: Table, interactions: str) -> str:
     """Name of a table that belongs to one interactions table: `interactions_users` of `plays` is `plays_users`."""
     return table.name.replace(INTERACTIONS.name, interactions, 1)
+
+
+def of(table: Table, interactions: str) -> Table:
+    """A table that belongs to one interactions table."""
+    return replace(table, name=named(table, interactions))

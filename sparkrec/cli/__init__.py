@@ -9,7 +9,7 @@ import traceback
 
 import click
 
-from sparkrec.cli import scheduling, serving, stages, tools  # noqa: F401  (they add their commands)
+from sparkrec.cli import scheduling, serving, stages, tools, upkeep  # noqa: F401  (they add their commands)
 from sparkrec.cli.group import sparkrec
 from sparkrec.cli.signals import ENDED, interruption
 from sparkrec.errors import SparkrecError, exit_code, lacks_spark

@@ -22,6 +22,7 @@ from sparkrec.config.features import (
 )
 from sparkrec.config.ingest import (
     ColumnSettings,
+    FollowSettings,
     IngestSettings,
     SourceSettings,
 )
@@ -63,6 +64,7 @@ from sparkrec.config.retrain import (
     ListChecks,
     NotifySettings,
     Outcome,
+    RetentionSettings,
     RetrainSettings,
 )
 from sparkrec.config.schedule import ScheduleSettings, cron_values

@@ -76,6 +76,15 @@ class ColumnSettings(Settings):
         return context
 
 
+class FollowSettings(Settings):
+    """Each run takes what has changed in the source since the last one, deletes and updates, too."""
+
+    on_gap: Literal["refuse", "rebuild"] = "refuse"
+    """Where nobody can tell what has changed, as the table was made again, its history is gone, or a file that was
+    taken is another now: an error, or all that is here of the source is compared with what it has, and made the
+    same."""
+
+
 class IngestSettings(StageSettings):
     """Take one batch of an interaction log into a Delta table."""
 
@@ -87,6 +96,9 @@ class IngestSettings(StageSettings):
     """Target; what is refused goes to `<table>_rejected`."""
     batch: Name | None = None
     """Id of this batch. None: made from its content."""
+    follow: FollowSettings | None = None
+    """Take what has changed since the last run instead of a batch: in a Delta table, by its change data feed if it has
+    one; in any other table by comparing; in a folder, new files. None: the source is one batch."""
     id_type: Literal["source", "string", "long"] = "source"
     """Type of user and item ids. `source`: integers become long, strings stay strings."""
     timestamp_format: str = "auto"
@@ -98,3 +110,12 @@ class IngestSettings(StageSettings):
     """A rating of larger magnitude is rejected."""
     max_rejected: float = Field(0.1, ge=0, le=1)
     """Share of rejected rows above which the job fails and writes nothing."""
+
+    @model_validator(mode="after")
+    def _follows_or_is_a_batch(self) -> Self:
+        if self.follow is not None and self.batch is not None:
+            raise ValueError("batch: what is followed has batches of its own: leave it out")
+        pinned = {"versionasof", "timestampasof"} & {name.lower() for name in self.source.options}
+        if self.follow is not None and pinned:
+            raise ValueError(f"source.options: a source at one version ({', '.join(pinned)}) cannot be followed")
+        return self

@@ -87,6 +87,17 @@ class ListChecks(Settings):
     """Share of a user's served list that is in the new one, on average, for users in both. None: any."""
 
 
+class RetentionSettings(Settings):
+    """What stays of former runs: what is served, what was served before that, what either was made of, and these."""
+
+    runs: int = Field(3, ge=1)
+    """Of each stage and name, as many, the newest ones."""
+    days: float = Field(30.0, ge=0)
+    """And those that are younger. What was given up and is older goes, too."""
+    vacuum: bool = True
+    """Delete the files of the lake's tables that no version needs which Delta keeps, which are those of a week."""
+
+
 Outcome: TypeAlias = Literal["promoted", "kept", "unchanged", "refused", "failed"]
 """What may come of a night."""
 
@@ -133,6 +144,8 @@ class RetrainSettings(StageSettings):
     """When its lists may be served."""
     serve: FullTableName = "served"
     """Table of the lists that are served, of the lake or by its full name. They are replaced in one commit."""
+    retention: RetentionSettings | None = None
+    """After a night that ended well, what stays of former runs. None: everything."""
     deadline_hours: float = Field(12.0, gt=0)
     """A run holds the name for so long; after that another may take it, and this one changes nothing more."""
     schedule: ScheduleSettings | None = None

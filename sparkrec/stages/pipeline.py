@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 from sparkrec import config, stages, tables
 from sparkrec.configfile import read_yaml, validate, with_environment
 from sparkrec.spark.platform.lake import Lake, Run, finished_run
+from sparkrec.stages.batches import Batch
 from sparkrec.stages.checks import check_measurement
 from sparkrec.stages.evaluate import evaluate
-from sparkrec.stages.ingest import Batch, ingest
+from sparkrec.stages.ingest import ingest
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.prepare import id_tables, prepare
 from sparkrec.stages.recommend import recommend

@@ -18,11 +18,11 @@ from sparkrec.config import RetrainSettings
 from sparkrec.configfile import validate
 from sparkrec.errors import InputError, Refused
 from sparkrec.spark.platform.lake import Lake
+from sparkrec.stages.ledger import Ledger
 from sparkrec.stages.retraining import champions, lease, notifying, serve
 from sparkrec.stages.retraining import retrain as nights
 from sparkrec.stages.retraining.champions import champion, history, rollback_by_name
 from sparkrec.stages.retraining.lease import held
-from sparkrec.stages.retraining.ledger import Ledger
 from sparkrec.stages.retraining.retrain import retrain
 from sparkrec.stages.retraining.status import status
 from tests.conftest import QUICK_JVM

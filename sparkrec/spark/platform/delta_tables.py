@@ -30,8 +30,14 @@ _THERE_ALREADY = "DELTA_CONSTRAINT_ALREADY_EXISTS"
 class DeltaTables(Protocol):
     """Tables by name."""
 
+    def names(self) -> list[str]:
+        """Of all tables."""
+
     def place(self, name: str) -> str:
         """Where a table is, for people."""
+
+    def quoted(self, name: str) -> str:
+        """A table as SQL takes it."""
 
     def exists(self, name: str) -> bool:
         """Whether there is such a table, of at least one commit."""
@@ -58,8 +64,14 @@ class FolderTables:
     def __init__(self, spark: SparkSession, root: str) -> None:
         self._spark, self._root = spark, root
 
+    def names(self) -> list[str]:
+        return [name for name in storage.folders(self._root) if self.exists(name)]
+
     def place(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+    def quoted(self, name: str) -> str:
+        return f"delta.`{self.place(name)}`"
 
     def exists(self, name: str) -> bool:
         """By a first commit: the log's folder is there earlier, and stays when a writer is killed."""
@@ -75,7 +87,7 @@ class FolderTables:
         summary = storage.read_json(f"{self.place(name)}/_delta_log/{latest:020}.crc") or {}
         if found := summary.get("metadata", {}).get("id"):
             return str(found)
-        return str(self._spark.sql(f"DESCRIBE DETAIL delta.`{self.place(name)}`").head()["id"])  # type: ignore[index]
+        return str(self._spark.sql(f"DESCRIBE DETAIL {self.quoted(name)}").head()["id"])  # type: ignore[index]
 
     def size(self, name: str) -> int:
         """With those of versions that were not vacuumed yet."""
@@ -114,57 +126,65 @@ class CatalogTables:
                 "lake.schema."
             )
 
+    def names(self) -> list[str]:
+        with _asking(self._schema or ""):
+            rows = self._spark.sql(f"SHOW TABLES IN {identifier(self._schema or '')}").collect()
+        return [row["tableName"] for row in rows if not row["isTemporary"]]
+
     def place(self, name: str) -> str:
         return name if "." in name else f"{self._schema}.{name}"
 
+    def quoted(self, name: str) -> str:
+        return identifier(self.place(name))
+
     def exists(self, name: str) -> bool:
         with _asking(self.place(name)):
-            return self._spark.catalog.tableExists(self._quoted(name))
+            return self._spark.catalog.tableExists(self.quoted(name))
 
     def latest(self, name: str) -> int | None:
         if not self.exists(name):
             return None
-        return int(self._first(f"DESCRIBE HISTORY {self._quoted(name)} LIMIT 1", name)["version"])
+        return int(self._first(f"DESCRIBE HISTORY {self.quoted(name)} LIMIT 1", name)["version"])
 
     def identity(self, name: str) -> str | None:
         if not self.exists(name):
             return None
-        return str(self._first(f"DESCRIBE DETAIL {self._quoted(name)}", name)["id"])
+        return str(self._first(f"DESCRIBE DETAIL {self.quoted(name)}", name)["id"])
 
     def size(self, name: str) -> int:
         """Of the latest version."""
-        return int(self._first(f"DESCRIBE DETAIL {self._quoted(name)}", name)["sizeInBytes"])
+        return int(self._first(f"DESCRIBE DETAIL {self.quoted(name)}", name)["sizeInBytes"])
 
     def read(self, name: str, version: int | None) -> DataFrame:
         at = "" if version is None else f" VERSION AS OF {version}"
-        frame = self._spark.sql(f"SELECT * FROM {self._quoted(name)}{at}")
+        frame = self._spark.sql(f"SELECT * FROM {self.quoted(name)}{at}")
         _ = frame.schema
         return frame
 
     def append(self, name: str, writer: DataFrameWriter, table: Table | None, rows: DataFrame) -> None:
         if table is not None and not self.exists(name):
             self._create(name, table, rows.schema)
-        writer.saveAsTable(self._quoted(name))
+        writer.saveAsTable(self.quoted(name))
 
     def _create(self, name: str, table: Table, schema: StructType) -> None:
         columns = ", ".join(
             f"{quoted(field.name)} {field.dataType.simpleString()}"
             + (" NOT NULL" if field.name in table.required else "")
-            + (f" COMMENT {_text(table.comments[field.name])}" if field.name in table.comments else "")
+            + (f" COMMENT {text(table.comments[field.name])}" if field.name in table.comments else "")
             for field in schema
         )
         by = f" CLUSTER BY ({', '.join(map(quoted, table.read_by))})" if table.read_by else ""
         with _asking(self.place(name)):
             self._spark.sql(
-                f"CREATE TABLE IF NOT EXISTS {self._quoted(name)} ({columns}) USING delta{by} "
-                f"COMMENT {_text(table.about)}"
+                f"CREATE TABLE IF NOT EXISTS {self.quoted(name)} ({columns}) USING delta{by} "
+                f"COMMENT {text(table.about)}"
             ).collect()
             for constraint, holds in table.checks.items():
                 self._constrain(name, constraint, holds)
 
     def _constrain(self, name: str, constraint: str, holds: str) -> None:
         try:
-            self._spark.sql(f"ALTER TABLE {self._quoted(name)} ADD CONSTRAINT {constraint} CHECK ({holds})").collect()
+            self._spark.sql(f"ALTER TABLE {self.quoted(name)} ADD CONSTRAINT {constraint} CHECK ({holds})").collect()
         except FAILURES as error:
             if _THERE_ALREADY not in str(error):  # of two who make a table, the other was faster
                 raise
@@ -174,9 +194,6 @@ class CatalogTables:
             row = self._spark.sql(query).head()
         assert row is not None
         return row
-
-    def _quoted(self, name: str) -> str:
-        return identifier(self.place(name))
 
 
 @contextmanager
@@ -193,5 +210,6 @@ def _asking(name: str) -> Iterator[None]:
         ) from None
 
 
-def _text(value: str) -> str:
+def text(value: str) -> str:
+    """A text as SQL takes it."""
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

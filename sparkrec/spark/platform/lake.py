@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import re
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyspark.errors import AnalysisException
@@ -24,11 +23,15 @@ from sparkrec.errors import InputError
 from sparkrec.secrets import masked
 from sparkrec.spark.platform.arrow_types import to_arrow_schema
 from sparkrec.spark.platform.before_spark_4 import from_arrow, schema_of
+from sparkrec.spark.platform.conf import preferred, setting
 from sparkrec.spark.platform.delta import is_conflict, on_databricks, require_delta
 from sparkrec.spark.platform.delta_tables import CatalogTables, DeltaTables, FolderTables
 from sparkrec.spark.platform.failures import reason
 from sparkrec.spark.platform.keeping import work_in
+from sparkrec.spark.platform.sources import quoted, whole_path
 from sparkrec.tables import Table
+
+T = TypeVar("T")
 
 FOLDERS = {
     "prepare": "datasets",
@@ -39,8 +42,9 @@ FOLDERS = {
 }
 """Folder of a stage's runs: `<lake>/<folder>/<name>/<run id>`."""
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _ATTEMPTS = 8
+_LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
+_TRANSACTION = "spark.databricks.delta.write.txn"  # what a writer's options say, for SQL
 _PLACES = ("lake", "spark")  # where a run happens does not change what it computes
 
 
@@ -105,6 +109,18 @@ class Run:
         return Run(self.stage, self.name, self.id, self.path, self.settings, self.inputs, manifest)
 
 
+def _retried(commit: Callable[[], T]) -> T:
+    """What a commit to a Delta table returns, tried again where another one was made at the same moment."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return commit()
+        except Exception as error:
+            if attempt == _ATTEMPTS - 1 or not is_conflict(error):
+                raise
+            time.sleep(random.uniform(0.1, 0.5) * (attempt + 1))
+    raise AssertionError
+
+
 def finished_run(root: str, stage: str, reference: str) -> Run:
     """The finished run of a reference: `name@id`, or the latest of `name`. Needs no Spark."""
     name, _, run_id = reference.partition("@")
@@ -137,8 +153,7 @@ class Lake:
         self.spark = spark
         if on_databricks() and root.startswith("/dbfs/"):  # as Python sees it; Spark would look in a folder dbfs
             root = root.replace("/dbfs/", "dbfs:/", 1)
-        # Delta's SQL takes whole paths alone, and the folder in which a JVM was started need not be this one.
-        self.root = root.rstrip("/") if _SCHEME.match(root) else os.path.abspath(root)
+        self.root = whole_path(root.rstrip("/"))
         self._tables: DeltaTables = FolderTables(spark, self.root) if schema is None else CatalogTables(spark, schema)
         self.label = schema or self.root
         """For people: where the tables are."""
@@ -213,6 +228,48 @@ class Lake:
         schema = to_arrow_schema(schema_of(table.columns))
         self.append(table.name, from_arrow(self.spark, pa.Table.from_pylist(rows, schema)), transaction, table)
 
+    def delete_rows(self, name: str, where: str) -> int:
+        """Delete the rows for which a condition in SQL holds, in one commit. Returns their number.
+
+        Older versions of the table have them until `vacuum`.
+        """
+        return int(self._change(f"DELETE FROM {self._of(name).quoted(name)} WHERE {where}"))
+
+    def update_rows(self, name: str, column: str, value: str, where: str) -> int:
+        """Put a value, in SQL, into a column of the rows for which a condition holds, in one commit. Returns their
+        number."""
+        return int(self._change(f"UPDATE {self._of(name).quoted(name)} SET {column} = {value} WHERE {where}"))
+
+    def vacuum(self, name: str) -> None:
+        """Delete the files of a table that no version needs any more which Delta keeps: by default those of a week."""
+        # Delta lists folders in as many tasks as Spark lists files, 10,000, which takes a minute where there are few.
+        with preferred(self.spark, {_LISTING: setting(self.spark, "spark.sql.shuffle.partitions") or "200"}):
+            self.spark.sql(f"VACUUM {self._of(name).quoted(name)}").collect()
+
+    def change_rows(self, name: str, changes: DataFrame, where: str, transaction: str) -> None:
+        """Delete and add rows in one commit, at most once for each transaction id.
+
+        changes  the columns of the table, and `gone`: where that is true, every row that is equal in all columns but
+                 `batch` is deleted, and where it is false, the row is added
+        where    condition in SQL on the columns of rows `old` that may be deleted
+        """
+        names = [quoted(each) for each in changes.columns if each != "gone"]
+        same = " AND ".join(f"old.{each} <=> new.{each}" for each in names if each != quoted("batch"))
+        view = f"changes_{uuid.uuid4().hex}"
+        changes.createOrReplaceTempView(view)
+        statement = (
+            f"MERGE INTO {self._of(name).quoted(name)} old USING {view} new ON new.gone AND {where} AND {same} "
+            f"WHEN MATCHED THEN DELETE WHEN NOT MATCHED AND NOT new.gone THEN INSERT ({', '.join(names)}) "
+            f"VALUES ({', '.join(f'new.{each}' for each in names)})"
+        )
+        with preferred(self.spark, {f"{_TRANSACTION}AppId": transaction, f"{_TRANSACTION}Version": "1"}):
+            _retried(lambda: self.spark.sql(statement).collect())
+        self.spark.catalog.dropTempView(view)
+
+    def table_names(self) -> list[str]:
+        """Names of the Delta tables of the lake."""
+        return self._tables.names()
+
     def replace(self, name: str, frame: DataFrame, transaction: str, table: Table | None = None) -> None:
         """As `append`, instead of the rows that are there: until the commit, readers see those."""
         self._commit(name, frame, frame.write.format("delta").mode("overwrite"), transaction, table)
@@ -221,14 +278,10 @@ class Lake:
         self, name: str, frame: DataFrame, writer: DataFrameWriter, transaction: str, table: Table | None
     ) -> None:
         writer = writer.option("txnAppId", transaction).option("txnVersion", 1)
-        for attempt in range(_ATTEMPTS):
-            try:
-                self._of(name).append(name, writer, table, frame)
-                return
-            except Exception as error:
-                if attempt == _ATTEMPTS - 1 or not is_conflict(error):
-                    raise
-                time.sleep(random.uniform(0.1, 0.5) * (attempt + 1))
+        _retried(lambda: self._of(name).append(name, writer, table, frame))
+
+    def _change(self, statement: str) -> Any:
+        return _retried(lambda: self.spark.sql(statement).collect())[0][0]
 
     def _of(self, name: str) -> DeltaTables:
         return CatalogTables(self.spark) if "." in name else self._tables

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameReader, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -15,9 +17,14 @@ from sparkrec.spark.platform.before_spark_4 import condition_of
 from sparkrec.spark.platform.conf import setting
 from sparkrec.spark.platform.failures import FAILURES, mended, reason
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
 MALFORMED = "_malformed"
 """Column of `read_log`: the text of a row that is not read as it is meant, else null."""
 
+_SPECIAL = re.compile(r"([][{}*?\\])")
+"""What has a meaning in a glob."""
+_OF_LISTING = ("recursiveFileLookup", "pathGlobFilter", "modifiedBefore", "modifiedAfter")
 _CSV = {
     "header": "true",
     "enforceSchema": "false",  # each file has the same columns in the same order, or is refused
@@ -36,19 +43,21 @@ def read_source(spark: SparkSession, source: SourceSettings) -> DataFrame:
     return _load(_reader(spark, source, {"mode": "FAILFAST"}), source)
 
 
-def read_log(spark: SparkSession, source: SourceSettings) -> DataFrame:
+def read_log(spark: SparkSession, source: SourceSettings, paths: Sequence[str] | None = None) -> DataFrame:
     """As `read_source`, with malformed rows of text files: their text is in a last column, MALFORMED.
 
-    Such are rows of CSV that are longer or shorter than the header, or hold a quoted text that ends too early, and
+    paths  some of the files; None: all
+
+    Malformed are rows of CSV that are longer or shorter than the header, or hold a quoted text that ends too early, and
     lines of JSON that are none.
     """
     if source.format not in ("csv", "json"):  # a table has none
-        return read_source(spark, source)
+        return _load(_reader(spark, source, {}), source, paths)
     permissive = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": MALFORMED}
-    found = _load(_reader(spark, source, permissive), source).schema
+    found = _load(_reader(spark, source, permissive), source, paths).schema
     kept = [field for field in found if field.name != MALFORMED]
     schema = T.StructType([*kept, T.StructField(MALFORMED, T.StringType())])
-    frame = _load(_reader(spark, source, permissive).schema(schema), source)
+    frame = _load(_reader(spark, source, permissive).schema(schema), source, paths)
     if source.format == "csv" and not {"escape", "quote"}.intersection(source.options):
         texts = [column(field.name) for field in kept if isinstance(field.dataType, T.StringType)]
         unread = [F.when(text.rlike(r'^".*\\"'), text) for text in texts]  # quotes that backslashes escape
@@ -63,9 +72,23 @@ def _reader(spark: SparkSession, source: SourceSettings, options: dict[str, str]
     return spark.read.format(source.format).options(**(form | options | source.options))
 
 
-def _load(reader: DataFrameReader, source: SourceSettings) -> DataFrame:
+def listed_files(spark: SparkSession, source: SourceSettings) -> list[Row]:
+    """The files of a source: `file`, its URI as `_metadata.file_path` has it, `path`, `size`, `modified`."""
+    options = {name: value for name, value in source.options.items() if name in _OF_LISTING}
+    files = _load(spark.read.format("binaryFile").options(**options), source)
+    named = [F.col("length").alias("size"), F.col("modificationTime").alias("modified")]
+    return files.select(F.col("_metadata.file_path").alias("file"), "path", *named).collect()
+
+
+def _load(reader: DataFrameReader, source: SourceSettings, paths: Sequence[str] | None = None) -> DataFrame:
+    folder = source.path if source.path is not None and not _SPECIAL.search(source.path) else None
+    if paths and folder and not any(path.endswith(folder) for path in paths):
+        reader = reader.option("basePath", folder)  # the names of folders below it may be columns
     try:
-        frame = reader.table(identifier(source.table)) if source.table else reader.load(source.path)
+        if source.table:
+            frame = reader.table(identifier(source.table))
+        else:
+            frame = reader.load(source.path if paths is None else [_SPECIAL.sub(r"\\\1", path) for path in paths])
         _ = frame.schema  # Connect analyses lazily
     except FAILURES as error:
         if (known := mended(error)) is not None:
@@ -85,6 +108,12 @@ def _load(reader: DataFrameReader, source: SourceSettings) -> DataFrame:
         )
         raise InputError(f"cannot read {source.label}: {why}. Correct {where} or source.options.") from None
     return frame
+
+
+def whole_path(path: str) -> str:
+    """A path from the root on: Delta's SQL takes no other, and the folder in which a JVM was started need not be that
+    of this process."""
+    return path if _SCHEME.match(path) else os.path.abspath(path)
 
 
 def quoted(name: str) -> str:

@@ -13,8 +13,8 @@ from sparkrec import tables
 from sparkrec.config import ListChecks, RetrainSettings
 from sparkrec.errors import InputError, Refused
 from sparkrec.spark.platform.lake import Lake, Run
+from sparkrec.stages.ledger import Ledger, instant_of
 from sparkrec.stages.retraining.lease import Lease, held
-from sparkrec.stages.retraining.ledger import Ledger, instant_of
 from sparkrec.stages.retraining.serve import check_lists, lists_of, serve
 
 _HOURS = 1.0

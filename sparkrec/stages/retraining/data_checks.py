@@ -16,7 +16,7 @@ from sparkrec.config import Check, DataChecks
 from sparkrec.errors import InputError
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.platform.lake import Lake
-from sparkrec.stages.ingest import Batch
+from sparkrec.stages.batches import Batch
 
 log = logging.getLogger(__name__)
 

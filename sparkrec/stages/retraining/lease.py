@@ -17,7 +17,7 @@ from pyspark.sql import Row
 from sparkrec import storage, tables
 from sparkrec.errors import Refused
 from sparkrec.spark.platform.lake import Lake
-from sparkrec.stages.retraining.ledger import Ledger, instant_of
+from sparkrec.stages.ledger import Ledger, instant_of
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,14 @@ from typing import Any
 from pyspark.sql import Row
 
 from sparkrec import tables
-from sparkrec.config import NotifySettings, Outcome, PipelineSettings, RetrainSettings
+from sparkrec.config import NotifySettings, Outcome, PipelineSettings, RetentionSettings, RetrainSettings
 from sparkrec.errors import CHAMPION_KEPT, InputError, Refused, exit_code
 from sparkrec.secrets import masked
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.platform.failures import mendable
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.stages.ingest import ingest
+from sparkrec.stages.ledger import Ledger
 from sparkrec.stages.pipeline import Plan, PlannedPipeline
 from sparkrec.stages.pipeline import plan as plan_pipeline
 from sparkrec.stages.prepare import prepare
@@ -29,10 +30,10 @@ from sparkrec.stages.retraining.champions import blocked, history, promote, serv
 from sparkrec.stages.retraining.data_checks import check_data
 from sparkrec.stages.retraining.gate import CHALLENGER, CHAMPION, Incompatible, Verdict, compared, judge
 from sparkrec.stages.retraining.lease import Lease, held
-from sparkrec.stages.retraining.ledger import Ledger
 from sparkrec.stages.retraining.notifying import notify
 from sparkrec.stages.retraining.serve import check_lists
 from sparkrec.stages.train import train
+from sparkrec.stages.upkeep.clean import clean
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,8 @@ def retrain(settings: RetrainSettings, lake: Lake) -> Retraining:
             _run(settings, lake, lease, night)
             night.exit_code = _EXIT_CODES[night.outcome]
             _record(lake, night)
+            if settings.retention is not None:
+                _clean(settings.retention, lake)
     except KeyboardInterrupt:
         night.outcome, night.reason = FAILED, "interrupted"
         raise
@@ -239,6 +242,14 @@ def _known(lake: Lake, champion: Row | None) -> Dataset | None:
     except InputError as error:
         log.warning("cannot compare with the data of champion %s: %s", champion["model"], error)
         return None
+
+
+def _clean(settings: RetentionSettings, lake: Lake) -> None:
+    """What is served does not depend on it: a failure is told, and the next night removes what stayed."""
+    try:
+        clean(settings, lake)
+    except Exception:
+        log.warning("cannot remove former runs", exc_info=True)
 
 
 def _record(lake: Lake, night: Retraining) -> None:

@@ -12,11 +12,11 @@ from sparkrec import storage, tables
 from sparkrec.errors import InputError
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.platform.lake import FOLDERS, Lake
+from sparkrec.stages.ledger import Ledger, instant_of
 from sparkrec.stages.retraining.champions import champion, told
 from sparkrec.stages.retraining.data_checks import FINE, Finding, age_hours
 from sparkrec.stages.retraining.gate import compared
 from sparkrec.stages.retraining.lease import holder_of
-from sparkrec.stages.retraining.ledger import Ledger, instant_of
 from sparkrec.stages.retraining.retrain import FAILED, KEPT, REFUSED
 
 

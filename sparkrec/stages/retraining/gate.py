@@ -101,12 +101,12 @@ def judge(settings: GateSettings, lake: Lake, champion: Run, challenger: Run) ->
 
 
 def compared(metrics: Mapping[str, float]) -> str | None:
-    """What two models were compared by, the first metric of a verdict, for people; None where they were not."""
-    for key, value in metrics.items():
-        role, _, name = key.partition("_")
-        if role == CHALLENGER:
-            return f"{name} {value:.4f}, of the champion {metrics[f'{CHAMPION}_{name}']:.4f}"
-    return None
+    """What two models were compared by, for people; None where they were not."""
+    names = [key.partition("_")[2] for key in metrics if key.startswith(f"{CHALLENGER}_")]
+    if not names:
+        return None
+    name = min(names, key=lambda each: each.startswith("coverage@"))  # of which there are values beside the metric's
+    return f"{name} {metrics[f'{CHALLENGER}_{name}']:.4f}, of the champion {metrics[f'{CHAMPION}_{name}']:.4f}"
 
 
 def _guards(settings: GateSettings, metrics: dict[str, float], k: int) -> list[str]:

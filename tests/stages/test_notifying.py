@@ -12,6 +12,7 @@ import pytest
 from sparkrec.config import NotifySettings, RetrainSettings
 from sparkrec.configfile import validate
 from sparkrec.errors import ConfigError, InputError, Refused
+from sparkrec.secrets import masked
 from sparkrec.stages.retraining import notifying
 from sparkrec.stages.retraining.notifying import notify
 from sparkrec.stages.retraining.retrain import Retraining, not_begun
@@ -63,7 +64,8 @@ def server(*answers):
 
 def a_night(**more):
     night = Retraining("shop", "promoted", "ndcg@5 +0.1", "shop-als@1", "shop-als@1", "shop@2", exit_code=0)
-    night.metrics = {"checks_volume": float("nan"), "challenger_ndcg@5": 0.4, "champion_ndcg@5": 0.3}
+    night.metrics = {"checks_volume": float("nan"), "challenger_coverage@5": 1.0, "champion_coverage@5": 1.0}
+    night.metrics |= {"challenger_ndcg@5": 0.4, "champion_ndcg@5": 0.3}
     night.seconds = {"train": 20.4, "gate": 21.2}
     for key, value in more.items():
         setattr(night, key, value)
@@ -86,7 +88,8 @@ def test_a_night_is_posted_as_json_with_a_text_for_people():
         "challenger": "shop-als@1",
         "exit_code": 0,
     }
-    assert told["metrics"] == {"checks_volume": None, "challenger_ndcg@5": 0.4, "champion_ndcg@5": 0.3}
+    assert told["metrics"]["checks_volume"] is None
+    assert told["metrics"]["challenger_ndcg@5"] == 0.4
     assert told["seconds"] == {"train": 20.4, "gate": 21.2}
     assert told["at"].endswith("+00:00")
 
@@ -168,6 +171,13 @@ def test_a_command_that_fails_or_hangs_is_warned_of(program, said, caplog):
     assert (said or "") in caplog.text
     assert SECRET not in caplog.text
     assert bool(caplog.records) == (said is not None)
+
+
+def test_the_address_of_a_webhook_is_masked_as_a_secret():
+    raw = {"lake": "lake", "name": "shop", "prepare": "prepare.yaml", "train": "train.yaml"}
+    settings = validate(RetrainSettings, {**raw, "notify": [{"webhook": f"https://a.example/{SECRET}"}]}, "test")
+    assert SECRET in str(settings.model_dump(mode="json"))
+    assert SECRET not in str(masked(settings.model_dump(mode="json")))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check check-lowest test-spark mutants pack bench-peers format settings docs lock clean prerequisites which-spark
+.PHONY: help setup demo test check check-lowest test-spark test-airflow mutants pack bench-peers format settings docs lock clean prerequisites which-spark
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
@@ -29,6 +29,9 @@ check-lowest: .venv-lowest/.installed .venv/.package ## the same tests with the 
 
 test-spark: $(if $(SPARK),.venv-spark-$(SPARK)/.installed,which-spark) .venv/.kernels ## what every Spark has to do, with another one: make test-spark SPARK=4.0
 	.venv-spark-$(SPARK)/bin/python -m pytest -m sparks --durations=10
+
+test-airflow: .venv-airflow/.installed .venv/.package ## a rendered DAG, run by Airflow in an environment of its own
+	SPARKREC_AIRFLOW=$(CURDIR)/.venv-airflow/bin/airflow $(BIN)/pytest tests/stages/test_scheduling.py -k airflow
 
 which-spark:
 	$(error Say which Spark, as make test-spark SPARK=4.0)
@@ -107,6 +110,11 @@ prerequisites:
 
 .venv-lowest/.installed: setup/lowest.lock .venv/.locked
 	$(call install_beside,--require-hashes -r setup/lowest.lock)
+
+.venv-airflow/.installed: .venv/.locked
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check 'apache-airflow==3.*'
+	@touch $@
 
 # The Delta of .venv goes with every Spark from 4.0 on.
 delta_of_3.5 := 'delta-spark==3.3.*'

@@ -8,6 +8,8 @@ import sys
 
 from sparkrec.secrets import masked
 
+_SPARK = ("pyspark", "py4j")
+
 
 class SparkrecError(Exception):
     """Base of every error that its reader can mend. Passwords of URLs in its message are masked."""
@@ -16,6 +18,20 @@ class SparkrecError(Exception):
 
     def __init__(self, *args: object) -> None:
         super().__init__(*masked(args))
+
+
+CHAMPION_KEPT, DEFECT, MAY_PASS = 3, 70, 75
+"""Exit codes: of a night after which the champion is the same; and, as in sysexits.h, of a defect of sparkrec and of
+what may do well another time."""
+
+
+def exit_code(error: BaseException) -> int:
+    """Of a process that this ends: what a user can mend has its own; a failure of Spark, of a store or for want of
+    memory may pass."""
+    if isinstance(error, SparkrecError):
+        return error.exit_code
+    of_spark = any(each.__module__.partition(".")[0] in _SPARK for each in type(error).__mro__)
+    return MAY_PASS if of_spark or isinstance(error, OSError | MemoryError) else DEFECT
 
 
 class ConfigError(SparkrecError):
@@ -58,7 +74,7 @@ def lacks_spark(error: ImportError) -> EnvironmentMismatch | None:
     """What to do about a module that was not found, where it is one of pyspark, which comes with an extra or a cluster;
     None where it is another."""
     package = (error.name or "").partition(".")[0]
-    if package not in ("pyspark", "py4j"):
+    if package not in _SPARK:
         return None
     return EnvironmentMismatch(
         f"sparkrec runs on Spark, and {sys.executable} has no module {package!r}. On one machine: pip install "

@@ -13,9 +13,9 @@ MASK = "*********(redacted)"
 """What Spark writes in place of a secret."""
 
 _NAMES = r"secret|password|passwd|token|access[._-]?key|account[._-]?key|api[._-]?key|private[._-]?key|credential"
-_SECRET_KEY = re.compile(rf"(?i){_NAMES}|\bsas\b|passphrase")
-"""Spark's `spark.redaction.regex` (secret, password, token, access key), and what else object stores and databases call
-their secrets."""
+_SECRET_KEY = re.compile(rf"(?i){_NAMES}|\bsas\b|passphrase|webhook")
+"""Spark's `spark.redaction.regex` (secret, password, token, access key), what else object stores and databases call
+their secrets, and addresses to which whoever knows them may post."""
 _USER_INFO = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@")
 """`user:password@` of a URL."""
 _PARAMETER = re.compile(rf"(?i)([?&;](?:[\w.-]*(?:{_NAMES})[\w.-]*|pwd|sig|signature|x-amz-signature)=)[^&;\s'\"]+")

@@ -282,7 +282,7 @@ RETRAININGS = Table(
     about="What came of each retraining",
     comments={
         "name": _NAME,
-        "outcome": "promoted, kept or unchanged; or failed, with the error as the reason",
+        "outcome": "promoted, kept or unchanged; or refused or failed, with the error as the reason",
         "champion": "Model that is served after it",
         "challenger": "Model that was trained",
         "rows": "Interactions that have come since the night before",

@@ -1,12 +1,16 @@
 """What README and guides show runs, and is valid."""
 
 import re
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from sparkrec.config import PrepareSettings, RecommendSettings, StageSettings, TrainSettings
+from sparkrec.cli import main
+from sparkrec.config import PrepareSettings, RecommendSettings, RetrainSettings, StageSettings, TrainSettings
 from sparkrec.configfile import read_yaml, validate
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +38,25 @@ def test_the_settings_of_the_guide_to_sequences_are_valid():
     stages = (PrepareSettings, {"dataset": "plays"}), (TrainSettings, {}), (RecommendSettings, {})
     for (settings, more), example in zip(stages, examples, strict=True):
         validate(settings, {"lake": "lake", **more, **yaml.safe_load(example)}, "docs/sequences.md")
+
+
+def test_the_settings_of_the_guide_to_retraining_are_valid(monkeypatch):
+    monkeypatch.setenv("SHOP_WEBHOOK", "https://chat.example/hook")
+    night = read_yaml(ROOT / "conf/retrain/demo.yaml")
+    for example in re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/retraining.md").read_text(), re.DOTALL):
+        validate(RetrainSettings, {**night, **yaml.safe_load(example)}, "docs/retraining.md")
+
+
+def test_a_schedule_is_rendered_by_the_commands_of_the_guide_to_retraining(tmp_path, monkeypatch, capsys):
+    commands = re.findall(r"^ +(sparkrec schedule render .*)$", (ROOT / "docs/retraining.md").read_text(), re.MULTILINE)
+    assert len(commands) == 4
+    shutil.copytree(ROOT / "conf/retrain", tmp_path / "conf/retrain")
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        monkeypatch.setattr(sys, "argv", shlex.split(command))
+        main()
+    assert "0 3 * * * cd " in capsys.readouterr().out
+    assert all((tmp_path / file).exists() for file in ("dags/retrain_demo.py", "databricks.yml", "night.sh"))
 
 
 def test_the_config_of_the_guide_to_configuration_is_valid():

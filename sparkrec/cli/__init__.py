@@ -9,10 +9,10 @@ import traceback
 
 import click
 
-from sparkrec.cli import serving, stages, tools, upkeep  # noqa: F401  (they add their commands)
+from sparkrec.cli import scheduling, serving, stages, tools, upkeep  # noqa: F401  (they add their commands)
 from sparkrec.cli.group import sparkrec
 from sparkrec.cli.signals import ENDED, interruption
-from sparkrec.errors import SparkrecError, lacks_spark
+from sparkrec.errors import SparkrecError, exit_code, lacks_spark
 from sparkrec.secrets import MaskingFormatter, masked
 
 
@@ -47,20 +47,7 @@ def main(stage: str | None = None) -> None:
         if isinstance(error, click.ClickException):
             _leave(error.format_message(), error.exit_code)
         traceback.print_exception(error)
-        sys.exit(_MAY_PASS if _may_pass(error) else _DEFECT)
-
-
-_DEFECT, _MAY_PASS = 70, 75
-"""Exit codes, as in sysexits.h."""
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether a run that failed so may do well another time."""
-    if isinstance(error, OSError | MemoryError):
-        return True
-    from sparkrec.spark.platform.failures import FAILURES
-
-    return isinstance(error, FAILURES)
+        sys.exit(exit_code(error))
 
 
 def _leave_on(number: signal.Signals) -> None:

@@ -28,10 +28,11 @@ def champion(name: str, lake: str, schema: str | None, at: dt.datetime | None) -
 @sparkrec.command(short_help="What is served under a name, and what came of the last nights.")
 @of_lake
 def status(name: str, lake: str, schema: str | None) -> None:
-    """Print the champion of NAME, who holds the name, and the last nights, latest first."""
-    from sparkrec.stages.retraining import champions
+    """Print the champion of NAME, who holds the name, the last nights, latest first, what was odd about the data, ages,
+    bytes, and what to do next."""
+    from sparkrec.stages.retraining.status import status as status_of
 
-    say(champions.status(open_lake(lake, schema), name))
+    say(status_of(open_lake(lake, schema), name))
 
 
 @sparkrec.command(short_help="Serve the lists of a model under a name, whatever a gate says.")

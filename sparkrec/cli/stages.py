@@ -8,6 +8,7 @@ import click
 
 from sparkrec.cli.group import open_lake, say, sparkrec
 from sparkrec.configfile import load
+from sparkrec.errors import CHAMPION_KEPT
 
 
 class _StageCommand(click.Command):
@@ -36,10 +37,19 @@ def _add(name: str, summary: str) -> None:
     @click.option("--dry-run", is_flag=True, help="Print all settings, what would be read and written, and do nothing.")
     @click.option("--verbose", is_flag=True, help="Tell where plans are carried out, and how many jobs Spark runs.")
     @click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
-    def command(config: str | None, dry_run: bool, verbose: bool, overrides: tuple[str, ...]) -> None:
+    def command(
+        config: str | None, dry_run: bool, verbose: bool, overrides: tuple[str, ...], kept_is_done: bool = False
+    ) -> None:
         if verbose:
             logging.getLogger("sparkrec").setLevel(logging.DEBUG)
-        _run_stage(name, config, overrides, dry_run)
+        code = _run_stage(name, config, overrides, dry_run)
+        if code and not (kept_is_done and code == CHAMPION_KEPT):
+            raise click.exceptions.Exit(code)
+
+    if name == "retrain":
+        command.params.append(
+            click.Option(["--kept-is-done"], is_flag=True, help="End with 0 where the champion was kept, not with 3.")
+        )
 
 
 for _name, _summary in {
@@ -55,18 +65,23 @@ for _name, _summary in {
     _add(_name, _summary)
 
 
-def _run_stage(name: str, config: str | None, overrides: tuple[str, ...], dry_run: bool) -> None:
+def _run_stage(name: str, config: str | None, overrides: tuple[str, ...], dry_run: bool) -> int:
+    """The exit code."""
     from sparkrec.stages.catalog import STAGES
 
     stage = STAGES[name]
     settings = load(stage.settings, config, overrides)  # before Spark starts: a typo costs no minute
     stage.check(settings)
-    lake = open_lake(settings.files, settings.schema_of_tables, settings.spark, settings.model_dump(mode="json"))
+    try:
+        lake = open_lake(settings.files, settings.schema_of_tables, settings.spark, settings.model_dump(mode="json"))
+    except Exception as error:
+        if not dry_run:
+            stage.not_begun(settings, error)
+        raise
     if dry_run:
         resolved = {"settings": settings.model_dump(mode="json", by_alias=True), **stage.plan(settings, lake).report()}
         say(resolved)
-        return
+        return 0
     result = stage.run(settings, lake)
     say(result.report())
-    if code := stage.exit_code(result):
-        raise click.exceptions.Exit(code)
+    return stage.exit_code(result)

@@ -62,9 +62,12 @@ from sparkrec.config.retrain import (
     DataChecks,
     GateSettings,
     ListChecks,
+    NotifySettings,
+    Outcome,
     RetentionSettings,
     RetrainSettings,
 )
+from sparkrec.config.schedule import ScheduleSettings, cron_values
 from sparkrec.config.train import (
     Range,
     TrainSettings,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from sparkrec.config.base import FullTableName, Name, Settings, StageSettings
+from sparkrec.config.schedule import ScheduleSettings
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
@@ -97,6 +98,28 @@ class RetentionSettings(Settings):
     """Delete the files of the lake's tables that no version needs which Delta keeps, which are those of a week."""
 
 
+Outcome: TypeAlias = Literal["promoted", "kept", "unchanged", "refused", "failed"]
+"""What may come of a night."""
+
+
+class NotifySettings(Settings):
+    """Who is told what came of a night, in JSON: a webhook or a command."""
+
+    webhook: str | None = Field(None, pattern=r"^https?://([\w.-]+|\[[0-9A-Fa-f:]+\])(:\d+)?([/?]\S*)?$")
+    """URL that it is posted to, with a `text` for people, as chats show it. It is masked as a secret: better `${NAME}`,
+    from the environment."""
+    command: Annotated[list[str], Field(min_length=1)] | None = None
+    """Program and arguments; it has it on its standard input."""
+    outcomes: list[Outcome] = ["promoted", "kept", "refused", "failed"]
+    """Of what they are told."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> NotifySettings:
+        if (self.webhook is None) == (self.command is None):
+            raise ValueError("found both or neither of webhook and command, expected one of them")
+        return self
+
+
 class RetrainSettings(StageSettings):
     """Train again on what has come, and replace what is served where that is better; entries are a stage's settings
     without `lake` and `spark`, or a YAML file of them."""
@@ -125,3 +148,7 @@ class RetrainSettings(StageSettings):
     """After a night that ended well, what stays of former runs. None: everything."""
     deadline_hours: float = Field(12.0, gt=0)
     """A run holds the name for so long; after that another may take it, and this one changes nothing more."""
+    schedule: ScheduleSettings | None = None
+    """When a scheduler runs it, for `sparkrec schedule render`. None: nothing is rendered."""
+    notify: list[NotifySettings] = []
+    """Who is told of every night, whatever came of it. Who cannot be reached is warned of, and changes nothing."""

@@ -24,6 +24,8 @@ class Stage:
     run: Callable[[Any, Lake], Any]
     exit_code: Callable[[Any], int] = lambda _: 0
     """Of what came of it."""
+    not_begun: Callable[[Any, Exception], None] = lambda *_: None
+    """Told of the error where there is no lake to run it on."""
 
 
 def _nothing_more(settings: config.StageSettings) -> None:
@@ -39,6 +41,11 @@ STAGES = {
     "recommend": Stage(config.RecommendSettings, _nothing_more, recommend.plan, recommend.recommend),
     "run": Stage(config.PipelineSettings, pipeline.check, pipeline.plan, pipeline.run),
     "retrain": Stage(
-        config.RetrainSettings, retrain.check, retrain.plan, retrain.retrain, lambda night: int(night.exit_code)
+        config.RetrainSettings,
+        retrain.check,
+        retrain.plan,
+        retrain.retrain,
+        lambda night: int(night.exit_code),
+        retrain.not_begun,
     ),
 }

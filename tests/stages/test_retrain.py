@@ -1,7 +1,10 @@
 """From one night to the next: who becomes champion, what is served, and what happens when things go wrong."""
 
 import datetime as dt
+import json
+import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -10,17 +13,18 @@ from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
 from sparkrec import tables
-from sparkrec.cli import main
+from sparkrec.cli import main, stages
 from sparkrec.config import RetrainSettings
 from sparkrec.configfile import validate
 from sparkrec.errors import InputError, Refused
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.ledger import Ledger
-from sparkrec.stages.retraining import champions, lease, serve
+from sparkrec.stages.retraining import champions, lease, notifying, serve
 from sparkrec.stages.retraining import retrain as nights
 from sparkrec.stages.retraining.champions import champion, history, rollback_by_name
 from sparkrec.stages.retraining.lease import held
 from sparkrec.stages.retraining.retrain import retrain
+from sparkrec.stages.retraining.status import status
 from tests.conftest import QUICK_JVM
 from tests.pipeline.processes import kill_after
 
@@ -215,7 +219,7 @@ def test_of_two_who_promote_at_once_one_is_refused(served_shop, days, monkeypatc
         retrain(of_night(lake, days[:2]), lake)
     assert served(lake)[0] == champion(lake, "shop")["model"] == first
     failed = Ledger(lake, tables.RETRAININGS, "shop").latest()
-    assert failed.outcome == "failed"
+    assert failed.outcome == "refused"
     assert failed.reason.startswith("Refused: another run")
 
 
@@ -272,11 +276,22 @@ def test_a_night_that_is_killed_is_run_again_once_its_holder_is_dead(served_shop
     night = retrain(settings, lake)
     assert night.outcome == "promoted"
     assert served(lake) == (night.challenger, USERS * 4)
-    assert [row.outcome for row in Ledger(lake, tables.RETRAININGS, "shop").rows()][-2:] == ["kept", "promoted"]
+    outcomes = [row.outcome for row in Ledger(lake, tables.RETRAININGS, "shop").rows()]
+    assert outcomes[-3:] == ["kept", "refused", "promoted"]
 
 
-def test_the_command_tells_schedulers_by_its_exit_code(served_shop, days, config_file, capsys, monkeypatch):
+TELL = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10))"
+"""A program for `notify.command`."""
+
+
+def test_the_command_tells_schedulers_by_its_exit_code_and_others_by_a_summary(
+    served_shop, days, config_file, capsys, monkeypatch, tmp_path
+):
     lake, first = served_shop
+    told = tmp_path / "told"
+
+    def summary():
+        return json.loads(told.read_text().splitlines()[-1])
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["sparkrec", *arguments])
@@ -286,11 +301,19 @@ def test_the_command_tells_schedulers_by_its_exit_code(served_shop, days, config
             return ended.code, capsys.readouterr()
         return 0, capsys.readouterr()
 
-    raw = of_night(lake, days[:2], gate={"metric": "ndcg@5"}).model_dump(mode="json", by_alias=True)
+    notify = [{"command": [sys.executable, "-c", TELL, str(told)]}, {"webhook": "http://127.0.0.1:9/hunter2"}]
+    monkeypatch.setattr(notifying, "_PAUSE", 0.0)
+    raw = of_night(lake, days[:2], gate={"metric": "ndcg@5"}, notify=notify).model_dump(mode="json", by_alias=True)
     path = config_file(raw)
     code, said = run("retrain", "--config", path)
     assert code == 3
     assert "outcome: kept" in said.out
+    assert (summary()["outcome"], summary()["exit_code"], summary()["champion"]) == ("kept", 3, first)
+    assert re.fullmatch(
+        r"shop: kept \(ndcg@5 .*, but no gate.margin says what is enough\); ndcg@5 0.\d+, of the champion 0.\d+; "
+        rf"champion {first}; challenger shop-itemknn@\w+; \d+ s",
+        summary()["text"],
+    )
     code, said = run("retrain", "--config", path, "gate.metric=ndcg")
     assert code == 2
     assert "metric: found 'ndcg', expected one with a cutoff, such as ndcg@10" in said.err
@@ -298,12 +321,23 @@ def test_the_command_tells_schedulers_by_its_exit_code(served_shop, days, config
         code, said = run("retrain", "--config", path)
         assert code == 5
         assert "'shop' is held by process" in said.err
+        assert (summary()["outcome"], summary()["exit_code"]) == ("refused", 5)
+        assert "'shop' is held by process" in summary()["text"]
         _, said = run("status", "shop", "--lake", lake.root)
-    status = yaml.safe_load(said.out)
-    assert status["champion"]["model"] == first
-    assert status["held_by"].startswith("process ")
-    assert [night["outcome"] for night in status["nights"]] == ["kept", "kept", "promoted"]
-    assert champions.status(lake, "shop", 1)["held_by"] is None
+    found = yaml.safe_load(said.out)
+    assert found["champion"]["model"] == first
+    assert found["held_by"].startswith("process ")
+    assert found["next"] == "wait: a run has the name"
+    assert [night["outcome"] for night in found["nights"]] == ["refused", "kept", "kept", "promoted"]
+    assert re.fullmatch(r"ndcg@5 0.\d+, of the champion 0.\d+", found["nights"][1]["gate"])
+    assert found["nights"][0].keys() == {"at", "outcome", "reason"}
+    assert any(each.startswith("warned: age_hours is ") for each in found["checks"])
+    assert 0 <= found["age_hours"]["champion"] < 1 < 48 < found["age_hours"]["last_event"]
+    assert found["bytes"].keys() == {"datasets", "models", "lists"}
+    assert all(size > 1000 for size in found["bytes"].values())
+    assert status(lake, "shop", 1)["held_by"] is None
+    assert status(lake, "shop", 1)["next"] == "look at why the last night was refused, and run it again"
+    assert status(lake, "another")["next"] == "run the first night by `sparkrec retrain`"
 
     code, said = run("champion", "shop", "--lake", lake.root)
     assert code == 0
@@ -324,6 +358,19 @@ def test_the_command_tells_schedulers_by_its_exit_code(served_shop, days, config
         assert code == expected
         assert "Traceback" in said.err
         assert Ledger(lake, tables.RETRAININGS, "shop").latest().reason.startswith(type(error).__name__)
+        assert (summary()["outcome"], summary()["exit_code"]) == ("failed", expected)
+        assert status(lake, "shop")["next"] == "mend what the last night failed for, and run it again"
+
+    monkeypatch.setattr(nights, "_run", lambda settings, lake, lease, night: setattr(night, "outcome", "kept"))
+    assert [run("retrain", "--config", path, *more)[0] for more in ([], ["--kept-is-done"])] == [3, 0]
+    monkeypatch.setattr(nights, "_run", _raising(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        retrain(validate(RetrainSettings, raw, "test"), lake)
+    assert (summary()["outcome"], summary()["reason"], summary()["exit_code"]) == ("failed", "interrupted", None)
+
+    monkeypatch.setattr(stages, "open_lake", _raising(InputError("no such bucket")))
+    assert run("retrain", "--config", path)[0] == 1
+    assert summary()["text"] == "shop: failed (InputError: no such bucket); 0 s"
 
 
 def _raising(error):

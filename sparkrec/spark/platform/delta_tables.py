@@ -48,6 +48,9 @@ class DeltaTables(Protocol):
     def identity(self, name: str) -> str | None:
         """What tells a table from another one that takes its place; None where there is no such table."""
 
+    def size(self, name: str) -> int:
+        """Bytes of its files."""
+
     def read(self, name: str, version: int | None) -> DataFrame:
         """The rows at a version (None: the latest). Raises AnalysisException where the version cannot be read."""
 
@@ -85,6 +88,10 @@ class FolderTables:
         if found := summary.get("metadata", {}).get("id"):
             return str(found)
         return str(self._spark.sql(f"DESCRIBE DETAIL {self.quoted(name)}").head()["id"])  # type: ignore[index]
+
+    def size(self, name: str) -> int:
+        """With those of versions that were not vacuumed yet."""
+        return storage.size(self.place(name))
 
     def read(self, name: str, version: int | None) -> DataFrame:
         reader = self._spark.read.format("delta")
@@ -143,6 +150,10 @@ class CatalogTables:
         if not self.exists(name):
             return None
         return str(self._first(f"DESCRIBE DETAIL {self.quoted(name)}", name)["id"])
+
+    def size(self, name: str) -> int:
+        """Of the latest version."""
+        return int(self._first(f"DESCRIBE DETAIL {self.quoted(name)}", name)["sizeInBytes"])
 
     def read(self, name: str, version: int | None) -> DataFrame:
         at = "" if version is None else f" VERSION AS OF {version}"

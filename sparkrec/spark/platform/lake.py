@@ -208,6 +208,10 @@ class Lake:
             raise self._missing(name)
         return identity
 
+    def table_bytes(self, name: str) -> int:
+        """Bytes of the files of a Delta table that is there."""
+        return self._of(name).size(name)
+
     def append(
         self, name: str, frame: DataFrame, transaction: str, table: Table | None = None, new_columns: bool = False
     ) -> None:

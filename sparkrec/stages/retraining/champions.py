@@ -14,7 +14,7 @@ from sparkrec.config import ListChecks, RetrainSettings
 from sparkrec.errors import InputError, Refused
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.stages.ledger import Ledger, instant_of
-from sparkrec.stages.retraining.lease import Lease, held, holder_of
+from sparkrec.stages.retraining.lease import Lease, held
 from sparkrec.stages.retraining.serve import check_lists, lists_of, serve
 
 _HOURS = 1.0
@@ -158,22 +158,3 @@ def rollback_by_name(lake: Lake, name: str, to: str | None, reason: str) -> dict
     """As `rollback`; what was done, for people."""
     with held(lake, name, _HOURS) as lease:
         return told(rollback(lake, lease, reason, to))
-
-
-def status(lake: Lake, name: str, nights: int = 5) -> dict[str, Any]:
-    """What is served under a name, what came of the last nights, and who holds it; for people."""
-    current = champion(lake, name)
-    holder = holder_of(lake, name)
-    rows = Ledger(lake, tables.RETRAININGS, name).rows()[-nights:]
-    return {
-        "champion": told(current) if current is not None else None,
-        "held_by": holder,
-        "nights": [
-            {
-                "at": instant_of(row, "at").isoformat(timespec="seconds"),
-                "outcome": row["outcome"],
-                "reason": row["reason"],
-            }
-            for row in reversed(rows)
-        ],
-    }

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 _NIGHTS, _USUAL = 3, 7
 """So many nights make a median, and so many of the last ones are in it."""
+FINE = ("fine", "unknown")
+"""Verdicts of which nobody need be told."""
 _AT_LEAST = ("volume",)
 """Checks whose limit is a lower one."""
 
@@ -59,7 +61,7 @@ def check_data(
     champion  that of the champion; None: there is none, or it is gone
     Raises InputError where a check that is to `fail` is beyond its limit.
     """
-    values = _of_batches(batches, volumes) | _of_dataset(new) | _of_both(new, champion)
+    values = _of_batches(batches, volumes) | {"age_hours": age_hours(new)} | _of_both(new, champion)
     asked = {each: getattr(settings, each) for each in DataChecks.model_fields}
     found = [_judged(each, check, values.get(each)) for each, check in asked.items() if check.beyond != "off"]
     _record(lake, name, new.reference, found)
@@ -89,13 +91,13 @@ def _of_batches(batches: Sequence[Batch], volumes: Sequence[int]) -> dict[str, f
     }
 
 
-def _of_dataset(new: Dataset) -> dict[str, float | None]:
-    latest = [
-        part.agg(F.unix_seconds(F.max("timestamp"))).collect()[0][0] for part in (new.train, new.validation, new.test)
-    ]
+def age_hours(dataset: Dataset) -> float | None:
+    """Hours since its latest event; None where it has no times."""
+    parts = (dataset.train, dataset.validation, dataset.test)
+    latest = [part.agg(F.unix_seconds(F.max("timestamp"))).collect()[0][0] for part in parts]
     known = [each for each in latest if each is not None]
     now = dt.datetime.now(dt.timezone.utc).timestamp()
-    return {"age_hours": (now - max(known)) / 3600 if known else None}
+    return (now - max(known)) / 3600 if known else None
 
 
 def _of_both(new: Dataset, old: Dataset | None) -> dict[str, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pyspark.sql import DataFrame
@@ -97,6 +98,15 @@ def judge(settings: GateSettings, lake: Lake, champion: Run, challenger: Run) ->
     if settings.margin is None:
         return Verdict(False, f"{main}, but no gate.margin says what is enough", metrics)
     return Verdict(True, f"{main}, not worse by {settings.margin:.1%} or more", metrics)
+
+
+def compared(metrics: Mapping[str, float]) -> str | None:
+    """What two models were compared by, for people; None where they were not."""
+    names = [key.partition("_")[2] for key in metrics if key.startswith(f"{CHALLENGER}_")]
+    if not names:
+        return None
+    name = min(names, key=lambda each: each.startswith("coverage@"))  # of which there are values beside the metric's
+    return f"{name} {metrics[f'{CHALLENGER}_{name}']:.4f}, of the champion {metrics[f'{CHAMPION}_{name}']:.4f}"
 
 
 def _guards(settings: GateSettings, metrics: dict[str, float], k: int) -> list[str]:

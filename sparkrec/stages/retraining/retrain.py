@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +14,9 @@ from typing import Any
 from pyspark.sql import Row
 
 from sparkrec import tables
-from sparkrec.config import PipelineSettings, RetentionSettings, RetrainSettings
-from sparkrec.errors import InputError, Refused
+from sparkrec.config import NotifySettings, Outcome, PipelineSettings, RetentionSettings, RetrainSettings
+from sparkrec.errors import CHAMPION_KEPT, InputError, Refused, exit_code
+from sparkrec.secrets import masked
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.platform.failures import mendable
 from sparkrec.spark.platform.lake import Lake, Run
@@ -25,16 +28,21 @@ from sparkrec.stages.prepare import prepare
 from sparkrec.stages.recommend import recommend
 from sparkrec.stages.retraining.champions import blocked, history, promote, serve_again
 from sparkrec.stages.retraining.data_checks import check_data
-from sparkrec.stages.retraining.gate import Incompatible, Verdict, judge
+from sparkrec.stages.retraining.gate import CHALLENGER, CHAMPION, Incompatible, Verdict, compared, judge
 from sparkrec.stages.retraining.lease import Lease, held
+from sparkrec.stages.retraining.notifying import notify
 from sparkrec.stages.retraining.serve import check_lists
 from sparkrec.stages.train import train
 from sparkrec.stages.upkeep.clean import clean
 
 log = logging.getLogger(__name__)
 
-PROMOTED, KEPT, UNCHANGED, FAILED = "promoted", "kept", "unchanged", "failed"
-EXIT_CODES = {PROMOTED: 0, UNCHANGED: 0, KEPT: 3}
+PROMOTED: Outcome = "promoted"
+KEPT: Outcome = "kept"
+UNCHANGED: Outcome = "unchanged"
+REFUSED: Outcome = "refused"
+FAILED: Outcome = "failed"
+_EXIT_CODES = {PROMOTED: 0, UNCHANGED: 0, KEPT: CHAMPION_KEPT}
 
 
 @dataclass
@@ -42,7 +50,7 @@ class Retraining:
     """What came of a night."""
 
     name: str
-    outcome: str = FAILED
+    outcome: Outcome = FAILED
     reason: str = ""
     champion: str | None = None
     challenger: str | None = None
@@ -51,11 +59,35 @@ class Retraining:
     """Interactions that have come since the night before."""
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    exit_code: int | None = None
+    """For schedulers; None: it has not ended by itself."""
 
-    @property
-    def exit_code(self) -> int:
-        """For schedulers."""
-        return EXIT_CODES[self.outcome]
+    def fail(self, error: Exception) -> None:
+        """End by an error."""
+        self.outcome = REFUSED if isinstance(error, Refused) else FAILED
+        self.reason = masked(f"{type(error).__name__}: {error}"[:1000])
+        self.exit_code = exit_code(error)
+
+    def line(self) -> str:
+        """All that matters, in one line for people."""
+        parts = [f"{self.name}: {self.outcome}" + (f" ({' '.join(self.reason.split())})" if self.reason else "")]
+        if (values := compared(self.metrics)) is not None:
+            parts.append(values)
+        models = {CHAMPION: self.champion, CHALLENGER: self.challenger}
+        parts += [f"{role} {model}" for role, model in models.items() if model is not None]
+        return "; ".join([*parts, f"{sum(self.seconds.values()):.0f} s"])
+
+    def summary(self) -> dict[str, Any]:
+        """For programs: what there is to tell at its end, with a `text` for people."""
+        told = {key: value for key, value in vars(self).items() if key != "metrics"}
+        metrics = {key: value if math.isfinite(value) else None for key, value in self.metrics.items()}
+        now = dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
+        return {"text": self.line(), **told, "metrics": metrics, "at": now}
+
+    def conclude(self, targets: Sequence[NotifySettings]) -> None:
+        """Say what came of it: in a line of the log, and to whom the settings name."""
+        log.info("%s", self.line())
+        notify(targets, self.summary())
 
     def report(self) -> dict[str, Any]:
         """For people."""
@@ -97,22 +129,38 @@ def retrain(settings: RetrainSettings, lake: Lake) -> Retraining:
     """Run the stages, compare the new model with the champion, and serve its lists if it may replace that.
 
     Every step finds what an earlier run has finished, so that a run that was killed is run again. A row of the table
-    `retrainings` tells what came of it, of a failure, too. Raises Refused where another run holds the name, the lists
-    are unfit to be served, or the champion was changed meanwhile; what the stages raise.
+    `retrainings` tells what came of it, of a failure or a refusal, too, as do a line of the log and whom
+    `settings.notify` names. Raises Refused where another run holds the name, the lists are unfit to be served, or the
+    champion was changed meanwhile; what the stages raise.
     """
     night = Retraining(settings.name)
-    with mendable(), held(lake, settings.name, settings.deadline_hours) as lease:
-        try:
+    try:
+        with mendable(), held(lake, settings.name, settings.deadline_hours) as lease:
             _run(settings, lake, lease, night)
-        except Exception as error:
-            night.outcome, night.reason = FAILED, f"{type(error).__name__}: {error}"[:1000]
+            night.exit_code = _EXIT_CODES[night.outcome]
             _record(lake, night)
-            raise
-        _record(lake, night)
-        if settings.retention is not None:
-            _clean(settings.retention, lake)
-    log.info("%s: %s %s", night.name, night.outcome, f"({night.reason})" if night.reason else "")
+            if settings.retention is not None:
+                _clean(settings.retention, lake)
+    except KeyboardInterrupt:
+        night.outcome, night.reason = FAILED, "interrupted"
+        raise
+    except Exception as error:
+        night.fail(error)
+        try:
+            _record(lake, night)
+        except Exception:  # of the same cause, as a rule, which is what is to be told
+            log.warning("cannot add to the table %s what came of the night", tables.RETRAININGS.name, exc_info=True)
+        raise
+    finally:
+        night.conclude(settings.notify)
     return night
+
+
+def not_begun(settings: RetrainSettings, error: Exception) -> None:
+    """Say of a night that it failed before there was a lake: no row tells of it."""
+    night = Retraining(settings.name)
+    night.fail(error)
+    night.conclude(settings.notify)
 
 
 def _run(settings: RetrainSettings, lake: Lake, lease: Lease, night: Retraining) -> None:
@@ -129,7 +177,7 @@ def _run(settings: RetrainSettings, lake: Lake, lease: Lease, night: Retraining)
         dataset = prepare(plan.prepare, lake)
         night.dataset = dataset.reference
     with night.step("checks"):
-        before = [row for row in Ledger(lake, tables.RETRAININGS, night.name).rows() if row["outcome"] != FAILED]
+        before = [row for row in Ledger(lake, tables.RETRAININGS, night.name).rows() if row["outcome"] in _EXIT_CODES]
         new = Dataset.open(lake, dataset.reference)
         night.rows = new.manifest["found"] - _rows_of(lake, before[-1]["dataset"] if before else None)
         volumes = [*(row["rows"] for row in before), night.rows]
@@ -206,5 +254,6 @@ def _clean(settings: RetentionSettings, lake: Lake) -> None:
 
 def _record(lake: Lake, night: Retraining) -> None:
     ledger = Ledger(lake, tables.RETRAININGS, night.name)
-    values = {key: value for key, value in vars(night).items() if key != "name"}
-    ledger.add_after(ledger.latest(), **values)
+    values = {key: value for key, value in vars(night).items() if key not in ("name", "exit_code")}
+    while ledger.add_after(ledger.latest(), **values) is None:
+        pass  # one that was refused meanwhile, which holds no name, was faster

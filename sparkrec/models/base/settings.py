@@ -74,6 +74,29 @@ class NetworkSettings(ModelSettings):
                 "set training.stopping to null."
             )
 
+    def check_warm_start(self, earlier: ModelSettings) -> None:
+        if not isinstance(earlier, NetworkSettings) or earlier.kind != self.kind:
+            raise ConfigError(f"found a {earlier.kind}, expected a {self.kind}")
+        if earlier._shapes != self._shapes:
+            of_both = [each.model_dump(exclude={"training", "start_from"}) for each in (earlier, self)]
+            changed = (
+                f"{name} {old}, expected {of_both[1].get(name)}"
+                for name, old in of_both[0].items()
+                if old != of_both[1].get(name)
+            )
+            raise ConfigError(f"found a {self.kind} of another shape: {'; '.join(changed)}")
+
+    @property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of all that is learned, but for how many users, items and features there are."""
+        from sparkrec.models.base.recommender import Sizes
+
+        network = self.network(Sizes())
+        tables = {"users": network.users.weight.shape[1:], "items": network.items.weight.shape[1:]}
+        return {name: tuple(shape) for name, shape in tables.items()} | {
+            name: tuple(each.shape) for name, each in network.named_parameters()
+        }
+
     @property
     def needs_validation(self) -> bool:
         return self.training.stopping is not None

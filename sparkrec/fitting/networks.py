@@ -115,7 +115,8 @@ def fit_network(settings: NetworkSettings, inputs: FitInputs) -> Model:
         },
         scorer=trained.scorer(),
         encoder=trained.encoder(),
-        files=history.files(state["history"]) | trained.learned(),
+        files=history.files(state["history"]),
+        learned=trained.learned(),
         folder=scratch,
     )
 

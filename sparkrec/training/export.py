@@ -14,7 +14,6 @@ from torch import Tensor
 from sparkrec import storage
 from sparkrec.fields import FieldSchema
 from sparkrec.kernels.arrays import F32, I64
-from sparkrec.models.base.published import LEARNED
 from sparkrec.models.base.recommender import Recommender, Sizes
 from sparkrec.models.base.scorers import AnyScorer, scorer_of
 from sparkrec.models.base.scorers.pairs import array
@@ -79,10 +78,10 @@ class Trained:
         return RowEncoder.of(self.settings, whole)
 
     def learned(self) -> dict[str, Callable[[], bytes]]:
-        """The files of its checkpoint, by name below `LEARNED`: a later model goes on from them."""
+        """The files of its checkpoint, by name: a later model goes on from them."""
         folder = self.checkpoints.folder_of(self.epoch)
         names = (name for name in storage.files(folder) if name.endswith(".safetensors"))
-        return {f"{LEARNED}/{name}": partial(storage.read, f"{folder}/{name}") for name in names}
+        return {name: partial(storage.read, f"{folder}/{name}") for name in names}
 
     def _users(self, rows: Tensor) -> F32:
         scorer = self.scorer()

@@ -128,7 +128,7 @@ def learned(folder, settings, shards, size=2):
     state = in_threads(lambda collective: train(job, collective), size)[0]
     trained = Trained.of(settings, job.folder, state, job.shards)
     for name, make in trained.learned().items():
-        storage.write(f"{folder}/{name}", make())
+        storage.write(f"{folder}/{LEARNED}/{name}", make())
     parts = trained.checkpoints.users(trained.epoch)
     order = torch.cat([part["ids"] for part in parts]).argsort()
     users = {name: torch.cat([part[name] for part in parts])[order] for name in ("weight", "optimizer.state0")}

@@ -375,7 +375,7 @@ def test_a_warm_fit_of_a_grown_log_stops_sooner_where_a_cold_one_ends(spark, sol
     settings = exactly(
         rank=8, iterations=60, tolerance=1e-4, unobserved_weight=0.05, regularization=0.05, solver=solver
     )
-    users, items, before = factorized(ratings_of(spark, matrix[:50, :42]), settings, seed=1, scratch=None)
+    users, items, _ = factorized(ratings_of(spark, matrix[:50, :42]), settings, seed=1, scratch=None)
     grown = ratings_of(spark, matrix)
     *_, cold = factorized(grown, settings, seed=1, scratch=None)
     _, warm = begun_with(grown, settings, (items, users))

@@ -75,27 +75,12 @@ class NetworkSettings(ModelSettings):
             )
 
     def check_warm_start(self, earlier: ModelSettings) -> None:
-        if not isinstance(earlier, NetworkSettings) or earlier.kind != self.kind:
+        if earlier.kind != self.kind:
             raise ConfigError(f"found a {earlier.kind}, expected a {self.kind}")
-        if earlier._shapes != self._shapes:
-            of_both = [each.model_dump(exclude={"training", "start_from"}) for each in (earlier, self)]
-            changed = (
-                f"{name} {old}, expected {of_both[1].get(name)}"
-                for name, old in of_both[0].items()
-                if old != of_both[1].get(name)
-            )
+        if _shapes(earlier) != _shapes(self):
+            then, now = (each.model_dump(exclude={"training", "start_from"}) for each in (earlier, self))
+            changed = [f"{name} {old}, expected {now[name]}" for name, old in then.items() if old != now[name]]
             raise ConfigError(f"found a {self.kind} of another shape: {'; '.join(changed)}")
-
-    @property
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of all that is learned, but for how many users, items and features there are."""
-        from sparkrec.models.base.recommender import Sizes
-
-        network = self.network(Sizes())
-        tables = {"users": network.users.weight.shape[1:], "items": network.items.weight.shape[1:]}
-        return {name: tuple(shape) for name, shape in tables.items()} | {
-            name: tuple(each.shape) for name, each in network.named_parameters()
-        }
 
     @property
     def needs_validation(self) -> bool:
@@ -104,6 +89,15 @@ class NetworkSettings(ModelSettings):
     @property
     def wants_validation(self) -> bool:
         return self.needs_validation or self.training.epochs is None
+
+
+def _shapes(settings: Any) -> dict[str, tuple[int, ...]]:
+    """Of all that a network learns, but for how many users, items and features there are."""
+    from sparkrec.models.base.recommender import Sizes
+
+    network: Recommender = settings.network(Sizes())
+    rows = {"users": network.users.weight[:0], "items": network.items.weight[:0]}
+    return {name: tuple(each.shape) for name, each in (*rows.items(), *network.named_parameters())}
 
 
 class LayeredSettings(NetworkSettings):

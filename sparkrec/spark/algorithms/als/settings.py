@@ -81,10 +81,10 @@ class AlsSettings(ModelSettings):
         return self
 
     def check_warm_start(self, earlier: ModelSettings) -> None:
-        if not isinstance(earlier, AlsSettings):
+        if earlier.kind != self.kind:
             raise ConfigError(f"found a {earlier.kind}, expected an als")
-        if earlier.rank != self.rank:
-            raise ConfigError(f"found an als of rank {earlier.rank}, expected {self.rank}")
+        if (rank := earlier.model_dump()["rank"]) != self.rank:
+            raise ConfigError(f"found an als of rank {rank}, expected {self.rank}")
 
     def suited(self, data: DataFacts) -> AlsSettings:
         """Weights and penalties are relative to the data, so that the same numbers serve a log of five thousand rows

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from bench import als, defaults, metrics, small, topk, training
+from bench import als, defaults, metrics, small, topk, training, warm
 from bench.measure import QUICK, Treatment
 from bench.ratings import SIZES
 
@@ -80,6 +80,16 @@ def defaults_command(worlds: str, kinds: str, trials: int, folder: str) -> None:
     """Models with no setting given, beside the same models tuned and beside popularity."""
     wanted = [*filter(None, kinds.split(","))]
     print(json.dumps(defaults.compare(worlds.split(","), wanted, trials, Path(folder).resolve())))
+
+
+@bench.command("warm")
+@click.option("--worlds", default="ml-1m-ncf,ml-100k", show_default=True)
+@click.option("--kinds", default="als,mf", show_default=True)
+@click.option("--steps", default=10, show_default=True, help="In which the log comes.")
+@click.option("--folder", default="build/warm", show_default=True, help="Where its lake is, from which it goes on.")
+def warm_command(worlds: str, kinds: str, steps: int, folder: str) -> None:
+    """Models that begin with the rows of the step before: epochs and seconds to what a cold fit comes to."""
+    print(json.dumps(warm.compare(worlds.split(","), kinds.split(","), steps, Path(folder).resolve())))
 
 
 bench()

@@ -207,6 +207,20 @@ class FieldCode:
             place = self._place(values)
         return np.ones(n, np.int64), self.first + place, weight
 
+    def rows_in(self, other: FieldCode | None) -> I64:
+        """(rows,) as of `FieldCodes.rows_in`; None: the field is not there."""
+        found = np.full(self.rows, -1)
+        if other is None or (self.kind, self.type) != (other.kind, other.type):
+            return found
+        if self.categories is not None and other.categories is not None:
+            known = pc.fill_null(pc.index_in(self.categories, value_set=other.categories), -1)
+            place = known.to_numpy(zero_copy_only=False).astype(np.int64)
+            found[:2] = other.first, other.first + 1  # null, unknown
+            found[2:] = np.where(place < 0, -1, other.first + 2 + place)
+        elif self.settings == other.settings and self.rows == other.rows:
+            found[:] = other.first + np.arange(self.rows)
+        return found
+
     def _place(self, values: pa.Array) -> I64:
         """0 of null; of a category its place, 1 of an unknown one; of a bucket its number from 1."""
         if self.categories is None:
@@ -260,6 +274,14 @@ class FieldCodes:
                 columns = [[each.name] * n, each.categories, each.first + 2 + np.arange(n)]
                 words.append(pa.table(dict(zip(_VOCABULARY.names, columns, strict=True)), _VOCABULARY))
         return pa.Table.from_pylist(fields, _FIELDS), pa.concat_tables(words)
+
+    def rows_in(self, other: FieldCodes) -> I64:
+        """(n,) of each row the one that is the same feature in other codes of the same fields, -1 where there is none:
+        of a category that of its name, of all else that of its place, where the field has as many and means the same.
+        """
+        theirs = {(each.side, each.name): each for each in other.fields}
+        parts = [each.rows_in(theirs.get((each.side, each.name))) for each in self.fields]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
 
     @classmethod
     def of_tables(cls, fields: pa.Table, vocabulary: pa.Table) -> FieldCodes:

@@ -79,6 +79,18 @@ def test_entries_are_taken_and_go_through_arrow():
     assert again.weight.tolist() == [3]
 
 
+def test_categories_are_found_in_other_codes_by_their_names():
+    def codes(categories, *, buckets=4, first=0):
+        kinds = field("categorical", first, 2 + len(categories), categories=pa.array(categories))
+        hashed = FieldCode("h", "item", {"kind": "multi", "hash_buckets": buckets}, "int", 90, 1 + buckets)
+        return FieldCodes((kinds, hashed))
+
+    new, old = codes(["a", "b", "d"]), codes(["b", "c", "d"], first=20)
+    assert new.rows_in(old).tolist() == [20, 21, -1, 22, 24, 90, 91, 92, 93, 94]
+    assert new.rows_in(codes(["b"], buckets=5)).tolist() == [0, 1, -1, 2, -1, *[-1] * 5]
+    assert new.rows_in(FieldCodes(old.fields[1:])).tolist() == [-1] * 5 + [90, 91, 92, 93, 94]
+
+
 def test_codes_come_back_from_their_tables():
     numeric = FieldCode(
         "n", "item", {"kind": "numeric", "column": "n", "scale": "buckets"}, "double", 4, 4, edges=(1.0, 2.5)

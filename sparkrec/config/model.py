@@ -103,6 +103,10 @@ class ModelSettings(Settings):
         if self.sequence_needs is not None:
             self.sequence_needs.check(prepared.sequences, self.kind, dataset)
 
+    def check_warm_start(self, earlier: ModelSettings) -> None:
+        """Raise ConfigError where a fit cannot begin with the rows of a model of these settings."""
+        raise ConfigError(f"{self.kind} is fitted at once and begins with nothing; als and networks do. Leave it out")
+
     @property
     def sequence_needs(self) -> SequenceNeeds | None:
         """What it needs of sequences; None: it sees no order of events."""

@@ -134,6 +134,9 @@ class RetrainSettings(StageSettings):
     """The dataset to make; with a split by time that moves with the log, such as `recent`."""
     train: dict[str, object] | str
     """The challenger."""
+    cold_every: int = Field(1, ge=1)
+    """The challenger begins with what the champion has learned (`train.warm_start`), but for every so many nights, when
+    it begins cold, and is compared with the same model begun warm. 1: always cold."""
     recommend: dict[str, object] | str = {}
     """The lists to serve."""
     checks: DataChecks = DataChecks()

@@ -19,6 +19,9 @@ class TrainSettings(StageSettings):
     """Which model, by its `kind`, and its settings."""
     name: Name | None = None
     """What to call it. None: `<dataset>-<kind>`."""
+    warm_start: Reference | None = None
+    """An earlier model of the same kind and shape, of another dataset of the same interactions: users, items and
+    features that it knows begin with what it has learned of them, new ones as they would without it. None: all do."""
     include_validation: bool = False
     """Fit train and validation together: for the last fit, after tuning."""
     seed: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,8 @@ from pyspark.sql import DataFrame
 from sparkrec import storage
 from sparkrec.fitting import history
 from sparkrec.kernels.arrays import F32, I64
+from sparkrec.kernels.csr import located
+from sparkrec.models.base.published import LEARNED, WarmStart
 from sparkrec.models.base.settings import NetworkSettings
 from sparkrec.shards import Shards
 from sparkrec.spark.data.fingerprints import fingerprint
@@ -35,8 +38,10 @@ def fit_network(settings: NetworkSettings, inputs: FitInputs) -> Model:
     """Train the network that `settings` describe on the observed rows of a dataset; resumes from `inputs.scratch`."""
     settings.check_packages()
     from sparkrec.launch import launch, runs_here
+    from sparkrec.models.base.recommender import Sizes
     from sparkrec.training.export import Trained
     from sparkrec.training.loop import Job, train
+    from sparkrec.training.warm_start import Earlier
 
     dataset, observed, seed = inputs.dataset, inputs.observed, inputs.seed
     training = settings.training
@@ -72,7 +77,13 @@ def fit_network(settings: NetworkSettings, inputs: FitInputs) -> Model:
         ask_after = histories(observed, cut, dataset.validation)
     validation = shards(dataset.validation, "validation", ask_after) if training.stopping else None
     examples = shards(observed, "examples", train_on)
-    job = Job(settings, examples, validation, f"{scratch}/checkpoints", seed, inputs.parents)
+    earlier = None
+    if (warm := inputs.warm_start) is not None:
+        extra = len(settings.network(Sizes()).items.weight)
+        before = cast(NetworkSettings, warm.settings).training
+        same = (before.optimizer, before.loss) == (training.optimizer, training.loss)
+        earlier = Earlier(f"{warm.folder}/{LEARNED}", _rows_before(warm, items, extra), same)
+    job = Job(settings, examples, validation, f"{scratch}/checkpoints", seed, inputs.parents, earlier)
     state = launch(train, job, training)
     if left_out := state["users_without_negatives"]:
         log.warning("%s users have every item, so that there is no negative to draw: they were left out", left_out)
@@ -105,8 +116,23 @@ def fit_network(settings: NetworkSettings, inputs: FitInputs) -> Model:
         scorer=trained.scorer(),
         encoder=trained.encoder(),
         files=history.files(state["history"]),
+        learned=trained.learned(),
         folder=scratch,
     )
+
+
+def _rows_before(warm_start: WarmStart, items: I64, extra: int) -> I64:
+    """(m,) of each row of a table of items, with what is behind them, the one that it was in an earlier model; -1: it
+    is new.
+
+    items  (n,) ids of this model's, ascending
+    extra  rows of the table that are neither items nor features
+    """
+    ids = [table["item"].to_numpy() for table in storage.read_parquet(f"{warm_start.folder}/items", ["item"])]
+    before = np.sort(np.concatenate([np.zeros(0, np.int64), *ids]))
+    at, is_known = located(items, before)
+    behind = np.arange(extra) if warm_start.features is None else warm_start.features
+    return np.concatenate([np.where(is_known, at, -1), np.where(behind < 0, -1, len(before) + behind)])
 
 
 def _fingerprint(settings: NetworkSettings, observed: DataFrame, seed: int, about: str) -> str:

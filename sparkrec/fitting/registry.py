@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from sparkrec.config import ModelSettings, Parent, chosen
 from sparkrec.errors import ConfigError, TrainError
 from sparkrec.fitting.networks import fit_network
+from sparkrec.models.base.published import WarmStart
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.data.naming import looked_up, named, title
@@ -45,14 +46,16 @@ def fit(
     seed: int,
     scratch: str,
     parents: tuple[Parent, ...] = (),
+    warm_start: WarmStart | None = None,
 ) -> Model:
     """Fit the model that `settings` describe to the train rows of a dataset.
 
     What the settings leave out is chosen, logged, and one of the model's facts, `chosen`;
     `carried_out` is where its plan was carried out, in place or on Spark. The model has a row
     for every user and item of the dataset. `scratch` is a folder for what the fit keeps on the way: called again with
-    the same folder, a fit resumes from there. `parents` are the models that `settings.parents` refer to. Errors as of
-    `suited`; they name users and items by the ids of the dataset.
+    the same folder, a fit resumes from there. `parents` are the models that `settings.parents` refer to, `warm_start`
+    is one whose settings `check_warm_start` has passed. Errors as of `suited`; they name users and items by the ids of
+    the dataset.
     """
     if len(parents) != len(settings.parents):
         raise ConfigError(
@@ -63,7 +66,7 @@ def fit(
         log.info("%s: chosen, as it was left out: %s", settings.kind, ", ".join(f"{k} {v}" for k, v in of_data.items()))
     observed = dataset.observed(include_validation)
     prepared = None if include_validation else dataset.sequences
-    inputs = FitInputs(dataset, observed, seed, scratch, parents, prepared)
+    inputs = FitInputs(dataset, observed, seed, scratch, parents, prepared, warm_start)
     fitter: Callable[[Any, FitInputs], Model] = settings.declaration.fit or fit_network
     users, items = looked_up(dataset.users, "user", "user_id"), looked_up(dataset.items, "item", "item_id")
     with mendable(), named(title("user", None, users), title("item", None, items)), noted() as where:

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sparkrec.config.features import FeatureSettings, MultiField, NumericField
-from sparkrec.config.model import Declaration, Likeness
+from sparkrec.config.model import Declaration, Likeness, ModelSettings
 from sparkrec.config.prepare import PrepareSettings
 from sparkrec.errors import ConfigError
 from sparkrec.models.base.field_model import FieldModel, weights_of
@@ -34,6 +34,13 @@ class WideDeepSettings(DeepSettings):
     def check_dataset(self, prepared: PrepareSettings, dataset: str) -> None:
         super().check_dataset(prepared, dataset)
         self._check_crosses(prepared.features or FeatureSettings())
+
+    def check_warm_start(self, earlier: ModelSettings) -> None:
+        if self.crosses:
+            raise ConfigError(
+                "found crosses, which go by the rows of a dataset's features, and other datasets move these"
+            )
+        super().check_warm_start(earlier)
 
     def _check_crosses(self, features: FeatureSettings) -> None:
         """Raise ConfigError where a cross is of a field that may have several values, or that the dataset has not."""

@@ -15,6 +15,7 @@ from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.stages.checks import prepared_as
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import once, stage
+from sparkrec.stages.warm_start import read_warm_start
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,10 @@ def inputs(settings: TrainSettings, lake: Lake) -> dict[str, Any]:
     check(settings)
     pinned: dict[str, Any] = {"dataset": lake.finished_run("prepare", settings.dataset).reference}
     settings.model.check_dataset(prepared_as(lake, pinned["dataset"]), pinned["dataset"])
+    if settings.warm_start is not None:
+        is_pinned = "@" in settings.warm_start  # a finished model is found again though what it began with is gone
+        found = settings.warm_start if is_pinned else lake.finished_run("train", settings.warm_start).reference
+        pinned["warm_start"] = found
     if parents := settings.model.parents:
         pinned["start_from"] = [lake.finished_run("train", reference).reference for reference in parents]
     return pinned | attribute_digests(settings.model, lake)
@@ -55,6 +60,8 @@ def plan(settings: TrainSettings, lake: Lake) -> Planned:
     run = open_run(settings, lake)
     dataset = Dataset.open(lake, run.inputs["dataset"])
     _, of_data = suited(settings.model, dataset, settings.include_validation)
+    if settings.warm_start and not run.finished:
+        read_warm_start(settings.model, dataset, run.inputs["warm_start"], lake)
     return Planned.of(run, lake, ["users", "items"], chosen=of_data)
 
 
@@ -66,9 +73,16 @@ def train(settings: TrainSettings, lake: Lake, run: Run) -> Run:
     dataset = Dataset.open(lake, pinned["dataset"])
     log.info("fitting %s to %s", settings.model.kind, dataset.reference)
     scratch = f"{run.path}/scratch"
+    warm_start = read_warm_start(settings.model, dataset, pinned["warm_start"], lake) if settings.warm_start else None
     parents = tuple(_parent(reference, pinned["dataset"], lake) for reference in pinned.get("start_from", []))
     fitted = fit(
-        settings.model, dataset, settings.include_validation, seed=settings.seed, scratch=scratch, parents=parents
+        settings.model,
+        dataset,
+        settings.include_validation,
+        seed=settings.seed,
+        scratch=scratch,
+        parents=parents,
+        warm_start=warm_start,
     )
     run = fitted.save(run)
     storage.delete(scratch)

@@ -29,48 +29,51 @@ class Checkpoints:
 
     def write_users(self, epoch: int, tensors: dict[str, Tensor]) -> None:
         """This process's part. Raises TrainError where it cannot be written."""
-        self._write(f"{self._path(epoch)}/{self._users}", _bytes(tensors))
+        self._write(f"{self.folder_of(epoch)}/{self._users}", _bytes(tensors))
 
     def write_shared(self, epoch: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int) -> None:
         """What all processes have, by one of them, after all have written theirs; and forget the others but `keep`."""
-        self._write(f"{self._path(epoch)}/shared.safetensors", _bytes(tensors))
+        self._write(f"{self.folder_of(epoch)}/shared.safetensors", _bytes(tensors))
         try:
-            storage.write_json(f"{self._path(epoch)}/state.json", state)
+            storage.write_json(f"{self.folder_of(epoch)}/state.json", state)
         except OSError as error:
-            raise _no_room(self._path(epoch), error) from None
+            raise _no_room(self.folder_of(epoch), error) from None
         for each in self._finished():
             if each not in (keep, epoch):
-                storage.delete(f"{self._path(each)}/state.json")  # first: no half of it is taken for whole
-                storage.delete(self._path(each))
+                storage.delete(f"{self.folder_of(each)}/state.json")  # first: no half of it is taken for whole
+                storage.delete(self.folder_of(each))
 
     def clear(self) -> None:
         """Forget what was left of those that never became whole: by one process, before any writes. Files of as many
         processes as there were then would be read with those of now."""
         for epoch in set(self._epochs()) - set(self._finished()):
-            storage.delete(self._path(epoch))
+            storage.delete(self.folder_of(epoch))
 
     def last(self) -> dict[str, Any] | None:
         """The state of the last one that is whole."""
         finished = self._finished()
-        state: dict[str, Any] | None = storage.read_json(f"{self._path(finished[-1])}/state.json") if finished else None
+        state: dict[str, Any] | None = (
+            storage.read_json(f"{self.folder_of(finished[-1])}/state.json") if finished else None
+        )
         return state
 
     def shared(self, epoch: int) -> dict[str, Tensor]:
         """What all processes have. Raises InputError where the file is damaged."""
-        return self._load(f"{self._path(epoch)}/shared.safetensors")
+        return self.read(f"{self.folder_of(epoch)}/shared.safetensors")
 
     def users(self, epoch: int) -> list[dict[str, Tensor]]:
         """Of each process that wrote it."""
-        path = self._path(epoch)
-        return [self._load(f"{path}/{name}") for name in storage.files(path) if name.startswith("users-")]
+        path = self.folder_of(epoch)
+        return [self.read(f"{path}/{name}") for name in storage.files(path) if name.startswith("users-")]
 
     def _finished(self) -> list[int]:
-        return [epoch for epoch in self._epochs() if storage.exists(f"{self._path(epoch)}/state.json")]
+        return [epoch for epoch in self._epochs() if storage.exists(f"{self.folder_of(epoch)}/state.json")]
 
     def _epochs(self) -> list[int]:
         return [int(name[6:]) for name in storage.folders(self.folder) if name.startswith("epoch-")]
 
-    def _path(self, epoch: int) -> str:
+    def folder_of(self, epoch: int) -> str:
+        """Where the files of an epoch are."""
         return f"{self.folder}/epoch-{epoch:05}"
 
     def _write(self, path: str, data: bytes) -> None:
@@ -79,7 +82,9 @@ class Checkpoints:
         except OSError as error:
             raise _no_room(path, error) from None
 
-    def _load(self, path: str) -> dict[str, Tensor]:
+    @staticmethod
+    def read(path: str) -> dict[str, Tensor]:
+        """The tensors of a file. Raises InputError where it is damaged."""
         try:
             tensors: dict[str, Tensor] = load(storage.read(path))
             return tensors

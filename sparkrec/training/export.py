@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sparkrec import storage
 from sparkrec.fields import FieldSchema
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.models.base.recommender import Recommender, Sizes
@@ -75,6 +76,12 @@ class Trained:
         whole.load_state_dict(dict(self._module.named_parameters()), strict=False)
         whole.items.weight.copy_(self.checkpoints.shared(self.epoch)["items.weight"])
         return RowEncoder.of(self.settings, whole)
+
+    def learned(self) -> dict[str, Callable[[], bytes]]:
+        """The files of its checkpoint, by name: a later model goes on from them."""
+        folder = self.checkpoints.folder_of(self.epoch)
+        names = (name for name in storage.files(folder) if name.endswith(".safetensors"))
+        return {name: partial(storage.read, f"{folder}/{name}") for name in names}
 
     def _users(self, rows: Tensor) -> F32:
         scorer = self.scorer()

@@ -35,6 +35,7 @@ from sparkrec.training.inputs import READERS
 from sparkrec.training.state import State, resume, save
 from sparkrec.training.step import Stepper
 from sparkrec.training.validation import VALUE_METRICS, validate_ranking, validate_values
+from sparkrec.training.warm_start import Earlier, go_on
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class Job:
     seed: int
     parents: tuple[Parent, ...] = ()
     """Published models to start from."""
+    earlier: Earlier | None = None
+    """Model of the same kind and shape to go on from."""
     stores: dict[str, str] | None = field(default=None, repr=False)
     """How processes that have no session reach object stores: what `object_stores.told` says to those that have."""
 
@@ -92,6 +95,8 @@ class Trainer:
         self.reader = READERS[self.model.sees](shards, self.users, device)
         self.tables = ComputedTables(self.model, shards, self.batches.mine, collective)
         self.stepper = Stepper(self.model, self.batches, self.reader, self.tables, settings, collective, by_kernel)
+        if job.earlier is not None:
+            go_on(self.stepper, self.users, job.earlier)
         self.checkpoints = Checkpoints(job.folder, collective.process_rank, collective.size)
 
     def run(self) -> State:

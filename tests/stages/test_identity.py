@@ -87,7 +87,7 @@ def inputs_of(lake, setting, value):
     name, _, key = setting.partition(".")
     settings, stage, base = STAGES[name]
     raw = {"lake": lake.root, **base}
-    if key.startswith("model."):
+    if name == "train" or key.startswith("model."):
         raw["model"] = {"kind": "linear"}
     set_key(raw, key, value)
     return stage.inputs(validate(settings, raw, setting), lake)
@@ -121,6 +121,19 @@ def test_another_batch_in_a_table_is_another_run(shop, setting):
     assert pinned() == first
     ingested(shop.lake, shop.folder, "more", [(0, 7, 99)], setting)
     assert pinned() != first
+
+
+def test_another_model_to_begin_with_is_another_run(shop):
+    def pinned():
+        return inputs_of(shop.lake, "train.warm_start", "beginning")
+
+    raw = {"lake": shop.lake.root, "dataset": "plays", "name": "beginning", "model": {"kind": "popularity"}}
+    first = train.train(validate(TrainSettings, raw, "test"), shop.lake)
+    found = pinned()
+    assert found["warm_start"] == first.reference
+    assert pinned() == found
+    train.train(validate(TrainSettings, {**raw, "seed": 1}, "test"), shop.lake)
+    assert pinned() != found
 
 
 def sources(settings, path):

@@ -21,6 +21,7 @@ from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.ledger import Ledger
 from sparkrec.stages.retraining import champions, lease, notifying, serve
 from sparkrec.stages.retraining import retrain as nights
+from sparkrec.stages.retraining.challenger import is_cold_turn
 from sparkrec.stages.retraining.champions import champion, history, rollback_by_name
 from sparkrec.stages.retraining.lease import held
 from sparkrec.stages.retraining.retrain import retrain
@@ -417,3 +418,46 @@ def test_data_that_may_not_be_trusted_are_not_trained_on(served_shop, days, tmp_
     beyond, moved = {"limit": 0.3, "beyond": "fail"}, {"limit": 0.1, "beyond": "fail"}
     with pytest.raises(InputError, match=r"new_users is 0.\d+, expected at most 0.3 .*; popularity is 0.\d+, expected"):
         retrain(of_night(lake, [*days, str(other)], checks={"new_users": beyond, "popularity": moved}), lake)
+
+
+def test_nights_begin_with_what_the_champion_has_learned_and_some_are_cold(spark, tmp_path, days):
+    lake = Lake(spark, str(tmp_path / "lake"))
+
+    def night(n, rank=4):
+        als = {"kind": "als", "rank": rank, "tolerance": 1e-4, "iterations": 40}
+        gate = {"margin": 1.0, "metric": "ndcg@5"}
+        return retrain(of_night(lake, days[:n], train={"model": als}, gate=gate, cold_every=2), lake)
+
+    first = night(1)
+    assert first.metrics["warm"] == 0.0
+    assert "cold_difference" not in first.metrics  # with nothing to begin with
+    warm = night(2)
+    assert lake.finished_run("train", warm.challenger).inputs["warm_start"] == first.challenger
+    assert warm.metrics["warm"] == 1.0
+    assert (night(2).outcome, warm.outcome) == ("unchanged", "promoted")
+    cold = night(3)
+    assert cold.metrics["warm"] == 0.0
+    assert cold.metrics["warm_iterations"] < cold.metrics["iterations"]
+    assert cold.metrics["cold_low"] <= cold.metrics["cold_difference"] <= cold.metrics["cold_high"]
+    assert cold.champion == cold.challenger
+    other = night(3, rank=5)
+    assert other.metrics["warm"] == 0.0
+
+
+def test_a_champion_of_another_shape_is_no_beginning(served_shop, days, caplog):
+    lake, first = served_shop
+    als = {"model": {"kind": "als", "rank": 4, "iterations": 2}}
+    night = retrain(of_night(lake, days[:2], train=als, cold_every=7), lake)
+    assert night.metrics["warm"] == 0.0
+    assert f"the challenger begins cold: warm_start: {first}: found a popularity, expected an als" in caplog.text
+
+
+def test_as_many_datasets_in_a_row_begin_warm_as_may():
+    def rows(*told):
+        return [{"dataset": dataset, "metrics": None if warm is None else {"warm": warm}} for dataset, warm in told]
+
+    assert not is_cold_turn(3, "d", rows(("a", 1.0), ("b", 0.0), ("c", 1.0)))
+    assert is_cold_turn(3, "d", rows(("a", 0.0), ("b", 1.0), ("c", 1.0)))
+    assert not is_cold_turn(3, "c", rows(("a", 0.0), ("b", 1.0), ("c", 1.0)))  # that night is run again
+    assert not is_cold_turn(3, "d", rows(("b", 0.0), ("c", 1.0), ("c", 1.0)))
+    assert not is_cold_turn(3, "d", rows(("a", 1.0), ("b", None)))  # of before there was such a thing

@@ -7,12 +7,15 @@ from typing import NamedTuple
 
 from sparkrec.config import ModelSettings
 from sparkrec.fields import FieldSchema
-from sparkrec.kernels.arrays import F32
+from sparkrec.kernels.arrays import F32, I64
 
 SCORER_FILE = "head.safetensors"
 """Name of the scorer's file beside the tables of a model."""
 ENCODER_FILE = "encoder.safetensors"
 """Name of the file of what makes rows of users, where a model has such."""
+LEARNED = "learned"
+"""Folder of what a network had learned, as its last checkpoint kept it: what is published follows from it, and not the
+other way round."""
 
 
 class Published(NamedTuple):
@@ -37,3 +40,15 @@ class FieldRows(NamedTuple):
     features: F32 | None
     """Of all features of `layout`; None where the model that published them sees none."""
     layout: FieldSchema | None
+
+
+class WarmStart(NamedTuple):
+    """An earlier model of the same kind and shape, whose rows a fit begins with."""
+
+    folder: str
+    """Of its run."""
+    settings: ModelSettings
+    """It was fitted with these, complete."""
+    features: I64 | None = None
+    """(n,) of each feature its row among the features of that model, -1 where it has none; None: there are no
+    features."""

@@ -74,6 +74,14 @@ class NetworkSettings(ModelSettings):
                 "set training.stopping to null."
             )
 
+    def check_warm_start(self, earlier: ModelSettings) -> None:
+        if earlier.kind != self.kind:
+            raise ConfigError(f"found a {earlier.kind}, expected a {self.kind}")
+        if _shapes(earlier) != _shapes(self):
+            then, now = (each.model_dump(exclude={"training", "start_from"}) for each in (earlier, self))
+            changed = [f"{name} {old}, expected {now[name]}" for name, old in then.items() if old != now[name]]
+            raise ConfigError(f"found a {self.kind} of another shape: {'; '.join(changed)}")
+
     @property
     def needs_validation(self) -> bool:
         return self.training.stopping is not None
@@ -81,6 +89,15 @@ class NetworkSettings(ModelSettings):
     @property
     def wants_validation(self) -> bool:
         return self.needs_validation or self.training.epochs is None
+
+
+def _shapes(settings: Any) -> dict[str, tuple[int, ...]]:
+    """Of all that a network learns, but for how many users, items and features there are."""
+    from sparkrec.models.base.recommender import Sizes
+
+    network: Recommender = settings.network(Sizes())
+    rows = {"users": network.users.weight[:0], "items": network.items.weight[:0]}
+    return {name: tuple(each.shape) for name, each in (*rows.items(), *network.named_parameters())}
 
 
 class LayeredSettings(NetworkSettings):

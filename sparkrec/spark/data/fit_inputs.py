@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame
 
 from sparkrec.config import Parent, SequenceSettings
+from sparkrec.models.base.published import WarmStart
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.sequences import sequences
 
@@ -24,6 +25,7 @@ class FitInputs:
     parents: tuple[Parent, ...] = ()
     prepared_sequences: DataFrame | None = None
     """Those of `observed` that the dataset has; None: they are cut when they are asked for."""
+    warm_start: WarmStart | None = None
 
     def sequences(self, cut: SequenceSettings) -> DataFrame:
         """The sequences of `observed`, columns as `tables.SEQUENCES`.

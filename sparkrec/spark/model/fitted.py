@@ -31,7 +31,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sparkrec import storage
 from sparkrec.config import ModelSettings, Serving, model_settings
 from sparkrec.kernels.csr import Storage
-from sparkrec.models.base.published import ENCODER_FILE, SCORER_FILE
+from sparkrec.models.base.published import ENCODER_FILE, LEARNED, SCORER_FILE
 from sparkrec.spark.in_place import write
 from sparkrec.spark.model.scorers import AnyScorer, RowEncoder
 from sparkrec.spark.platform.few import from_files
@@ -57,6 +57,8 @@ class Model:
     """Where both tables are as Parquet files `users` and `items`, if they are."""
     files: dict[str, Callable[[], bytes]] = field(default_factory=dict)
     """What else to keep beside it, by name: what makes a log, a plot. For people; `load` does not read it."""
+    learned: dict[str, Callable[[], bytes]] = field(default_factory=dict)
+    """What a later model of the lake can begin with, by the name of its file in `LEARNED`."""
 
     settings: ModelSettings | None = None
     """What it was fitted with; None: nobody knows, and it has no rows but its own."""
@@ -74,7 +76,9 @@ class Model:
         return self.settings is not None and self.settings.sequence_needs is not None
 
     def save(self, run: Run) -> Run:
-        """Write both tables and publish the run."""
+        """Write both tables and what a later model can begin with, and publish the run."""
+        for name, make in self.learned.items():
+            storage.write(f"{run.path}/{LEARNED}/{name}", make())
         return run.publish(model=self.write(run.path), facts=self.facts)
 
     def write(self, folder: str) -> dict[str, Any]:

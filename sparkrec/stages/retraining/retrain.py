@@ -26,13 +26,13 @@ from sparkrec.stages.pipeline import Plan, PlannedPipeline
 from sparkrec.stages.pipeline import plan as plan_pipeline
 from sparkrec.stages.prepare import prepare
 from sparkrec.stages.recommend import recommend
+from sparkrec.stages.retraining.challenger import cold_beside_warm, told_of, train_challenger
 from sparkrec.stages.retraining.champions import blocked, history, promote, serve_again
 from sparkrec.stages.retraining.data_checks import check_data
 from sparkrec.stages.retraining.gate import CHALLENGER, CHAMPION, Incompatible, Verdict, compared, judge
 from sparkrec.stages.retraining.lease import Lease, held
 from sparkrec.stages.retraining.notifying import notify
 from sparkrec.stages.retraining.serve import check_lists
-from sparkrec.stages.train import train
 from sparkrec.stages.upkeep.clean import clean
 
 log = logging.getLogger(__name__)
@@ -184,14 +184,19 @@ def _run(settings: RetrainSettings, lake: Lake, lease: Lease, night: Retraining)
         known = _known(lake, champion)
         night.metrics |= check_data(settings.checks, lake, night.name, batches, volumes, new, known)
     with night.step("train"):
-        challenger = train(plan.train[0].model_copy(update={"dataset": dataset.reference}), lake)
+        asked = plan.train[0].model_copy(update={"dataset": dataset.reference})
+        challenger = train_challenger(asked, settings.cold_every, lake, night.champion, before)
         night.challenger = challenger.reference
+        night.metrics |= told_of(challenger)
     if champion is not None and champion["model"] == challenger.reference:
         night.outcome, night.reason = UNCHANGED, "nothing has come that would make another model"
         return
     if challenger.reference in blocked(changes):
         night.outcome, night.reason = KEPT, "the challenger was rolled back before: `sparkrec promote` serves it again"
         return
+    if champion is not None and settings.cold_every > 1 and not night.metrics["warm"]:
+        with night.step("warm"):
+            night.metrics |= cold_beside_warm(asked, settings.gate, lake, champion["model"], challenger)
     with night.step("gate"):
         verdict = _judged(settings, lake, champion, challenger)
         night.reason, night.metrics = verdict.reason, night.metrics | verdict.metrics
@@ -199,9 +204,9 @@ def _run(settings: RetrainSettings, lake: Lake, lease: Lease, night: Retraining)
         night.outcome = KEPT
         return
     with night.step("recommend"):
-        asked = plan.recommendation([(challenger.name, challenger.reference)])
-        assert asked is not None
-        lists = recommend(asked, lake)
+        wanted = plan.recommendation([(challenger.name, challenger.reference)])
+        assert wanted is not None
+        lists = recommend(wanted, lake)
     with night.step("publish"):
         night.metrics |= check_lists(settings.lists, lake, lists, settings.serve)
         promote(lake, lease, champion, lists, settings.serve, verdict.reason, night.metrics)

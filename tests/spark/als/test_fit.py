@@ -3,6 +3,7 @@
 import os
 from functools import partial
 from importlib.util import find_spec
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -34,12 +35,17 @@ def ratings_of(spark, matrix, confidence=None):
     return spark.createDataFrame(rows, "user long, item long, value float, confidence float")
 
 
-def dense_als(matrix, confidence, settings, seed):
-    """Hu et al. 2008 on dense float64 matrices, an equation a line."""
+def dense_als(matrix, confidence, settings, seed, start=None):
+    """Hu et al. 2008 on dense float64 matrices, an equation a line.
+
+    start  items to factors to start from; None, and for others: random ones
+    """
     observed, w0, d = matrix != 0, settings.unobserved_weight, settings.rank
     weights = np.where(observed, confidence, w0)
     ids = np.arange(matrix.shape[1]) * 3 + 10_000_000_000
     y = settings.init_scale / np.sqrt(d) * normal_rows(seed, ids, d).astype(np.float64)
+    for item, row in (start or {}).items():
+        y[item] = row
 
     def solve(weights, targets, seen, src):
         reg = settings.regularization * (seen.sum(1) + w0 * len(src)) ** settings.regularization_exponent
@@ -336,3 +342,43 @@ def test_a_shorter_fit_is_not_the_end_of_a_longer_one(spark, tmp_path, monkeypat
         for one, other in zip(again[:2], whole[:2], strict=True):
             np.testing.assert_allclose(collected(one)[1], collected(other)[1], atol=1e-5)
         assert len(again[2]) == iterations
+
+
+def begun_with(ratings, settings, start, seed=1):
+    """Factors of users and the history of a fit that begins with the rows (id, value) of earlier items and users."""
+
+    def plan(rows, items, users):
+        warm_start = {"item": items, "user": users} if settings.solver != "cholesky" else {"item": items}
+        users, _, history = factorize(rows, settings, seed=seed, scratch=None, warm_start=warm_start)
+        return users.frame(), history
+
+    return carry_out("als", plan, ratings, *start)
+
+
+def test_a_warm_start_has_the_items_that_it_knows_and_new_and_gone_ones_do_no_harm(spark, matrix):
+    settings = exactly(rank=4, iterations=1, unobserved_weight=0.2)
+    known = dict(enumerate(np.random.default_rng(1).normal(size=(15, 4))))  # and 5 new ones
+    rows = [(item * 3 + 10_000_000_000, row.tolist()) for item, row in known.items()]
+    start = spark.createDataFrame([*rows, (7, [100.0] * 4)], "id long, value array<float>")
+    x, _ = dense_als(matrix, np.ones_like(matrix), settings, 1, known)
+    users, _ = begun_with(ratings_of(spark, matrix), settings, (start, start))
+    ids, factors = collected(users)
+    assert ids.tolist() == [7 * user for user in range(30)]
+    np.testing.assert_allclose(factors, x, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_a_warm_fit_of_a_grown_log_stops_sooner_where_a_cold_one_ends(spark, solver):
+    rng = np.random.default_rng(3)
+    taste = rng.integers(4, size=60)[:, None] == rng.integers(4, size=48)
+    matrix = (rng.random((60, 48)) < np.where(taste, 0.5, 0.03)).astype(float)
+    settings = exactly(rank=4, iterations=30, tolerance=1e-3, unobserved_weight=0.1, regularization=0.05, solver=solver)
+    users, items, _ = factorized(ratings_of(spark, matrix[:50, :42]), settings, seed=1, scratch=None)
+    grown = ratings_of(spark, matrix)
+    *_, cold = factorized(grown, settings, seed=1, scratch=None)
+    _, warm = begun_with(grown, settings, (items, users))
+    losses = [each["loss"] for each in cold]
+    assert all(a - b >= 1e-3 * b for a, b in pairwise(losses[:-1]))
+    assert losses[-2] - losses[-1] < 1e-3 * losses[-1]
+    assert len(warm) < 0.7 * len(cold) < 0.7 * settings.iterations
+    assert warm[-1]["loss"] < 1.01 * losses[-1]

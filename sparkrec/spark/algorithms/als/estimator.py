@@ -156,7 +156,7 @@ class ALS(Estimator[ALSModel], AlsParams, DefaultParamsWritable, DefaultParamsRe
             )
 
             def plan(ratings: Rows, warm_start: Rows | None) -> tuple[Factors, DataFrame, DataFrame]:
-                fitted = fit(ratings, warm_start=warm_start)
+                fitted = fit(ratings, warm_start={} if warm_start is None else {"item": warm_start})
                 return fitted, fitted.users.frame(), fitted.items.frame()
 
             fitted, x, y = carry_out("als", plan, columns_of(ratings), warm_start)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +20,7 @@ from pyspark.sql import DataFrame
 from sparkrec.errors import SparkrecError
 from sparkrec.progress import track
 from sparkrec.spark.algorithms.als.fold import fold_in
-from sparkrec.spark.algorithms.als.layout import Side, columns_of, lay_out
+from sparkrec.spark.algorithms.als.layout import SIDES, Side, columns_of, lay_out
 from sparkrec.spark.algorithms.als.pack import Preference
 from sparkrec.spark.algorithms.als.residuals import WithoutBias, residuals, with_bias
 from sparkrec.spark.algorithms.als.settings import AlsSettings
@@ -31,7 +32,7 @@ from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import DenseRows, all_rows
 from sparkrec.spark.platform.failures import mended
-from sparkrec.spark.platform.few import narrowed
+from sparkrec.spark.platform.few import from_files, narrowed
 from sparkrec.spark.runner import Rows
 
 log = logging.getLogger(__name__)
@@ -54,9 +55,12 @@ class Factors:
 def fit_als(settings: AlsSettings, inputs: FitInputs) -> Model:
     """Factors of all users and items of the dataset."""
     dataset = inputs.dataset
+    # The first half-step solves the users; only what does not solve them exactly goes on from what they were.
+    sides = SIDES[settings.solver == "cholesky" :] if inputs.warm_start else ()
 
-    def plan(observed: Rows, users: Rows, items: Rows) -> Model:
-        fitted = fit_factors(observed, settings, seed=inputs.seed, scratch=inputs.scratch)
+    def plan(observed: Rows, users: Rows, items: Rows, *earlier: Rows) -> Model:
+        warm_start = {side: rows.select("value", id=side) for side, rows in zip(sides, earlier, strict=True)}
+        fitted = fit_factors(observed, settings, seed=inputs.seed, scratch=inputs.scratch, warm_start=warm_start)
         x, y = fitted.users.select("value", user="id"), fitted.items.select("value", item="id")
         return Model(
             users=all_rows(users, "user", x, fitted.unseen_user).frame(),
@@ -68,7 +72,9 @@ def fit_als(settings: AlsSettings, inputs: FitInputs) -> Model:
         )
 
     ids = narrowed(dataset.users, "user"), narrowed(dataset.items, "item")
-    return carry_out("als", plan, columns_of(inputs.observed), *ids)
+    spark, warm = dataset.users.sparkSession, inputs.warm_start
+    earlier = [narrowed(from_files(spark, f"{warm.folder}/{side}s"), side, "value") for side in sides if warm]
+    return carry_out("als", plan, columns_of(inputs.observed), *ids, *earlier)
 
 
 def fold_users(model: Model, settings: AlsSettings, events: DataFrame, observed: DataFrame) -> DataFrame:
@@ -92,7 +98,7 @@ def fit_factors(
     *,
     seed: int,
     scratch: str | None,
-    warm_start: Rows | None = None,
+    warm_start: Mapping[str, Rows] = {},
     preference: Preference | None = None,
 ) -> Factors:
     """Factors of ratings (user, item, value, confidence): x and y, or with biases (x, b_u, 1) and (y, 1, mean + b_i).
@@ -100,8 +106,8 @@ def fit_factors(
     Arguments and errors as of `factorize`; `warm_start` may have biases, too.
     """
     zeros = [0.0] * settings.rank
-    if warm_start is not None:
-        warm_start = warm_start.map_rows(WithoutBias(settings.rank, 1)).select("id", "value")
+    without = WithoutBias(settings.rank, 1)
+    warm_start = {side: rows.map_rows(without).select("id", "value") for side, rows in warm_start.items()}
     solve = partial(
         factorize, settings=settings, seed=seed, scratch=scratch, warm_start=warm_start, preference=preference
     )
@@ -126,12 +132,13 @@ def factorize(
     *,
     seed: int,
     scratch: str | None,
-    warm_start: Rows | None = None,
+    warm_start: Mapping[str, Rows] = {},
     preference: Preference | None = None,
 ) -> tuple[Rows, Rows, list[dict[str, float]]]:
     """User and item factors (id, value list<float>) of ratings (user, item, value, confidence), and what it took.
 
-    warm_start  item factors (id, value list<float>) to start from; items without one start at random
+    warm_start  factors (id, value list<float>) to start from, of `item`, and of `user` where the solver goes on from
+                them; items without one start at random
     preference  makes of the values targets and confidences; without it, and without a confidence column, that is 1
     The third is for each iteration its number, loss, seconds, and kernel_seconds summed over all tasks.
 
@@ -162,7 +169,7 @@ class _Fit:
     settings: AlsSettings
     seed: int
     scratch: str | None
-    warm_start: Rows | None
+    warm_start: Mapping[str, Rows]
     preference: Preference | None
 
     def attempt(self, reached: list[int]) -> tuple[Rows, Rows, list[dict[str, float]]]:
@@ -183,9 +190,10 @@ class _Fit:
         settings = self.settings
         users, items = (SideSolver(side, other.n_ids, settings, self.seed) for side, other in (sides, sides[::-1]))
         done, history, kept = snapshots.resume(self.ratings, settings.iterations)
+        kept = {**self.warm_start, **kept}
         if done:
             log.info("als: resuming after iteration %s", done)
-        item_state = items.start(kept.get("item", self.warm_start))
+        item_state = items.start(kept.get("item"))
         user_state = None
         if users.solver.needs_start:
             user_state = users.start(kept.get("user"))
@@ -206,6 +214,8 @@ class _Fit:
                 }
             )
             log.info("als: iteration %s/%s, loss %.6g, %.1f s", iteration + 1, settings.iterations, loss, seconds)
+            if iteration and history[-2]["loss"] - loss < settings.tolerance * loss:
+                break
             if (iteration + 1) % settings.snapshot_every == 0 and iteration + 1 < settings.iterations:
                 factors = {"item": item_state.factors()}
                 if users.solver.needs_start:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from sparkrec.config.data import LEFT, DataFacts, FromData, significant
 from sparkrec.config.model import ModelSettings
+from sparkrec.errors import ConfigError
 from sparkrec.spark.algorithms.bias import BiasSettings
 
 UNOBSERVED = 20.0
@@ -26,6 +27,8 @@ class AlsSettings(ModelSettings):
     """Length of the factors."""
     iterations: int = Field(15, ge=1)
     """Each updates all users, then all items."""
+    tolerance: float = Field(0.0, ge=0, lt=1)
+    """Stop after an iteration that has lowered the loss by less than this share of it. 0: never."""
     regularization: FromData[float] = Field(LEFT, ge=0)
     """L2 on the factors, scaled for each row as `regularization_scaling` says. None: from the data. For implicit
     feedback a share of what the observed cells of a row of mean length weigh, .2 in a log of 100,000 rows and less in a
@@ -76,6 +79,12 @@ class AlsSettings(ModelSettings):
         if self.nonnegative and self.solver != "cholesky":
             raise ValueError(f"nonnegative factors have one solver: set solver to cholesky instead of {self.solver}")
         return self
+
+    def check_warm_start(self, earlier: ModelSettings) -> None:
+        if earlier.kind != self.kind:
+            raise ConfigError(f"found a {earlier.kind}, expected an als")
+        if (rank := earlier.model_dump()["rank"]) != self.rank:
+            raise ConfigError(f"found an als of rank {rank}, expected {self.rank}")
 
     def suited(self, data: DataFacts) -> AlsSettings:
         """Weights and penalties are relative to the data, so that the same numbers serve a log of five thousand rows

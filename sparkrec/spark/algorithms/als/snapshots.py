@@ -15,7 +15,7 @@ from sparkrec.spark.runner import Rows
 
 def fingerprint(settings: AlsSettings, seed: int, sides: tuple[Side, Side]) -> str:
     """Names a fit, whatever its blocks: a snapshot of other ratings or settings is not one to go on from."""
-    how = {"user_blocks", "item_blocks", "iterations", "snapshot_every", "kernel", "storage_level"}
+    how = {"user_blocks", "item_blocks", "iterations", "tolerance", "snapshot_every", "kernel", "storage_level"}
     same = settings.model_dump(mode="json", exclude=how)
     digest = hashlib.sha256(json.dumps([same, seed], sort_keys=True).encode())
     for side in sides:

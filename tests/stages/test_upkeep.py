@@ -39,6 +39,7 @@ def test_runs_go_by_number_and_age_but_not_what_is_served_or_what_stays_was_made
     lists = [run("recommend", "shop-als", 20 + n, days=100 - n, model=models[n].reference) for n in range(6)]
     scores = run("evaluate", "shop-als", 30, days=1, model=models[1].reference)
     parent = run("train", "shop-gmf", 40, days=99, dataset=data[4].reference)
+    models[5].inputs["warm_start"] = models[3].reference  # which it does not need any more
     other = [run("train", "shop-gmf", 41 + n, days=50 - n, dataset=data[4].reference) for n in range(2)]
     child = run("train", "shop-neumf", 50, days=2, settings={"model": {"start_from": [parent.reference]}})
     everything = [*data, *models, *lists, scores, parent, *other, child]

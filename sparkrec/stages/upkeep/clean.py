@@ -117,14 +117,17 @@ def _finished(run: Run) -> float:
 
 
 def _references(run: Run) -> set[str]:
-    """All texts in what a run was made of: those of other runs among them."""
+    """All texts in what a run was made of: those of other runs among them. What it began with it does not need any
+    more: by that each night would keep the one before it."""
     found: set[str] = set()
 
     def walk(value: Any) -> None:
         if isinstance(value, str):
             found.add(value)
-        elif isinstance(value, dict | list):
-            for each in value.values() if isinstance(value, dict) else value:
+        elif isinstance(value, dict):
+            walk([each for key, each in value.items() if key != "warm_start"])
+        elif isinstance(value, list):
+            for each in value:
                 walk(each)
 
     walk([run.inputs, run.settings])

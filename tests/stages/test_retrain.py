@@ -242,6 +242,43 @@ def test_a_run_that_ends_between_promotion_and_the_swap_is_finished_by_the_next(
     assert served(lake)[0] == night.champion != first
 
 
+def test_a_night_that_ends_after_any_of_its_steps_comes_to_what_an_undisturbed_one_does(
+    served_shop, days, tmp_path, monkeypatch
+):
+    lake, first = served_shop
+    calm = Lake(lake.spark, shutil.copytree(lake.root, str(tmp_path / "calm")))
+    wanted = retrain(of_night(calm, days[:2]), calm)
+
+    def ends_after(step):
+        def ended(*arguments, **more):
+            step(*arguments, **more)
+            raise KeyboardInterrupt
+
+        return ended
+
+    for step in (
+        "ingest",
+        "prepare",
+        "check_data",
+        "train_challenger",
+        "_judged",
+        "recommend",
+        "check_lists",
+        "promote",
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(nights, step, ends_after(getattr(nights, step)))
+            with pytest.raises(KeyboardInterrupt):
+                retrain(of_night(lake, days[:2]), lake)
+        assert served(lake)[0] == (first if step != "promote" else wanted.challenger)
+    again = retrain(of_night(lake, days[:2]), lake)
+    assert (again.outcome, again.champion) == ("unchanged", wanted.champion)
+    assert wanted.outcome == "promoted"
+    for table in ("interactions", "interactions_users", "interactions_items", "served"):
+        assert sorted(map(str, lake.table(table).collect())) == sorted(map(str, calm.table(table).collect())), table
+    assert [row.model for row in history(lake, "shop")] == [row.model for row in history(calm, "shop")]
+
+
 def test_lists_that_are_unfit_are_not_served(served_shop, days, monkeypatch):
     lake, first = served_shop
     with pytest.raises(Refused, match=r"lists of shop-itemknn@\w+ are not served: .*\(lists.min_overlap: 100.0%\)"):

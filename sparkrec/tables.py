@@ -218,7 +218,7 @@ CHECKS = Table(
     "name string, dataset string, check string, value double, limit double, verdict string, at timestamp",
     key=("name", "dataset", "check"),
     written_by="retrain",
-    about="What the data of each night were like before anything was trained on them",
+    about="What the data and lists of each night were like, and whether that was fine",
     comments={
         "name": _NAME,
         "dataset": "Dataset as name@id",
@@ -228,6 +228,25 @@ CHECKS = Table(
         "verdict": "fine, warned, failed or unknown",
     },
     required=("name", "dataset", "check", "verdict"),
+)
+DRIFT = Table(
+    "drift",
+    "name string, run string, model string, measure string, value double, low double, high double, expected double, "
+    "users long, at timestamp",
+    key=("name", "run", "measure", "at"),
+    written_by="retrain",
+    about="What lists are like when they are published, and how good they were once people had seen them",
+    comments={
+        "name": _NAME,
+        "run": "Run of the lists as name@id",
+        "model": _MODEL,
+        "measure": "What was looked at",
+        "low": "Lower end of the interval, where there is one",
+        "high": "Upper end of the interval, where there is one",
+        "expected": "What the gate had promised, or the same of the lists before; null where there is none",
+        "users": "Users that it is of",
+    },
+    required=("name", "run", "measure"),
 )
 LEASES = Table(
     "leases",

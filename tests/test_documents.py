@@ -1,12 +1,13 @@
 """What README and guides show runs, and is valid."""
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
 import yaml
 
-from sparkrec.config import PrepareSettings, RecommendSettings, StageSettings, TrainSettings
+from sparkrec.config import PrepareSettings, RecommendSettings, RetrainSettings, StageSettings, TrainSettings
 from sparkrec.configfile import read_yaml, validate
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +40,14 @@ def test_the_settings_of_the_guide_to_sequences_are_valid():
 def test_the_config_of_the_guide_to_configuration_is_valid():
     (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/configuration.md").read_text(), re.DOTALL)
     validate(TrainSettings, yaml.safe_load(example), "docs/configuration.md")
+
+
+def test_the_settings_of_the_guide_to_retraining_are_valid():
+    text = (ROOT / "docs/retraining.md").read_text()
+    (whole,) = re.findall(r"(    name: shop .*?)\n\n", text, re.DOTALL)
+    (checks,) = re.findall(r"    (checks: .*)", text)
+    settings = {"lake": "lake", **yaml.safe_load(textwrap.dedent(whole)), **yaml.safe_load(checks)}
+    assert validate(RetrainSettings, settings, "docs/retraining.md").checks.ratings.beyond == "fail"
 
 
 CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "conf").glob("*/*.yaml"))}

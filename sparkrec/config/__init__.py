@@ -58,7 +58,9 @@ from sparkrec.config.prepare import (
 )
 from sparkrec.config.retrain import (
     Check,
+    Checks,
     DataChecks,
+    DriftChecks,
     GateSettings,
     ListChecks,
     RetrainSettings,

@@ -40,6 +40,8 @@ class Batch:
     """The batch was there already and nothing was written."""
     unlikely: dict[str, int] = field(default_factory=dict)
     """Good rows whose time is `before_1990` or `in_the_future`, where there are any."""
+    nulls: dict[str, int] = field(default_factory=dict)
+    """Good rows without a timestamp or an event, by which of them, where the source has a column of it."""
 
     def report(self) -> dict[str, Any]:
         """For people."""
@@ -49,6 +51,7 @@ class Batch:
             "rejected": self.rejected,
             "repeated": self.repeated,
             **({"unlikely_times": self.unlikely} if self.unlikely else {}),
+            **({"nulls": self.nulls} if any(self.nulls.values()) else {}),
         }
 
 
@@ -77,7 +80,7 @@ def ingest(settings: IngestSettings, lake: Lake) -> Batch:
     source = read_log(lake.spark, settings.source)
     rows = kept(clean(source, settings))
     try:
-        content, counts, unlikely = _digest(rows, settings)
+        content, counts, unlikely, nulls = _digest(rows, settings)
         batch = settings.batch or content[:16]
         known = _known(lake, settings, batch)
         if known and known["content_hash"] != content:
@@ -90,7 +93,7 @@ def ingest(settings: IngestSettings, lake: Lake) -> Batch:
         rejected = {reason: count for reason, count in counts.items() if reason}
         if known and known["state"] == "closed":
             log.info("batch %s is in table %s already: nothing to do", batch, settings.table)
-            return Batch(batch, known["rows"], rejected, repeated=True, unlikely=unlikely)
+            return Batch(batch, known["rows"], rejected, repeated=True, unlikely=unlikely, nulls=nulls)
         _refuse_ambiguous(rows, counts, settings)
         _refuse_bad_batch(counts, settings)
         good = (
@@ -111,12 +114,14 @@ def ingest(settings: IngestSettings, lake: Lake) -> Batch:
     )
     if unlikely:
         log.warning("batch %s: unlikely times in column %r: %s", batch, settings.columns.timestamp, unlikely)
-    return Batch(batch, counts.get(None, 0), rejected, unlikely=unlikely)
+    return Batch(batch, counts.get(None, 0), rejected, unlikely=unlikely, nulls=nulls)
 
 
-def _digest(rows: DataFrame, settings: IngestSettings) -> tuple[str, dict[str | None, int], dict[str, int]]:
+def _digest(
+    rows: DataFrame, settings: IngestSettings
+) -> tuple[str, dict[str | None, int], dict[str, int], dict[str, int]]:
     """What the rows are known by, whatever their order, and how they are read; their number by reason; good ones of an
-    unlikely time."""
+    unlikely time, and without a timestamp or an event."""
     # Sums, not xor, under which equal rows cancel out; two of them, since one sum of 64 bits is easily made to collide.
     parts = (
         rows.groupBy("reason")
@@ -126,6 +131,7 @@ def _digest(rows: DataFrame, settings: IngestSettings) -> tuple[str, dict[str | 
             F.sum(F.hash("digest").cast("decimal(38,0)")).alias("b"),
             F.count_if(F.col("timestamp") < F.lit("1990-01-01").cast("timestamp")).alias("before_1990"),
             F.count_if(F.col("timestamp") > F.current_timestamp()).alias("in_the_future"),
+            *[F.count_if(F.col(name).isNull()).alias(name) for name in ("timestamp", "event")],
         )
         .collect()
     )
@@ -134,7 +140,9 @@ def _digest(rows: DataFrame, settings: IngestSettings) -> tuple[str, dict[str | 
     content = ":".join(hashlib.sha256(each.encode()).hexdigest() for each in (text, reading))
     good = [part.asDict() for part in parts if part.reason is None]
     unlikely = {name: part[name] for part in good for name in ("before_1990", "in_the_future") if part[name]}
-    return content, {part.reason: part.n for part in parts}, unlikely
+    mapped = [name for name in ("timestamp", "event") if getattr(settings.columns, name) is not None]
+    nulls = {name: part[name] for part in good for name in mapped}
+    return content, {part.reason: part.n for part in parts}, unlikely, nulls
 
 
 def _refuse_ambiguous(rows: DataFrame, counts: dict[str | None, int], settings: IngestSettings) -> None:

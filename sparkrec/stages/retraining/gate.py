@@ -13,7 +13,7 @@ from sparkrec.kernels.metrics.directions import sign
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.evaluation.evaluate import compare, evaluate
 from sparkrec.spark.evaluation.segments import grouped
-from sparkrec.spark.in_place import holding
+from sparkrec.spark.in_place import count, holding
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.serving import bind
 from sparkrec.spark.platform.few import narrowed
@@ -53,10 +53,11 @@ def judge(settings: GateSettings, lake: Lake, champion: Run, challenger: Run) ->
     with holding() as hold:
         truth = hold(grouped(new.test, new, segments))
         seen = new.observed(True)
-        lists = {
-            CHAMPION: hold(_lists(lake, champion, old, truth, seen, k)),
-            CHALLENGER: hold(_lists(lake, challenger, new, truth, seen, k)),
+        ranked = {
+            CHAMPION: _lists(lake, champion, old, truth, seen, k),
+            CHALLENGER: _lists(lake, challenger, new, truth, seen, k),
         }
+        lists = {run: hold(found) for run, (found, _) in ranked.items()}
         marked = [frame.withColumn("run", F.lit(run)) for run, frame in lists.items()]
         both = marked[0].unionByName(marked[1])
         relevant = truth.select("user", "item").distinct()
@@ -71,6 +72,7 @@ def judge(settings: GateSettings, lake: Lake, champion: Run, challenger: Run) ->
     value = {(row["run"], row["metric"], row["segment"]): row["value"] for row in values}
     metrics = {f"{run}_{settings.metric}": value.get((run, name, "all"), 0.0) for run in lists}
     metrics |= {f"{run}_coverage@{k}": value.get((run, "coverage", "all"), 0.0) for run in lists}
+    metrics |= {f"{run}_served": served for run, (_, served) in ranked.items()}
     metrics["overlap"] = shared
     margins = {"all": settings.margin, **settings.segments}
     failed = []
@@ -80,6 +82,8 @@ def judge(settings: GateSettings, lake: Lake, champion: Run, challenger: Run) ->
         where = "" if row["segment"] == "all" else f" {row['segment']}"
         metrics |= {f"{end}{where}": float(row[end]) for end in ("difference", "low", "high", "users")}
         margin = margins[row["segment"]]
+        if margin is not None:
+            metrics[f"margin{where}"] = margin
         low = row["low"] if sign(name) > 0 else -row["high"]
         least = -(margin or 0.0) * value[CHAMPION, name, row["segment"]]
         told = f"{settings.metric}{where} {row['difference']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
@@ -89,7 +93,7 @@ def judge(settings: GateSettings, lake: Lake, champion: Run, challenger: Run) ->
             failed.append(f"{told} may be worse than {least:+.4f}")
         if row["segment"] == "all":
             main = told
-    failed += _guards(settings, metrics, k)
+    failed += guards(settings, metrics, k)
     if "difference" not in metrics:
         return Verdict(False, "the test split has no user to compare by", metrics)
     if failed:
@@ -99,13 +103,16 @@ def judge(settings: GateSettings, lake: Lake, champion: Run, challenger: Run) ->
     return Verdict(True, f"{main}, not worse by {settings.margin:.1%} or more", metrics)
 
 
-def _guards(settings: GateSettings, metrics: dict[str, float], k: int) -> list[str]:
+def guards(settings: GateSettings, metrics: dict[str, float], k: int) -> list[str]:
     failed = []
     coverage, before = (metrics[f"{run}_coverage@{k}"] for run in (CHALLENGER, CHAMPION))
     if settings.min_coverage is not None and coverage < settings.min_coverage * before:
         failed.append(f"coverage {coverage:.3f} after {before:.3f} (gate.min_coverage: {settings.min_coverage:.1%})")
     if settings.min_overlap is not None and metrics["overlap"] < settings.min_overlap:
         failed.append(f"lists share {metrics['overlap']:.1%} (gate.min_overlap: {settings.min_overlap:.1%})")
+    served = metrics[f"{CHALLENGER}_served"]
+    if settings.min_served is not None and served < settings.min_served:
+        failed.append(f"{served:.1%} of users are answered (gate.min_served: {settings.min_served:.1%})")
     return failed
 
 
@@ -132,8 +139,9 @@ def _check_unseen(old: Dataset, champion: Run, new: Dataset) -> None:
         )
 
 
-def _lists(lake: Lake, run: Run, own: Dataset, truth: DataFrame, seen: DataFrame, k: int) -> DataFrame:
-    """(user, item, rank): what a model recommends to the users of the test split, by all that they had done before.
+def _lists(lake: Lake, run: Run, own: Dataset, truth: DataFrame, seen: DataFrame, k: int) -> tuple[DataFrame, float]:
+    """(user, item, rank): what a model recommends to the users of the test split, by all that they had done before; and
+    the share of them that it answers.
 
     own  the dataset that it was fitted to
     """
@@ -143,7 +151,7 @@ def _lists(lake: Lake, run: Run, own: Dataset, truth: DataFrame, seen: DataFrame
         raise Incompatible(f"the files of champion {run.reference} cannot be read: {error}") from None
     known = seen.join(own.items.select("item"), "item", "left_semi")
     include_validation = bool(run.settings["include_validation"])
-    bound = bind(model, own, truth.select("user").distinct(), known, include_validation=include_validation)
-    return topk(bound.model, k, bound.users.select("user"), exclude=narrowed(seen, "user", "item")).select(
-        "user", "item", "rank"
-    )
+    users = truth.select("user").distinct()
+    bound = bind(model, own, users, known, include_validation=include_validation)
+    lists = topk(bound.model, k, bound.users.select("user"), exclude=narrowed(seen, "user", "item"))
+    return lists.select("user", "item", "rank"), count("gate", bound.users) / max(count("gate", users), 1)

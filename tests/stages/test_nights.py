@@ -11,7 +11,7 @@ from sparkrec.stages.ingest import Batch
 from sparkrec.stages.retraining.data_checks import moved_ratings, of_batches
 from sparkrec.stages.retraining.drift import promised, term_at
 from sparkrec.stages.retraining.findings import judged, limit_of
-from sparkrec.stages.retraining.gate import guards
+from sparkrec.stages.retraining.gate import guards, margins_kept
 
 
 def test_a_limit_that_is_not_given_follows_from_three_nights():
@@ -53,6 +53,24 @@ def test_a_challenger_that_leaves_too_many_to_what_is_popular_is_not_promoted():
     asked = GateSettings(min_served=0.9)
     assert guards(asked, metrics, 10) == ["80.0% of users are answered (gate.min_served: 90.0%)"]
     assert guards(GateSettings(min_served=0.8), metrics, 10) == []
+
+
+def test_a_challenger_that_is_worse_in_one_segment_is_not_promoted():
+    """Better for all, and for those who did most; for those who did least nobody can be sure."""
+    asked = GateSettings(margin=0.02, segments={"users:1/3": 0.1, "users:3/3": 0.1})
+    ends = {"all": (0.01, 0.03), "users:1/3": (-0.05, 0.02), "users:2/3": (-0.9, -0.8), "users:3/3": (0.02, 0.06)}
+    rows = [
+        {"segment": each, "difference": (low + high) / 2, "low": low, "high": high, "users": 300}
+        for each, (low, high) in ends.items()
+    ]
+    champion = dict.fromkeys(ends, 0.2)
+    metrics, failed = margins_kept(asked, rows, champion)
+    assert failed == ["ndcg@10 users:1/3 -0.0150 (-0.0500 to +0.0200) may be worse than -0.0200"]
+    assert metrics["margin"] == 0.02
+    assert metrics["margin users:1/3"] == 0.1
+    assert "difference users:2/3" not in metrics  # it has no margin
+    few = [{**row, "users": 20} if row["segment"] == "users:3/3" else row for row in rows]
+    assert "20 users users:3/3 tell too little (gate.min_users: 30)" in margins_kept(asked, few, champion)[1]
 
 
 def change(number, day, model, **metrics):

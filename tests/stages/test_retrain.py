@@ -283,7 +283,7 @@ def test_a_night_that_is_killed_is_run_again_once_its_holder_is_dead(served_shop
     assert [row.outcome for row in Ledger(lake, tables.RETRAININGS, "shop").rows()][-2:] == ["kept", "promoted"]
 
 
-def test_the_command_tells_schedulers_by_its_exit_code(served_shop, days, config_file, capsys, monkeypatch):
+def test_the_command_tells_schedulers_by_its_exit_code(served_shop, days, config_file, capsys, monkeypatch, tmp_path):
     lake, first = served_shop
 
     def run(*arguments):
@@ -312,6 +312,14 @@ def test_the_command_tells_schedulers_by_its_exit_code(served_shop, days, config
     assert status["held_by"].startswith("process ")
     assert [night["outcome"] for night in status["nights"]] == ["kept", "kept", "promoted"]
     assert champions.status(lake, "shop", 1)["held_by"] is None
+
+    page = tmp_path / "history.html"
+    code, said = run("history", "shop", "--lake", lake.root, "--output", str(page))
+    assert (code, said.out.strip()) == (0, str(page))
+    assert f"{first} is served since" in page.read_text()
+    code, said = run("history", "stop", "--lake", lake.root)
+    assert code == 1
+    assert "nothing is known of 'stop' in the lake" in said.err
 
     code, said = run("champion", "shop", "--lake", lake.root)
     assert code == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -74,33 +76,51 @@ def judge(settings: GateSettings, lake: Lake, champion: Run, challenger: Run) ->
     metrics |= {f"{run}_coverage@{k}": value.get((run, "coverage", "all"), 0.0) for run in lists}
     metrics |= {f"{run}_served": served for run, (_, served) in ranked.items()}
     metrics["overlap"] = shared
+    of_champion = {row["segment"]: row["value"] for row in values if (row["run"], row["metric"]) == (CHAMPION, name)}
+    found, failed = margins_kept(settings, [row.asDict() for row in differences], of_champion)
+    metrics |= found
+    failed += guards(settings, metrics, k)
+    if "difference" not in metrics:
+        return Verdict(False, "the test split has no user to compare by", metrics)
+    if failed:
+        return Verdict(False, "; ".join(failed), metrics)
+    main = _told(settings.metric, metrics, "")
+    if settings.margin is None:
+        return Verdict(False, f"{main}, but no gate.margin says what is enough", metrics)
+    return Verdict(True, f"{main}, not worse by {settings.margin:.1%} or more", metrics)
+
+
+def margins_kept(
+    settings: GateSettings, differences: Sequence[Mapping[str, Any]], champion: Mapping[str, float]
+) -> tuple[dict[str, float], list[str]]:
+    """What the comparison is of all users and of the segments that have margins, and where it is not good enough.
+
+    differences  challenger less champion, with their intervals, by segment
+    champion     its value by segment
+    """
     margins = {"all": settings.margin, **settings.segments}
+    metrics: dict[str, float] = {}
     failed = []
     for row in differences:
         if row["segment"] not in margins:
             continue
         where = "" if row["segment"] == "all" else f" {row['segment']}"
         metrics |= {f"{end}{where}": float(row[end]) for end in ("difference", "low", "high", "users")}
-        margin = margins[row["segment"]]
-        if margin is not None:
-            metrics[f"margin{where}"] = margin
-        low = row["low"] if sign(name) > 0 else -row["high"]
-        least = -(margin or 0.0) * value[CHAMPION, name, row["segment"]]
-        told = f"{settings.metric}{where} {row['difference']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
         if row["users"] < settings.min_users:
             failed.append(f"{row['users']} users{where} tell too little (gate.min_users: {settings.min_users})")
-        elif margin is not None and low < least:
-            failed.append(f"{told} may be worse than {least:+.4f}")
-        if row["segment"] == "all":
-            main = told
-    failed += guards(settings, metrics, k)
-    if "difference" not in metrics:
-        return Verdict(False, "the test split has no user to compare by", metrics)
-    if failed:
-        return Verdict(False, "; ".join(failed), metrics)
-    if settings.margin is None:
-        return Verdict(False, f"{main}, but no gate.margin says what is enough", metrics)
-    return Verdict(True, f"{main}, not worse by {settings.margin:.1%} or more", metrics)
+        if (margin := margins[row["segment"]]) is None:
+            continue
+        metrics[f"margin{where}"] = margin
+        low = row["low"] if sign(settings.metric) > 0 else -row["high"]
+        least = -margin * champion[row["segment"]]
+        if row["users"] >= settings.min_users and low < least:
+            failed.append(f"{_told(settings.metric, metrics, where)} may be worse than {least:+.4f}")
+    return metrics, failed
+
+
+def _told(metric: str, metrics: Mapping[str, float], where: str) -> str:
+    difference, low, high = (metrics[f"{end}{where}"] for end in ("difference", "low", "high"))
+    return f"{metric}{where} {difference:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def guards(settings: GateSettings, metrics: dict[str, float], k: int) -> list[str]:

@@ -231,22 +231,23 @@ CHECKS = Table(
 )
 DRIFT = Table(
     "drift",
-    "name string, run string, model string, measure string, value double, low double, high double, expected double, "
-    "users long, at timestamp",
-    key=("name", "run", "measure", "at"),
+    "name string, run string, model string, seen boolean, measure string, value double, low double, high double, "
+    "expected double, users long, at timestamp",
+    key=("name", "run", "seen", "measure", "at"),
     written_by="retrain",
     about="What lists are like when they are published, and how good they were once people had seen them",
     comments={
         "name": _NAME,
         "run": "Run of the lists as name@id",
         "model": _MODEL,
+        "seen": "Whether they were measured by what people did who had seen them, or when they were published",
         "measure": "What was looked at",
         "low": "Lower end of the interval, where there is one",
         "high": "Upper end of the interval, where there is one",
         "expected": "What the gate had promised, or the same of the lists before; null where there is none",
         "users": "Users that it is of",
     },
-    required=("name", "run", "measure"),
+    required=("name", "run", "seen", "measure"),
 )
 LEASES = Table(
     "leases",

@@ -45,17 +45,11 @@ def past(nights=10):
             continue
         change = {"model": f"als@{n:012}", "actor": "ann", "reason": "as said"}
         champions.append({**change, "action": "promote", "at": at - 0.01 * HOUR})
-        own = {
-            "run": f"als@{n:012}",
-            "model": change["model"],
-            "users": 900,
-            "low": None,
-            "high": None,
-            "expected": None,
-        }
+        of_lists = {"run": f"als@{n:012}", "model": f"als@{n:012}", "low": None, "high": None, "expected": None}
+        own = {**of_lists, "seen": False}
         measures = ("popularity@10", "coverage@10", "divergence", "score_p10", "score_p50", "score_p90")
         drift += [{**own, "measure": measure, "value": 0.3, "at": at - 0.02 * HOUR} for measure in measures]
-        served = {"value": 0.25, "low": 0.24, "high": 0.26, "expected": 0.22}
+        served = {"seen": True, "value": 0.25, "low": 0.24, "high": 0.26, "expected": 0.22}
         drift.append({**own, **served, "measure": "ndcg@10", "at": at - 0.2 * HOUR})
     back = {"model": f"als@{4:012}", "actor": "bob", "action": "rollback", "reason": "complaints"}
     champions.append({**back, "at": START + 5.5 * 24 * HOUR})

@@ -27,8 +27,7 @@ def sections(past: Past) -> list[dict[str, Any]]:
     """Titles, legends and plots; a section without plots has none to show."""
     steps = [*dict.fromkeys(step for night in past.nights for step in night["seconds"] or {})]
     lines = {step: Line.numbered(at, step) for at, step in enumerate(steps)}
-    served = [row for row in past.drift if row["low"] is not None]
-    of_lists = [row for row in past.drift if row["low"] is None]
+    served, of_lists = ([row for row in past.drift if row["seen"] == seen] for seen in (True, False))
     scores = [row for row in of_lists if row["measure"].startswith("score_")]
     like = [*dict.fromkeys(row["measure"] for row in of_lists if row not in scores)]
     return [
@@ -191,8 +190,8 @@ def _line(axis: Axes, points: Sequence[tuple[float, float]], line: Line) -> None
         axis.plot(*zip(*points, strict=True), marker=line.marker, markersize=4, color=line.color)
 
 
-def _whisker(axis: Axes, at: float, value: float, low: float, high: float, line: Line) -> None:
-    reach = [[max(value - low, 0.0)], [max(high - value, 0.0)]]
+def _whisker(axis: Axes, at: float, value: float, low: float | None, high: float | None, line: Line) -> None:
+    reach = [[0.0 if end is None else max(way * (end - value), 0.0)] for way, end in ((-1, low), (1, high))]
     axis.errorbar([at], [value], yerr=reach, marker=line.marker, markersize=5, color=line.color, elinewidth=1)
 
 

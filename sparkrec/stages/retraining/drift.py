@@ -8,6 +8,7 @@ nothing of what other lists would have come to. Less than was promised is a bad 
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from sparkrec.stages.retraining.divergence import divergence
 from sparkrec.stages.retraining.findings import found_before, judged, settle
 from sparkrec.stages.retraining.ledger import instant_of
 from sparkrec.stages.retraining.serve import lists_of
+
+log = logging.getLogger(__name__)
 
 _QUANTILES = (0.1, 0.5, 0.9)
 
@@ -48,7 +51,8 @@ def measure_served(
     try:
         run = lake.finished_run("recommend", change["recommendations"])
         lists = lists_of(lake, run).select("user_id", "item_id", "rank")
-    except InputError:  # nobody can tell any more what they were
+    except InputError as error:
+        log.warning("cannot measure what was served of %s: %s", change["model"], error)
         return {}
     at = F.unix_micros("timestamp")
     events = new.test.where((at > start) & (at <= end)).select("user", "item")
@@ -66,7 +70,7 @@ def measure_served(
         measure = f"{row['metric']}@{row['k']}"
         values = {column: row[column] for column in ("value", "low", "high", "users")}
         rows.append({"measure": measure, "expected": promised(changes, change, measure), **values})
-    _record(lake, name, run, rows, f"drift:{name}:{change['number']}:{new.reference}")
+    _record(lake, name, run, True, rows, f"drift:{name}:{change['number']}:{new.reference}")
     (main,) = (row for row in rows if row["measure"] == gate.metric)
     told = {"users": float(main["users"]), gate.metric: main["value"]}
     share = None
@@ -101,7 +105,7 @@ def check_drift(
         for measure, value in values.items()
         if value is not None
     ]
-    _record(lake, name, run, rows, f"drift:{name}:{run.reference}")
+    _record(lake, name, run, False, rows, f"drift:{name}:{run.reference}")
     asked = {"recommended": values.get("divergence"), "fallback": fallback}
     if failed := _settled(checks, lake, name, dataset.reference, asked):
         raise Refused(f"the lists of {run.reference} are not served: {failed}.")
@@ -153,15 +157,16 @@ def _recorded(lake: Lake, name: str, run: str) -> Mapping[str, float]:
     """Values by measure of the lists of a run, as they were when they were published."""
     if not lake.has_table(tables.DRIFT.name):
         return {}
-    rows = lake.table(tables.DRIFT.name).where((F.col("name") == name) & (F.col("run") == run))
+    rows = lake.table(tables.DRIFT.name).where((F.col("name") == name) & (F.col("run") == run) & ~F.col("seen"))
     return {row["measure"]: row["value"] for row in rows.orderBy("at").collect()}
 
 
-def _record(lake: Lake, name: str, run: Run, rows: Sequence[Mapping[str, Any]], transaction: str) -> None:
+def _record(lake: Lake, name: str, run: Run, seen: bool, rows: Sequence[Mapping[str, Any]], transaction: str) -> None:
     common = {
         "name": name,
         "run": run.reference,
         "model": run.inputs["model"],
+        "seen": seen,
         "at": dt.datetime.now(dt.timezone.utc),
     }
     lake.add_rows(tables.DRIFT, [{**common, **row} for row in rows], transaction)

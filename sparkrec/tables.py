@@ -253,7 +253,7 @@ CHECKS = Table(
     "name string, dataset string, check string, value double, limit double, verdict string, at timestamp",
     key=("name", "dataset", "check"),
     written_by="retrain",
-    about="What the data of each night were like before anything was trained on them",
+    about="What the data and lists of each night were like, and whether that was fine",
     comments={
         "name": _NAME,
         "dataset": "Dataset as name@id",
@@ -263,6 +263,26 @@ CHECKS = Table(
         "verdict": "fine, warned, failed or unknown",
     },
     required=("name", "dataset", "check", "verdict"),
+)
+DRIFT = Table(
+    "drift",
+    "name string, run string, model string, seen boolean, measure string, value double, low double, high double, "
+    "expected double, users long, at timestamp",
+    key=("name", "run", "seen", "measure", "at"),
+    written_by="retrain",
+    about="What lists are like when they are published, and how good they were once people had seen them",
+    comments={
+        "name": _NAME,
+        "run": "Run of the lists as name@id",
+        "model": _MODEL,
+        "seen": "Whether they were measured by what people did who had seen them, or when they were published",
+        "measure": "What was looked at",
+        "low": "Lower end of the interval, where there is one",
+        "high": "Upper end of the interval, where there is one",
+        "expected": "What the gate had promised, or the same of the lists before; null where there is none",
+        "users": "Users that it is of",
+    },
+    required=("name", "run", "seen", "measure"),
 )
 LEASES = Table(
     "leases",
@@ -309,7 +329,7 @@ FORGOTTEN = Table(
     },
     required=("request", "users"),
 )
-HISTORIES = (METRICS, TRIALS, CHAMPIONS, CHECKS, LEASES, RETRAININGS, FORGOTTEN)
+HISTORIES = (METRICS, TRIALS, CHAMPIONS, CHECKS, LEASES, RETRAININGS, DRIFT, FORGOTTEN)
 """Tables of a lake that are only added to."""
 
 # --- Parquet tables of a run --------------------------------------------------------------------------------------

@@ -56,3 +56,18 @@ def rollback(name: str, lake: str, schema: str | None, to: str | None, reason: s
     from sparkrec.stages.retraining import champions
 
     say(champions.rollback_by_name(open_lake(lake, schema), name, to, reason))
+
+
+@sparkrec.command(short_help="A page about many nights of a name.")
+@of_lake
+@click.option("--output", default="history.html", show_default=True, type=click.Path(dir_okay=False, writable=True))
+def history(name: str, lake: str, schema: str | None, output: str) -> None:
+    """Write one HTML page about NAME: champion and challengers by night, what the gate saw, what came in, what became
+    of what was served, checks, and what took time."""
+    from sparkrec import storage
+    from sparkrec.stages.reporting.history import history as page
+    from sparkrec.stages.reporting.rendering import require_drawing
+
+    require_drawing()  # before Spark starts
+    storage.write(output, page(open_lake(lake, schema), name).encode())
+    click.echo(output)

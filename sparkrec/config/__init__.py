@@ -59,7 +59,9 @@ from sparkrec.config.prepare import (
 )
 from sparkrec.config.retrain import (
     Check,
+    Checks,
     DataChecks,
+    DriftChecks,
     GateSettings,
     ListChecks,
     NotifySettings,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -31,6 +32,9 @@ class GateSettings(Settings):
     """Share of the champion's coverage of the catalogue that the challenger keeps at least. None: any."""
     min_overlap: Share | None = None
     """Share of a user's list that has to be in both lists, on average. None: any."""
+    min_served: Share | None = None
+    """Share of the users of the test split that the challenger answers itself, by a row of theirs or by what they did,
+    and not by what is popular. None: any."""
     first: Literal["promote", "keep"] = "promote"
     """Where there is no champion yet: whether the challenger becomes it, without a comparison."""
     incompatible: Literal["promote", "keep", "refuse"] = "keep"
@@ -51,29 +55,73 @@ class GateSettings(Settings):
 class Check(Settings):
     """A limit, and what it means to be beyond it."""
 
-    limit: float = Field(ge=0)
-    """The last value that is fine."""
+    limit: float | None = Field(None, ge=0)
+    """The last value that is fine. None: the one that the check names; where it is one to begin with, three times the
+    median of up to seven nights before, once there are three, and no less than a tenth of the one to begin with."""
     beyond: Literal["fail", "warn", "off"] = "fail"
-    """Nothing is trained; it is said and recorded; or it is not looked at."""
+    """The night ends with an error; it is said and recorded; or it is not looked at."""
 
 
-class DataChecks(Settings):
+class Checks(Settings):
+    """Checks by name."""
+
+    begins: ClassVar[Mapping[str, float]]
+    """Limits until enough nights are known to tell what is usual."""
+    at_least: ClassVar[frozenset[str]]
+    """Those with a lower limit. What they are of is relative to what was before, so that nights do not move it."""
+
+
+class DataChecks(Checks):
     """What is asked of the data before anything is trained on it."""
 
-    volume: Check = Check(limit=0.5)
+    begins = {
+        "volume": 0.5,
+        "rejected": 0.05,
+        "nulls": 0.05,
+        "age_hours": 48.0,
+        "new_users": 0.5,
+        "new_items": 0.5,
+        "popularity": 0.1,
+        "ratings": 0.1,
+    }
+    at_least = frozenset({"volume"})
+
+    volume: Check = Check()
     """Rows that have come since the night before, as a share of the median of up to seven nights before, of which it
-    takes three: at least."""
-    rejected: Check = Check(limit=0.05, beyond="warn")
-    """Share of the rows of this night's batches that were rejected: at most."""
-    age_hours: Check = Check(limit=48.0, beyond="warn")
-    """Hours since the latest event of the dataset: at most."""
-    new_users: Check = Check(limit=0.5, beyond="warn")
-    """Share of the dataset's users that the champion's does not have: at most."""
-    new_items: Check = Check(limit=0.5, beyond="warn")
+    takes three: at least, 0.5 if no limit is given."""
+    rejected: Check = Check(beyond="warn")
+    """Share of the rows of this night's batches that were rejected: at most, 0.05 to begin with."""
+    nulls: Check = Check(beyond="warn")
+    """Share of the good rows of this night's batches without a timestamp or without an event, whichever is more, where
+    there is such a column: at most, 0.05 to begin with. Rows without a rating are rejected."""
+    age_hours: Check = Check(beyond="warn")
+    """Hours since the latest event of the dataset: at most, 48 to begin with."""
+    new_users: Check = Check(beyond="warn")
+    """Share of the dataset's users that the champion's does not have: at most, 0.5 to begin with."""
+    new_items: Check = Check(beyond="warn")
     """The same of items."""
-    popularity: Check = Check(limit=0.1, beyond="warn")
+    popularity: Check = Check(beyond="warn")
     """How much the shares of items in train have moved since the champion's dataset, from 0 to 1, by the divergence of
-    Jensen and Shannon in bits (Lin 1991): at most."""
+    Jensen and Shannon in bits (Lin 1991): at most, 0.1 to begin with."""
+    ratings: Check = Check(beyond="warn")
+    """The same of the values of what is later than the champion's dataset (of implicit feedback, the confidences), each
+    apart or, if there are more than twenty, by deciles: at most, 0.1 to begin with."""
+
+
+class DriftChecks(Checks):
+    """What is asked of lists that were served, and of those that are to be."""
+
+    begins = {"served": 0.5, "recommended": 0.5, "fallback": 0.5}
+    at_least = frozenset({"served"})
+
+    served: Check = Check(beyond="warn")
+    """The gate's metric of what was served, by what its users did afterwards, as a share of what the gate had
+    promised, once there are gate.min_users of them: at least, 0.5 if no limit is given."""
+    recommended: Check = Check(beyond="warn")
+    """How much the shares of items in the lists have moved since those before, by the divergence of Jensen and Shannon
+    in bits: at most, 0.5 to begin with."""
+    fallback: Check = Check(beyond="warn")
+    """Share of users whose lists are of what is popular: at most, 0.5 to begin with."""
 
 
 class ListChecks(Settings):
@@ -145,6 +193,8 @@ class RetrainSettings(StageSettings):
     """When the challenger replaces the champion."""
     lists: ListChecks = ListChecks()
     """When its lists may be served."""
+    drift: DriftChecks = DriftChecks()
+    """What is watched of lists before and after they are served."""
     serve: FullTableName = "served"
     """Table of the lists that are served, of the lake or by its full name. They are replaced in one commit."""
     retention: RetentionSettings | None = None

@@ -37,6 +37,8 @@ class Batch:
     """Rows that the source no longer has, and now the table neither."""
     unlikely: dict[str, int] = field(default_factory=dict)
     """Good rows whose time is `before_1990` or `in_the_future`, where there are any."""
+    nulls: dict[str, int] = field(default_factory=dict)
+    """Good rows without a timestamp or an event, by which of them, where the source has a column of it."""
 
     def report(self) -> dict[str, Any]:
         """For people."""
@@ -47,12 +49,15 @@ class Batch:
             "repeated": self.repeated,
             **({"deleted": self.deleted} if self.deleted else {}),
             **({"unlikely_times": self.unlikely} if self.unlikely else {}),
+            **({"nulls": self.nulls} if any(self.nulls.values()) else {}),
         }
 
 
-def digest_of(rows: DataFrame, settings: IngestSettings) -> tuple[str, dict[str | None, int], dict[str, int]]:
+def digest_of(
+    rows: DataFrame, settings: IngestSettings
+) -> tuple[str, dict[str | None, int], dict[str, int], dict[str, int]]:
     """What the rows are known by, whatever their order, and how they are read; their number by reason; good ones of an
-    unlikely time."""
+    unlikely time, and without a timestamp or an event."""
     # Sums, not xor, under which equal rows cancel out; two of them, since one sum of 64 bits is easily made to collide.
     parts = (
         rows.groupBy("reason")
@@ -62,6 +67,7 @@ def digest_of(rows: DataFrame, settings: IngestSettings) -> tuple[str, dict[str 
             F.sum(F.hash("digest").cast("decimal(38,0)")).alias("b"),
             F.count_if(F.col("timestamp") < F.lit("1990-01-01").cast("timestamp")).alias("before_1990"),
             F.count_if(F.col("timestamp") > F.current_timestamp()).alias("in_the_future"),
+            *[F.count_if(F.col(name).isNull()).alias(name) for name in ("timestamp", "event")],
         )
         .collect()
     )
@@ -70,7 +76,9 @@ def digest_of(rows: DataFrame, settings: IngestSettings) -> tuple[str, dict[str 
     content = ":".join(hashlib.sha256(each.encode()).hexdigest() for each in (text, reading))
     good = [part.asDict() for part in parts if part.reason is None]
     unlikely = {name: part[name] for part in good for name in ("before_1990", "in_the_future") if part[name]}
-    return content, {part.reason: part.n for part in parts}, unlikely
+    mapped = [name for name in ("timestamp", "event") if getattr(settings.columns, name) is not None]
+    nulls = {name: part[name] for part in good for name in mapped}
+    return content, {part.reason: part.n for part in parts}, unlikely, nulls
 
 
 def refuse_ambiguous(rows: DataFrame, counts: dict[str | None, int], settings: IngestSettings) -> None:

@@ -56,7 +56,7 @@ def ingest(settings: IngestSettings, lake: Lake) -> Batch:
     source = read_log(lake.spark, settings.source)
     rows = kept(clean(source, settings))
     try:
-        content, counts, unlikely = digest_of(rows, settings)
+        content, counts, unlikely, nulls = digest_of(rows, settings)
         batch = settings.batch or content[:16]
         known = _known(lake, settings, batch)
         if known and known["content_hash"] != content:
@@ -69,7 +69,7 @@ def ingest(settings: IngestSettings, lake: Lake) -> Batch:
         rejected = {reason: count for reason, count in counts.items() if reason}
         if known and known["state"] == "closed":
             log.info("batch %s is in table %s already: nothing to do", batch, settings.table)
-            return Batch(batch, known["rows"], rejected, repeated=True, unlikely=unlikely)
+            return Batch(batch, known["rows"], rejected, repeated=True, unlikely=unlikely, nulls=nulls)
         refuse_ambiguous(rows, counts, settings)
         refuse_bad_batch(counts, settings)
         good = (
@@ -90,7 +90,7 @@ def ingest(settings: IngestSettings, lake: Lake) -> Batch:
     )
     if unlikely:
         log.warning("batch %s: unlikely times in column %r: %s", batch, settings.columns.timestamp, unlikely)
-    return Batch(batch, counts.get(None, 0), rejected, unlikely=unlikely)
+    return Batch(batch, counts.get(None, 0), rejected, unlikely=unlikely, nulls=nulls)
 
 
 def _known(lake: Lake, settings: IngestSettings, batch: str) -> Any:

@@ -61,6 +61,12 @@ def test_an_absurd_rating_is_allowed_when_the_bound_is_raised(lake, csv):
     assert ingest(csv("a,b,1e300,1,x", max_abs_rating=1e301, timestamp_format="seconds"), lake).rows == 1
 
 
+def test_good_rows_without_a_timestamp_or_an_event_are_counted(lake, csv):
+    batch = ingest(csv("a,b,1,2020-01-01,x", "a,c,1,,", "a,d,1,2020-01-01,", on_null_timestamp="keep"), lake)
+    assert (batch.rows, batch.nulls) == (3, {"timestamp": 1, "event": 2})
+    assert batch.report()["nulls"] == batch.nulls
+
+
 def test_too_many_rejected_rows_fail_the_job_and_write_nothing(lake, csv):
     with pytest.raises(IngestError, match=r"1 of 2 rows .* \(null_user 1\): more than max_rejected = 0.1"):
         ingest(csv(",b,1,2020-01-01,x", "a,b,1,2020-01-01,x"), lake)

@@ -1,11 +1,7 @@
 """The page about evaluations: what is in it, and that a browser shows it."""
 
-import html
 import json
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +11,7 @@ from sparkrec import storage
 from sparkrec.cli import main
 from sparkrec.errors import ConfigError, InputError
 from sparkrec.stages.reporting.page import report
+from tests.stages.pages import Page, browse, measured
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -58,37 +55,6 @@ def lake(tmp_path):
     history = [{"epoch": n, "loss": 1 / n, **({"ndcg@10": n / 10} if n % 2 == 0 else {})} for n in range(1, 5)]
     publish(root, "good", 0.01, history=history)
     return root
-
-
-class Page(HTMLParser):
-    """Tables by id, each a list of rows of cells; classes of cells; titles; plots."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tables, self.classes, self.titles, self.plots, self.links = {}, [], [], 0, []
-        self.rows, self.into = None, None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.links += [value for name, value in attributes.items() if name in ("src", "href") and value[0] != "#"]
-        if tag == "table":
-            self.rows = self.tables.setdefault(attributes.get("id") or f"example {len(self.tables)}", [])
-        elif tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-            self.classes.append(attributes.get("class"))
-        self.plots += tag == "svg"
-        self.into = tag
-
-    def handle_data(self, data):
-        if self.into == "h2":
-            self.titles.append(data.strip())
-        elif self.into in ("td", "th", "small", "span") and self.rows:
-            self.rows[-1][-1] += data.strip("\n")
-        if self.into == "h2":
-            self.into = None
 
 
 def test_figures_intervals_and_differences_are_there(lake):
@@ -218,17 +184,6 @@ def test_iterations_are_steps_of_training_as_epochs_are(lake):
     assert ">epoch<" in both
 
 
-def browse(tmp_path, *arguments):
-    """What headless Chromium prints."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no chromium on this machine")
-    quiet = ("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", *quiet, profile, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-
-
 def test_a_browser_shows_it(lake, tmp_path):
     target = tmp_path / "page.html"
     target.write_text(report(lake, ["plain", "good"]))
@@ -239,20 +194,7 @@ def test_a_browser_shows_it(lake, tmp_path):
 
 @pytest.mark.parametrize("width", [375, 1280])
 def test_the_page_is_as_wide_as_the_screen_and_its_text_is_large_enough(lake, tmp_path, width):
-    framed = html.escape(report(lake, ["plain", "good"]))
-    measure = """
-      const page = document.querySelector("iframe").contentDocument;
-      const heights = [...page.querySelectorAll("svg text")].map((text) => text.getBoundingClientRect().height);
-      const shown = {wide: page.documentElement.scrollWidth, smallest: Math.min(...heights)};
-      document.title = JSON.stringify(shown);"""
-    outer = tmp_path / "outer.html"
-    # A window of Chromium is at least 500 pixels wide, a frame is not.
-    outer.write_text(
-        f'<iframe width={width} height=800 style="border: 0" srcdoc="{framed}" onload="measure()"></iframe>'
-        f"<script>function measure() {{{measure}}}</script>"
-    )
-    title = re.search("<title>(.*?)</title>", browse(tmp_path, "--dump-dom", f"file://{outer}"))
-    shown = json.loads(html.unescape(title[1]))
+    shown = measured(report(lake, ["plain", "good"]), tmp_path, width)
     assert shown["wide"] <= width
     assert shown["smallest"] > 9
 

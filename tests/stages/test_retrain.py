@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import yaml
 from pyspark.errors import PySparkException
+from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from sparkrec import tables
 from sparkrec.cli import main, stages
-from sparkrec.config import RetrainSettings
+from sparkrec.config import Check, DriftChecks, RetrainSettings
 from sparkrec.configfile import validate
 from sparkrec.errors import InputError, Refused
 from sparkrec.spark.platform.lake import Lake
@@ -23,6 +24,7 @@ from sparkrec.stages.retraining import champions, lease, notifying, serve
 from sparkrec.stages.retraining import retrain as nights
 from sparkrec.stages.retraining.challenger import is_cold_turn
 from sparkrec.stages.retraining.champions import champion, history, rollback_by_name
+from sparkrec.stages.retraining.drift import measure_served
 from sparkrec.stages.retraining.lease import held
 from sparkrec.stages.retraining.retrain import retrain
 from sparkrec.stages.retraining.status import status
@@ -104,6 +106,12 @@ def test_nights_of_a_shop(shop, days):
     assert better.outcome == "promoted", better.reason
     assert better.metrics["low"] > 0
     assert better.metrics["champion_ndcg@5"] < better.metrics["challenger_ndcg@5"]
+    assert better.metrics["margin"] == 0.1
+    assert better.metrics["champion_served"] == better.metrics["challenger_served"] == 1.0
+    assert better.metrics["lists_coverage@4"] > first.metrics["lists_coverage@4"]
+    assert better.metrics["lists_popularity@4"] < first.metrics["lists_popularity@4"]
+    assert better.metrics["lists_divergence"] > 0.3
+    assert not any(key.startswith("served_") for key in better.metrics)  # nobody has seen them yet
     assert served(lake)[0] == better.challenger == champion(lake, "shop")["model"]
 
     before = dt.datetime.now(dt.timezone.utc)
@@ -377,6 +385,14 @@ def test_the_command_tells_schedulers_by_its_exit_code_and_others_by_a_summary(
     assert status(lake, "shop", 1)["next"] == "look at why the last night was refused, and run it again"
     assert status(lake, "another")["next"] == "run the first night by `sparkrec retrain`"
 
+    page = tmp_path / "history.html"
+    code, said = run("history", "shop", "--lake", lake.root, "--output", str(page))
+    assert (code, said.out.strip()) == (0, str(page))
+    assert f"{first} is served since" in page.read_text()
+    code, said = run("history", "stop", "--lake", lake.root)
+    assert code == 1
+    assert "nothing is known of 'stop' in the lake" in said.err
+
     code, said = run("champion", "shop", "--lake", lake.root)
     assert code == 0
     assert f"model: {first}" in said.out
@@ -441,6 +457,8 @@ def test_data_that_may_not_be_trusted_are_not_trained_on(served_shop, days, tmp_
     assert rows["volume"].verdict == "failed"
     assert rows["volume"].value == pytest.approx(120 / 1000)
     assert rows["rejected"].value == 0.0
+    assert rows["nulls"].value == 0.0
+    assert rows["ratings"].value == 0.0
     assert rows["new_users"].value == 0.0
     assert 0.0 <= rows["popularity"].value < 0.05
     assert rows["age_hours"].verdict == "warned"
@@ -498,3 +516,32 @@ def test_as_many_datasets_in_a_row_begin_warm_as_may():
     assert not is_cold_turn(3, "c", rows(("a", 0.0), ("b", 1.0), ("c", 1.0)))  # that night is run again
     assert not is_cold_turn(3, "d", rows(("b", 0.0), ("c", 1.0), ("c", 1.0)))
     assert not is_cold_turn(3, "d", rows(("a", 1.0), ("b", None)))  # of before there was such a thing
+
+
+def test_what_was_served_is_measured_by_what_people_did_afterwards(served_shop, days, tmp_path):
+    """Every other user takes the first item of its list, and the rest what nobody was shown."""
+    lake, first = served_shop
+    now = dt.datetime.now(dt.timezone.utc).timestamp()
+    best = {row.user_id: row.item_id for row in lake.table("served").where("rank = 1").collect()}
+    rows = [f"u{n},{best[f'u{n}'] if n % 2 else f'new{n % 9}'},{now + n}" for n in range(USERS)]
+    later = tmp_path / "later.csv"
+    later.write_text("\n".join(["user,item,time", *rows, f"stranger,new0,{now}"]) + "\n")
+    settings = of_night(lake, [*days[:2], str(later)])
+    stages = nights.Plan(nights.pipeline_of(settings))
+    for each in stages.ingest:
+        nights.ingest(each, lake)
+    new = nights.Dataset.open(lake, nights.prepare(stages.prepare, lake).reference)
+    (change,) = history(lake, "shop")
+    promising = Row(**{**change.asDict(), "metrics": {"challenger_ndcg@5": 1.0}})
+
+    found = measure_served(DriftChecks(), settings.gate, lake, "shop", [change], new)
+    assert found == {"served_users": USERS, "served_ndcg@5": 0.5}
+    checks = DriftChecks(served=Check(limit=0.6))
+    with pytest.raises(InputError, match=r"has not kept .*: served is 0.5, expected at least 0.6 \(drift.served\)"):
+        measure_served(checks, settings.gate, lake, "shop", [promising], new)
+    rows = {row.measure: row for row in lake.table("drift").where("seen").collect()}
+    assert rows["hit_rate@5"].value == 0.5
+    assert rows["ndcg@5"].low < 0.5 < rows["ndcg@5"].high
+    assert rows["ndcg@5"].model == first
+    verdicts = lake.table("checks").where("check = 'served'").select("verdict").collect()
+    assert sorted(row.verdict for row in verdicts) == ["failed", "unknown"]

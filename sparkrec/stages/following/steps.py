@@ -92,7 +92,7 @@ def write_step(
     batch = batch_of(settings, number)
     rows = kept(clean(come, settings))
     try:
-        content, counts, unlikely = digest_of(rows, settings)
+        content, counts, unlikely, nulls = digest_of(rows, settings)
         if counts or whole:
             refuse_ambiguous(rows, counts, settings)
             refuse_bad_batch(counts, settings)
@@ -116,7 +116,8 @@ def write_step(
     values = {"batch": batch, "content_hash": content, "rows": added, "rejected": rejected, "at": now}
     table = tables.named(tables.BATCHES, settings.table)
     lake.append(table, _batches(lake, {**values, "state": "closed"}), f"batch:{batch}:closed", tables.BATCHES)
-    return Batch(batch, added, rejected, repeated=not (added or deleted), deleted=deleted, unlikely=unlikely)
+    nothing = not (added or deleted)
+    return Batch(batch, added, rejected, repeated=nothing, deleted=deleted, unlikely=unlikely, nulls=nulls)
 
 
 def _batches(lake: Lake, values: dict[str, Any]) -> DataFrame:

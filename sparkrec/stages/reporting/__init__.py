@@ -1,1 +1,1 @@
-"""Pages for people about runs that are finished: they need no Spark."""
+"""Pages for people: about evaluations that are finished, which needs no Spark, and about many nights."""

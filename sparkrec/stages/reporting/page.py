@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from importlib import resources
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from sparkrec import storage
-from sparkrec.errors import EnvironmentMismatch
 from sparkrec.kernels.metrics.directions import sign
 from sparkrec.kernels.metrics.statistics import holm, mean_test, sign_test
 from sparkrec.stages.reporting.plots import SPREAD, sections
+from sparkrec.stages.reporting.rendering import render, require_drawing
 from sparkrec.stages.reporting.runs import Evaluation, open_runs
 
 _SURE = 0.05
@@ -37,21 +35,14 @@ def report(lake: str, references: Sequence[str]) -> str:
     Raises InputError where there is none of that name, ConfigError for what is no name, EnvironmentMismatch without
     matplotlib and Jinja (`pip install sparkrec[plot]`).
     """
-    if not (find_spec("matplotlib") and find_spec("jinja2")):
-        raise EnvironmentMismatch(
-            "report needs matplotlib and jinja2, which are not installed: sparkrec[plot] has them"
-        )
-    from jinja2 import Environment
-
+    require_drawing()
     runs = open_runs(lake.rstrip("/"), references)
     names = [*dict.fromkeys(name for run in runs for name in run.about["segments"]["all"] if name != "users")]
     warnings = _warnings(runs)
     users = {run.label: table for run in runs if (table := _users(run)) is not None} if not warnings else {}
     differences = _differences(runs, users)
-    environment = Environment(autoescape=True)
-    environment.filters |= {"duration": _duration, "bytes": _bytes}
-    page = environment.from_string(resources.files(__package__).joinpath("page.html").read_text())
-    return page.render(
+    return render(
+        "evaluations.html",
         title=runs[0].label if len(runs) == 1 else f"{len(runs)} models on {_plain(runs[0].about['dataset'])}",
         runs=runs,
         warnings=warnings,
@@ -64,7 +55,7 @@ def report(lake: str, references: Sequence[str]) -> str:
             for some in np.array_split(np.array(runs, dtype=object), -(-len(runs) // _A_TABLE))
         ],
         comparison=_comparison(runs, differences, warnings),
-        sections=[section for section in sections(runs, names) if section["plots"]],
+        sections=[{**section, "legend": runs} for section in sections(runs, names) if section["plots"]],
         examples=_examples(runs),
         titles={item: title for run in runs for item, title in run.about.get("titles", {}).items()},
     )
@@ -92,23 +83,6 @@ def _listed(words: Sequence[str]) -> str:
 
 def _chance(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _bytes(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
 
 
 # --- which is best ------------------------------------------------------------------------------------------------

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparkrec.stages.reporting.rendering import svg
 from sparkrec.stages.reporting.runs import Evaluation
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _curves(runs: list[Evaluation], metric: str, cutoffs: list[int]) -> str:
         axis.set_xticks(sorted(set(cutoffs)))
         axis.set(xlabel="k", title=metric)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def _bars(runs: list[Evaluation], name: str, segments: list[str]) -> str:
@@ -85,7 +85,7 @@ def _bars(runs: list[Evaluation], name: str, segments: list[str]) -> str:
         axis.invert_yaxis()
         axis.set(title=name)
 
-    return _svg(draw, height=1.0 + len(segments) * max(0.5, 0.14 * len(runs)))
+    return svg(draw, height=1.0 + len(segments) * max(0.5, 0.14 * len(runs)))
 
 
 def _training(runs: list[Evaluation], key: str, title: str) -> str:
@@ -102,23 +102,7 @@ def _training(runs: list[Evaluation], key: str, title: str) -> str:
         axis.set(xlabel=" or ".join(steps), title=title)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
-    return _svg(draw)
-
-
-def _svg(draw: Any, height: float = 3.2) -> str:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    # Text stays text: it can be searched and read aloud, and is as sharp on paper as the rest.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "sparkrec", "font.family": "sans-serif"}):
-        figure = Figure(figsize=(4.4, height), layout="constrained")
-        axis = figure.subplots()
-        axis.spines[["top", "right"]].set_visible(False)
-        draw(axis)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return svg(draw)
 
 
 def _segment_title(segment: str) -> str:

@@ -13,20 +13,13 @@ from sparkrec import storage
 from sparkrec.config.base import Reference
 from sparkrec.errors import ConfigError, InputError
 from sparkrec.spark.platform.lake import Run, finished_run
-
-_COLORS = ("#1f77b4", "#d95f02", "#2a8a3c", "#c43c39", "#7b55b0", "#8c564b", "#c9529d", "#6b6b6b", "#8f8f00", "#118a9c")
-_MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "*": "★"}
-"""Of lines in the plots and of names in the legends, which thus differ on paper without colours, too."""
+from sparkrec.stages.reporting.rendering import Line
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """A run and its figures."""
+class Evaluation(Line):
+    """A run and its figures. The page calls it by its name, or `name@id` where two runs have one name."""
 
-    label: str
-    """What the page calls it: its name, or `name@id` where two runs have one name."""
-    color: str
-    marker: str
     run: Run
     about: dict[str, Any]
     training: list[dict[str, Any]]
@@ -35,10 +28,6 @@ class Evaluation:
     """What the fit of the model took."""
     size: int
     """Bytes of the model."""
-
-    @property
-    def glyph(self) -> str:
-        return _MARKERS[self.marker]
 
     @property
     def users(self) -> int:
@@ -69,9 +58,7 @@ def open_runs(lake: str, references: Sequence[str]) -> list[Evaluation]:
         manifest = trained.manifest or {}
         evaluations.append(
             Evaluation(
-                label=run.name if alike[run.name] == 1 else run.reference,
-                color=_COLORS[at % len(_COLORS)],
-                marker=[*_MARKERS][at % len(_MARKERS)],
+                **vars(Line.numbered(at, run.name if alike[run.name] == 1 else run.reference)),
                 run=run,
                 about=about,
                 training=manifest.get("facts", {}).get("history", []),

@@ -10,10 +10,11 @@ from typing import Any
 from pyspark.sql import Row
 
 from sparkrec import tables
-from sparkrec.config import ListChecks, RetrainSettings
+from sparkrec.config import DriftChecks, ListChecks, RetrainSettings
 from sparkrec.errors import InputError, Refused
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.stages.ledger import Ledger, instant_of
+from sparkrec.stages.retraining.drift import check_drift
 from sparkrec.stages.retraining.lease import Lease, held
 from sparkrec.stages.retraining.serve import check_lists, lists_of, serve
 
@@ -151,6 +152,7 @@ def promote_by_name(lake: Lake, name: str, model: str, served: str | None, reaso
         lists = lists_by(lake, model)
         table = served or (current["served"] if current is not None else RetrainSettings.model_fields["serve"].default)
         metrics = check_lists(ListChecks(), lake, lists, table)
+        metrics |= check_drift(DriftChecks(), lake, name, current, lists, table)
         return told(promote(lake, lease, current, lists, table, reason, metrics))
 
 

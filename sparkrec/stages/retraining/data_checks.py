@@ -3,45 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import reduce
 from statistics import median
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec import tables
-from sparkrec.config import Check, DataChecks
+from sparkrec.config import DataChecks
 from sparkrec.errors import InputError
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.batches import Batch
+from sparkrec.stages.retraining.divergence import divergence
+from sparkrec.stages.retraining.findings import NIGHTS, USUAL, found_before, judged, settle
 
-log = logging.getLogger(__name__)
-
-_NIGHTS, _USUAL = 3, 7
-"""So many nights make a median, and so many of the last ones are in it."""
-FINE = ("fine", "unknown")
-"""Verdicts of which nobody need be told."""
-_AT_LEAST = ("volume",)
-"""Checks whose limit is a lower one."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check came to."""
-
-    check: str
-    value: float | None
-    """None: there is nothing to compare with yet."""
-    limit: float
-    verdict: str
-    """fine, warned, failed or unknown."""
-
-    def __str__(self) -> str:
-        side = "at least" if self.check in _AT_LEAST else "at most"
-        return f"{self.check} is {self.value:.3g}, expected {side} {self.limit:g} (checks.{self.check})"
+_VALUES = 20
+"""So many different values are looked at one by one; more of them by deciles."""
 
 
 def check_data(
@@ -61,43 +39,35 @@ def check_data(
     champion  that of the champion; None: there is none, or it is gone
     Raises InputError where a check that is to `fail` is beyond its limit.
     """
-    values = _of_batches(batches, volumes) | {"age_hours": age_hours(new)} | _of_both(new, champion)
-    asked = {each: getattr(settings, each) for each in DataChecks.model_fields}
-    found = [_judged(each, check, values.get(each)) for each, check in asked.items() if check.beyond != "off"]
-    _record(lake, name, new.reference, found)
-    for each in found:
-        if each.verdict == "warned":
-            log.warning("%s", each)
-    if failed := [str(each) for each in found if each.verdict == "failed"]:
+    values = of_batches(batches, volumes) | {"age_hours": age_hours(new)} | _of_both(new, champion)
+    found = judged("checks", settings, values, found_before(lake, name, new.reference))
+    if failed := settle(lake, name, new.reference, found):
         raise InputError(f"dataset {new.reference} is not trained on: {'; '.join(failed)}. Look at what came in.")
     return {f"checks_{each.check}": each.value for each in found if each.value is not None}
 
 
-def _judged(name: str, check: Check, value: float | None) -> Finding:
-    if value is None:
-        return Finding(name, None, check.limit, "unknown")
-    fine = value >= check.limit if name in _AT_LEAST else value <= check.limit
-    return Finding(name, value, check.limit, "fine" if fine else {"fail": "failed", "warn": "warned"}[check.beyond])
-
-
-def _of_batches(batches: Sequence[Batch], volumes: Sequence[int]) -> dict[str, float | None]:
+def of_batches(batches: Sequence[Batch], volumes: Sequence[int]) -> dict[str, float | None]:
+    """What the numbers of rows tell, of this night's batches and of the nights before."""
     rows = sum(batch.rows for batch in batches)
     rejected = sum(sum(batch.rejected.values()) for batch in batches)
     *before, now = volumes
-    before = [each for each in before if each][-_USUAL:]  # nights in which nothing came tell nothing
+    before = [each for each in before if each][-USUAL:]  # nights in which nothing came tell nothing
+    nulls = []
+    for column in sorted({column for batch in batches for column in batch.nulls}):
+        own = [batch for batch in batches if column in batch.nulls]
+        nulls.append(sum(batch.nulls[column] for batch in own) / max(sum(batch.rows for batch in own), 1))
     return {
-        "volume": now / median(before) if now and len(before) >= _NIGHTS else None,
+        "volume": now / median(before) if now and len(before) >= NIGHTS else None,
         "rejected": rejected / (rows + rejected) if rows + rejected else None,
+        "nulls": max(nulls, default=None),
     }
 
 
 def age_hours(dataset: Dataset) -> float | None:
     """Hours since its latest event; None where it has no times."""
-    parts = (dataset.train, dataset.validation, dataset.test)
-    latest = [part.agg(F.unix_seconds(F.max("timestamp"))).collect()[0][0] for part in parts]
-    known = [each for each in latest if each is not None]
+    latest = _latest(dataset)
     now = dt.datetime.now(dt.timezone.utc).timestamp()
-    return (now - max(known)) / 3600 if known else None
+    return None if latest is None else (now - latest / 1e6) / 3600
 
 
 def _of_both(new: Dataset, old: Dataset | None) -> dict[str, float | None]:
@@ -106,8 +76,15 @@ def _of_both(new: Dataset, old: Dataset | None) -> dict[str, float | None]:
     return {
         "new_users": _share_of_new(new.users, old.users, "user_id"),
         "new_items": _share_of_new(new.items, old.items, "item_id"),
-        "popularity": _divergence(new.items, old.items),
+        "popularity": divergence(old.items, new.items, "item_id", "train_count"),
+        "ratings": moved_ratings(new, old),
     }
+
+
+def _latest(dataset: Dataset) -> int | None:
+    """Microseconds of the latest event."""
+    latest = [part.agg(F.unix_micros(F.max("timestamp"))).collect()[0][0] for part in _parts(dataset)]
+    return max((each for each in latest if each is not None), default=None)
 
 
 def _share_of_new(new: DataFrame, old: DataFrame, column: str) -> float:
@@ -117,23 +94,24 @@ def _share_of_new(new: DataFrame, old: DataFrame, column: str) -> float:
     )
 
 
-def _divergence(new: DataFrame, old: DataFrame) -> float | None:
-    """Of Jensen and Shannon, in bits: the mean of what each says of the mean of both."""
-    both = old.select("item_id", F.col("train_count").alias("old")).join(
-        new.select("item_id", F.col("train_count").alias("new")), "item_id", "full"
+def moved_ratings(new: Dataset, old: Dataset) -> float | None:
+    """How far the values of later events than the old dataset has are from those that it has; of all events, where they
+    have no time. Days that both have would hide what is wrong with the last one."""
+    column = "value" if old.explicit else "confidence"
+    values = old.train.select(F.col(column).cast("double").alias("value"))
+    parts = [part.select(F.col(column).cast("double").alias("value"), "timestamp") for part in _parts(new)]
+    later = reduce(DataFrame.unionByName, parts)
+    if (latest := _latest(old)) is not None:
+        later = later.where(F.unix_micros("timestamp") > latest)
+    key = F.col("value")
+    if len(values.distinct().limit(_VALUES + 1).collect()) > _VALUES:
+        edges = sorted({*values.approxQuantile("value", [n / 10 for n in range(1, 10)], 0.001)})
+        key = sum((key > edge).cast("int") for edge in edges)  # type: ignore[assignment]
+    old_counts, new_counts = (
+        frame.groupBy(key.alias("value")).agg(F.count("*").alias("n")) for frame in (values, later)
     )
-    both = both.select(*[F.coalesce(name, F.lit(0)).alias(name) for name in ("old", "new")])
-    totals = both.agg(*[F.sum(name).alias(name) for name in ("old", "new")]).collect()[0]
-    if not totals["old"] or not totals["new"]:
-        return None
-    p, q = (F.col(name) / totals[name] for name in ("old", "new"))
-    middle = (p + q) / 2
-    terms = [F.when(share > 0, share * F.log2(share / middle)).otherwise(0.0) / 2 for share in (p, q)]
-    return float(both.agg(F.sum(terms[0] + terms[1])).collect()[0][0])
+    return divergence(old_counts, new_counts, "value", "n")
 
 
-def _record(lake: Lake, name: str, dataset: str, found: Sequence[Finding]) -> None:
-    now = dt.datetime.now(dt.timezone.utc)
-    rows = [{"name": name, "dataset": dataset, **vars(each), "at": now} for each in found]
-    verdicts = ",".join(f"{each.check}={each.verdict}" for each in found)
-    lake.add_rows(tables.CHECKS, rows, f"checks:{name}:{dataset}:{verdicts}")
+def _parts(dataset: Dataset) -> tuple[DataFrame, DataFrame, DataFrame]:
+    return dataset.train, dataset.validation, dataset.test

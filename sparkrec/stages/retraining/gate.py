@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -14,7 +15,7 @@ from sparkrec.kernels.metrics.directions import sign
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.evaluation.evaluate import compare, evaluate
 from sparkrec.spark.evaluation.segments import grouped
-from sparkrec.spark.in_place import holding
+from sparkrec.spark.in_place import count, holding
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.serving import bind
 from sparkrec.spark.platform.few import narrowed
@@ -54,10 +55,11 @@ def judge(settings: GateSettings, lake: Lake, champion: Run, challenger: Run) ->
     with holding() as hold:
         truth = hold(grouped(new.test, new, segments))
         seen = new.observed(True)
-        lists = {
-            CHAMPION: hold(_lists(lake, champion, old, truth, seen, k)),
-            CHALLENGER: hold(_lists(lake, challenger, new, truth, seen, k)),
+        ranked = {
+            CHAMPION: _lists(lake, champion, old, truth, seen, k),
+            CHALLENGER: _lists(lake, challenger, new, truth, seen, k),
         }
+        lists = {run: hold(found) for run, (found, _) in ranked.items()}
         marked = [frame.withColumn("run", F.lit(run)) for run, frame in lists.items()]
         both = marked[0].unionByName(marked[1])
         relevant = truth.select("user", "item").distinct()
@@ -72,32 +74,53 @@ def judge(settings: GateSettings, lake: Lake, champion: Run, challenger: Run) ->
     value = {(row["run"], row["metric"], row["segment"]): row["value"] for row in values}
     metrics = {f"{run}_{settings.metric}": value.get((run, name, "all"), 0.0) for run in lists}
     metrics |= {f"{run}_coverage@{k}": value.get((run, "coverage", "all"), 0.0) for run in lists}
+    metrics |= {f"{run}_served": served for run, (_, served) in ranked.items()}
     metrics["overlap"] = shared
+    of_champion = {row["segment"]: row["value"] for row in values if (row["run"], row["metric"]) == (CHAMPION, name)}
+    found, failed = margins_kept(settings, [row.asDict() for row in differences], of_champion)
+    metrics |= found
+    failed += guards(settings, metrics, k)
+    if "difference" not in metrics:
+        return Verdict(False, "the test split has no user to compare by", metrics)
+    if failed:
+        return Verdict(False, "; ".join(failed), metrics)
+    main = _told(settings.metric, metrics, "")
+    if settings.margin is None:
+        return Verdict(False, f"{main}, but no gate.margin says what is enough", metrics)
+    return Verdict(True, f"{main}, not worse by {settings.margin:.1%} or more", metrics)
+
+
+def margins_kept(
+    settings: GateSettings, differences: Sequence[Mapping[str, Any]], champion: Mapping[str, float]
+) -> tuple[dict[str, float], list[str]]:
+    """What the comparison is of all users and of the segments that have margins, and where it is not good enough.
+
+    differences  challenger less champion, with their intervals, by segment
+    champion     its value by segment
+    """
     margins = {"all": settings.margin, **settings.segments}
+    metrics: dict[str, float] = {}
     failed = []
     for row in differences:
         if row["segment"] not in margins:
             continue
         where = "" if row["segment"] == "all" else f" {row['segment']}"
         metrics |= {f"{end}{where}": float(row[end]) for end in ("difference", "low", "high", "users")}
-        margin = margins[row["segment"]]
-        low = row["low"] if sign(name) > 0 else -row["high"]
-        least = -(margin or 0.0) * value[CHAMPION, name, row["segment"]]
-        told = f"{settings.metric}{where} {row['difference']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
         if row["users"] < settings.min_users:
             failed.append(f"{row['users']} users{where} tell too little (gate.min_users: {settings.min_users})")
-        elif margin is not None and low < least:
-            failed.append(f"{told} may be worse than {least:+.4f}")
-        if row["segment"] == "all":
-            main = told
-    failed += _guards(settings, metrics, k)
-    if "difference" not in metrics:
-        return Verdict(False, "the test split has no user to compare by", metrics)
-    if failed:
-        return Verdict(False, "; ".join(failed), metrics)
-    if settings.margin is None:
-        return Verdict(False, f"{main}, but no gate.margin says what is enough", metrics)
-    return Verdict(True, f"{main}, not worse by {settings.margin:.1%} or more", metrics)
+        if (margin := margins[row["segment"]]) is None:
+            continue
+        metrics[f"margin{where}"] = margin
+        low = row["low"] if sign(settings.metric) > 0 else -row["high"]
+        least = -margin * champion[row["segment"]]
+        if row["users"] >= settings.min_users and low < least:
+            failed.append(f"{_told(settings.metric, metrics, where)} may be worse than {least:+.4f}")
+    return metrics, failed
+
+
+def _told(metric: str, metrics: Mapping[str, float], where: str) -> str:
+    difference, low, high = (metrics[f"{end}{where}"] for end in ("difference", "low", "high"))
+    return f"{metric}{where} {difference:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def compared(metrics: Mapping[str, float]) -> str | None:
@@ -109,13 +132,16 @@ def compared(metrics: Mapping[str, float]) -> str | None:
     return f"{name} {metrics[f'{CHALLENGER}_{name}']:.4f}, of the champion {metrics[f'{CHAMPION}_{name}']:.4f}"
 
 
-def _guards(settings: GateSettings, metrics: dict[str, float], k: int) -> list[str]:
+def guards(settings: GateSettings, metrics: dict[str, float], k: int) -> list[str]:
     failed = []
     coverage, before = (metrics[f"{run}_coverage@{k}"] for run in (CHALLENGER, CHAMPION))
     if settings.min_coverage is not None and coverage < settings.min_coverage * before:
         failed.append(f"coverage {coverage:.3f} after {before:.3f} (gate.min_coverage: {settings.min_coverage:.1%})")
     if settings.min_overlap is not None and metrics["overlap"] < settings.min_overlap:
         failed.append(f"lists share {metrics['overlap']:.1%} (gate.min_overlap: {settings.min_overlap:.1%})")
+    served = metrics[f"{CHALLENGER}_served"]
+    if settings.min_served is not None and served < settings.min_served:
+        failed.append(f"{served:.1%} of users are answered (gate.min_served: {settings.min_served:.1%})")
     return failed
 
 
@@ -142,8 +168,9 @@ def _check_unseen(old: Dataset, champion: Run, new: Dataset) -> None:
         )
 
 
-def _lists(lake: Lake, run: Run, own: Dataset, truth: DataFrame, seen: DataFrame, k: int) -> DataFrame:
-    """(user, item, rank): what a model recommends to the users of the test split, by all that they had done before.
+def _lists(lake: Lake, run: Run, own: Dataset, truth: DataFrame, seen: DataFrame, k: int) -> tuple[DataFrame, float]:
+    """(user, item, rank): what a model recommends to the users of the test split, by all that they had done before; and
+    the share of them that it answers.
 
     own  the dataset that it was fitted to
     """
@@ -153,7 +180,7 @@ def _lists(lake: Lake, run: Run, own: Dataset, truth: DataFrame, seen: DataFrame
         raise Incompatible(f"the files of champion {run.reference} cannot be read: {error}") from None
     known = seen.join(own.items.select("item"), "item", "left_semi")
     include_validation = bool(run.settings["include_validation"])
-    bound = bind(model, own, truth.select("user").distinct(), known, include_validation=include_validation)
-    return topk(bound.model, k, bound.users.select("user"), exclude=narrowed(seen, "user", "item")).select(
-        "user", "item", "rank"
-    )
+    users = truth.select("user").distinct()
+    bound = bind(model, own, users, known, include_validation=include_validation)
+    lists = topk(bound.model, k, bound.users.select("user"), exclude=narrowed(seen, "user", "item"))
+    return lists.select("user", "item", "rank"), count("gate", bound.users) / max(count("gate", users), 1)

@@ -29,6 +29,7 @@ from sparkrec.stages.recommend import recommend
 from sparkrec.stages.retraining.challenger import cold_beside_warm, told_of, train_challenger
 from sparkrec.stages.retraining.champions import blocked, history, promote, serve_again
 from sparkrec.stages.retraining.data_checks import check_data
+from sparkrec.stages.retraining.drift import check_drift, measure_served
 from sparkrec.stages.retraining.gate import CHALLENGER, CHAMPION, Incompatible, Verdict, compared, judge
 from sparkrec.stages.retraining.lease import Lease, held
 from sparkrec.stages.retraining.notifying import notify
@@ -183,6 +184,8 @@ def _run(settings: RetrainSettings, lake: Lake, lease: Lease, night: Retraining)
         volumes = [*(row["rows"] for row in before), night.rows]
         known = _known(lake, champion)
         night.metrics |= check_data(settings.checks, lake, night.name, batches, volumes, new, known)
+    with night.step("drift"):
+        night.metrics |= measure_served(settings.drift, settings.gate, lake, night.name, changes, new)
     with night.step("train"):
         asked = plan.train[0].model_copy(update={"dataset": dataset.reference})
         challenger = train_challenger(asked, settings.cold_every, lake, night.champion, before)
@@ -209,6 +212,7 @@ def _run(settings: RetrainSettings, lake: Lake, lease: Lease, night: Retraining)
         lists = recommend(wanted, lake)
     with night.step("publish"):
         night.metrics |= check_lists(settings.lists, lake, lists, settings.serve)
+        night.metrics |= check_drift(settings.drift, lake, night.name, champion, lists, settings.serve)
         promote(lake, lease, champion, lists, settings.serve, verdict.reason, night.metrics)
     night.outcome, night.champion = PROMOTED, challenger.reference
 

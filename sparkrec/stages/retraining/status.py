@@ -14,10 +14,13 @@ from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.platform.lake import FOLDERS, Lake
 from sparkrec.stages.ledger import Ledger, instant_of
 from sparkrec.stages.retraining.champions import champion, told
-from sparkrec.stages.retraining.data_checks import FINE, Finding, age_hours
+from sparkrec.stages.retraining.data_checks import age_hours
 from sparkrec.stages.retraining.gate import compared
 from sparkrec.stages.retraining.lease import holder_of
 from sparkrec.stages.retraining.retrain import FAILED, KEPT, REFUSED
+
+_FINE = ("fine", "unknown")
+"""Verdicts of which nobody need be told."""
 
 
 def status(lake: Lake, name: str, nights: int = 5) -> dict[str, Any]:
@@ -66,10 +69,10 @@ def _warnings(lake: Lake, name: str, rows: list[Row]) -> list[str]:
     if not datasets or not lake.has_table(tables.CHECKS.name):
         return []
     of_last = (F.col("name") == name) & (F.col("dataset") == datasets[-1])
-    checks = lake.table(tables.CHECKS.name).where(of_last).collect()
-    latest = max((row["at"] for row in checks), default=None)
-    found = [Finding(*(row[each] for each in Finding.__annotations__)) for row in checks if row["at"] == latest]
-    return [f"{each.verdict}: {each}" for each in found if each.verdict not in FINE]
+    rows_of_last = lake.table(tables.CHECKS.name).where(of_last).orderBy("at").collect()
+    latest = {row["check"]: row for row in rows_of_last}.values()
+    beyond = [row for row in latest if row["verdict"] not in _FINE]
+    return [f"{row['verdict']}: {row['check']} is {row['value']:.3g}, the limit is {row['limit']:g}" for row in beyond]
 
 
 def _bytes(lake: Lake, current: Row | None, rows: list[Row]) -> dict[str, int]:

@@ -19,19 +19,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import functions as F
 from rich.console import Console
 
 from bench.data import public
 from bench.measure import CORES, Row, show
-from sparkrec.config import EvaluateSettings, IngestSettings, PrepareSettings, SparkSettings, TrainSettings
+from sparkrec import storage
+from sparkrec.config import IngestSettings, PrepareSettings, SparkSettings, TrainSettings, model_settings
 from sparkrec.configfile import validate
+from sparkrec.fitting.registry import fit
+from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.evaluation.model_metrics import measure
+from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.platform.session import open_session
-from sparkrec.stages.evaluate import evaluate
 from sparkrec.stages.ingest import ingest
 from sparkrec.stages.prepare import prepare
 from sparkrec.stages.train import train
+from sparkrec.stages.warm_start import read_warm_start
 
 METRIC = "ndcg@10"
 TOLERANCE = 0.001
@@ -47,6 +51,8 @@ class Reached:
     turns: int
     seconds: float
     value: float
+    is_candidate: bool
+    """Whether the best of all is kept, and not the last."""
 
 
 def compare(worlds: list[str], kinds: list[str], steps: int, folder: Path) -> dict[str, Any]:
@@ -61,74 +67,93 @@ def compare(worlds: list[str], kinds: list[str], steps: int, folder: Path) -> di
         before: dict[str, Run] = {}
         for step, dataset in enumerate(_datasets(world, steps, lake, folder), start=1):
             for kind in kinds:
-                cold = _fitted(lake, dataset, kind, None)
-                warm = _fitted(lake, dataset, kind, before[kind].reference) if kind in before else cold
-                before[kind] = warm[0]
-                if warm is not cold:
-                    rows.append({"world": world, "step": step, "kind": kind, **_beside(cold[1], warm[1])})
-                    rows[-1] |= {"cold_test": _measured(lake, cold[0]), "warm_test": _measured(lake, warm[0])}
-                    Console(stderr=True).print(rows[-1])
-    columns = [*(name for name in rows[0] if name not in ("cold_test", "warm_test")), "cold_test", "warm_test"]
-    show(f"warm: to reach the {METRIC} of a cold fit on the validation rows", rows, columns)
+                cold = _trained(lake, dataset, kind, None)
+                if kind not in before:
+                    before[kind] = cold
+                    continue
+                began = before[kind].reference
+                warm = before[kind] = _trained(lake, dataset, kind, began)
+                beside = _beside(_on_the_way(lake, cold, None), _on_the_way(lake, warm, began))
+                rows.append({"world": world, "step": step, "kind": kind, **beside})
+                rows[-1] |= {"cold_test": _test(lake, cold), "warm_test": _test(lake, warm)}
+                Console(stderr=True).print(rows[-1])
+    columns = ("world", "step", "kind", "cold", "warm", "cold_turns", "warm_turns", "cold_s", "warm_s")
+    show(
+        f"warm: epochs or iterations, and seconds, to the {METRIC} of a cold fit on the validation rows", rows, columns
+    )
     return {"bench": "warm", "rows": rows, "sums": _sums(rows)}
 
 
 def _beside(cold: list[Reached], warm: list[Reached]) -> Row:
-    """How long both take to what the cold one comes to; None: it is not reached."""
-    best = max(each.value for each in cold)
-    row: Row = {"cold": best, "warm": max(each.value for each in warm)}
-    for name, least in (("", best), ("nearly_", NEARLY * best)):
+    """How long both take to what the cold model comes to; one that does not get there takes all of its time."""
+    row: Row = {"cold": _kept(cold), "warm": _kept(warm)}
+    for name, least in (("", row["cold"]), ("nearly_", NEARLY * row["cold"])):
         for title, of_fit in (("cold", cold), ("warm", warm)):
             first = next((each for each in of_fit if each.value >= least), None)
-            row |= {f"{name}{title}_turns": first and first.turns, f"{name}{title}_s": first and first.seconds}
-    return row | {"cold_all": cold[-1].turns, "warm_all": warm[-1].turns}
+            taken = first or of_fit[-1]
+            row |= {f"{name}{title}_turns": taken.turns, f"{name}{title}_s": taken.seconds}
+            row[f"{name}{title}_reached"] = first is not None
+    return row | {f"{title}_all": of_fit[-1].turns for title, of_fit in (("cold", cold), ("warm", warm))}
+
+
+def _kept(fit: list[Reached]) -> float:
+    """The value of the model: of the best epoch, or the last iteration."""
+    return max(each.value for each in fit) if fit[0].is_candidate else fit[-1].value
 
 
 def _sums(rows: list[Row]) -> list[Row]:
-    """Of all steps of a kind: how often the warm fit got there, and what it took there, as shares of the cold one's."""
+    """Of all steps of a kind: how often the warm fit got there, and what it took, as a share of the cold one."""
     found = []
     for world, kind in dict.fromkeys((row["world"], row["kind"]) for row in rows):
         mine = [row for row in rows if (row["world"], row["kind"]) == (world, kind)]
         total: Row = {"world": world, "kind": kind, "steps": len(mine)}
         for name in ("", "nearly_"):
-            there = [row for row in mine if row[f"{name}warm_turns"]]
-            total[f"{name}reached"] = len(there)
+            total[f"{name}reached"] = sum(row[f"{name}warm_reached"] for row in mine)
             for unit in ("turns", "s"):
-                cold, warm = (sum(row[f"{name}{title}_{unit}"] for row in there) for title in ("cold", "warm"))
-                total[f"{name}{unit}"] = round(warm / cold, 3) if cold else None
-        for title in ("cold", "warm"):
-            total[f"{title}_test"] = round(float(np.mean([row[f"{title}_test"] for row in mine])), 4)
+                cold, warm = (sum(row[f"{name}{title}_{unit}"] for row in mine) for title in ("cold", "warm"))
+                total[f"{name}{unit}"] = round(warm / cold, 3)
+        total["all"] = round(sum(row["warm_all"] for row in mine) / sum(row["cold_all"] for row in mine), 3)
+        for title in ("cold_test", "warm_test"):
+            total[title] = round(float(np.mean([row[title] for row in mine])), 4)
         found.append(total)
     show("warm: shares of what a cold fit takes, over all steps", found, [*found[0]])
     return found
 
 
-def _fitted(lake: Lake, dataset: Run, kind: str, earlier: str | None) -> tuple[Run, list[Reached]]:
-    """The model, and what it was on the way."""
+def _model(kind: str, **more: Any) -> dict[str, Any]:
+    return {"kind": kind, **({"tolerance": TOLERANCE} if kind == "als" else {}), **more}
 
-    def run(**model: Any) -> Run:
-        name = f"{dataset.name}-{kind}"
-        raw = {"lake": lake.root, "dataset": dataset.reference, "name": name, "model": {"kind": kind, **model}}
-        return train(validate(TrainSettings, {**raw, "warm_start": earlier}, name), lake)
 
-    model = run(tolerance=TOLERANCE) if kind == "als" else run()
-    assert model.manifest is not None
-    history = model.manifest["facts"]["history"]
+def _trained(lake: Lake, dataset: Run, kind: str, earlier: str | None) -> Run:
+    name = f"{dataset.name}-{kind}"
+    raw = {"lake": lake.root, "dataset": dataset.reference, "name": name, "model": _model(kind), "warm_start": earlier}
+    return train(validate(TrainSettings, raw, name), lake)
+
+
+def _on_the_way(lake: Lake, run: Run, earlier: str | None) -> list[Reached]:
+    """What a fit was after each of its epochs or iterations."""
+    assert run.manifest is not None
+    history, settings = run.manifest["facts"]["history"], run.settings["model"]
     seconds = np.cumsum([each["seconds"] for each in history]).round(2).tolist()
-    if kind == "als":  # it does not measure itself
-        on_the_way = [run(iterations=turns) for turns in range(1, len(history))]
-        values = [_measured(lake, each, "validation") for each in (*on_the_way, model)]
-    else:
-        values = [each[METRIC] for each in history]
-    return model, [Reached(turn, *each) for turn, each in enumerate(zip(seconds, values, strict=True), start=1)]
+    if METRIC in history[0]:
+        return [
+            Reached(turn, s, each[METRIC], True) for turn, (s, each) in enumerate(zip(seconds, history, strict=True), 1)
+        ]
+    dataset = Dataset.open(lake, run.inputs["dataset"])
+    values = []
+    for turns in range(1, len(history) + 1):  # it does not measure itself
+        model = model_settings(_model(settings["kind"], iterations=turns))
+        warm_start = read_warm_start(model, dataset, earlier, lake) if earlier else None
+        scratch = f"{lake.root}/scratch"
+        fitted = fit(model, dataset, seed=0, scratch=scratch, warm_start=warm_start)
+        values.append(measure(fitted, dataset, dataset.validation, dataset.train, METRIC))
+        storage.delete(scratch)
+    return [Reached(turn, *each, False) for turn, each in enumerate(zip(seconds, values, strict=True), 1)]
 
 
-def _measured(lake: Lake, model: Run, split: str = "test") -> float:
-    metric, _, k = METRIC.partition("@")
-    raw = {"lake": lake.root, "model": model.reference, "segments": 1, "examples": 0, "split": split}
-    measured = evaluate(validate(EvaluateSettings, {**raw, "metrics": [metric], "cutoffs": [int(k)]}, "warm"), lake)
-    rows = lake.table("metrics").where((F.col("run") == measured.id) & (F.col("segment") == "all"))
-    return float(rows.where(F.col("metric") == metric).collect()[0].value)
+def _test(lake: Lake, run: Run) -> float:
+    dataset = Dataset.open(lake, run.inputs["dataset"])
+    return measure(Model.load(lake, run), dataset, dataset.test, dataset.observed(True), METRIC)
 
 
 def _datasets(world: str, steps: int, lake: Lake, folder: Path) -> Iterator[Run]:

@@ -87,7 +87,9 @@ def inputs_of(lake, setting, value):
     name, _, key = setting.partition(".")
     settings, stage, base = STAGES[name]
     raw = {"lake": lake.root, **base}
-    if name == "train" or key.startswith("model."):
+    if name == "train":
+        raw["model"] = {"kind": "popularity"}
+    if key.startswith("model."):
         raw["model"] = {"kind": "linear"}
     set_key(raw, key, value)
     return stage.inputs(validate(settings, raw, setting), lake)

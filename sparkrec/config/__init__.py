@@ -61,6 +61,7 @@ from sparkrec.config.retrain import (
     DataChecks,
     GateSettings,
     ListChecks,
+    MlflowSettings,
     RetrainSettings,
 )
 from sparkrec.config.train import (

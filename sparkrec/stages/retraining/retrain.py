@@ -22,6 +22,7 @@ from sparkrec.stages.pipeline import Plan, PlannedPipeline
 from sparkrec.stages.pipeline import plan as plan_pipeline
 from sparkrec.stages.prepare import prepare
 from sparkrec.stages.recommend import recommend
+from sparkrec.stages.retraining import mirror
 from sparkrec.stages.retraining.champions import blocked, history, promote, serve_again
 from sparkrec.stages.retraining.data_checks import check_data
 from sparkrec.stages.retraining.gate import Incompatible, Verdict, judge
@@ -84,6 +85,7 @@ def pipeline_of(settings: RetrainSettings) -> PipelineSettings:
 
 def check(settings: RetrainSettings) -> None:
     """What the settings alone tell, of all stages and of how they fit together."""
+    mirror.check(settings.mlflow)
     Plan(pipeline_of(settings))
 
 
@@ -97,10 +99,12 @@ def retrain(settings: RetrainSettings, lake: Lake) -> Retraining:
 
     Every step finds what an earlier run has finished, so that a run that was killed is run again. A row of the table
     `retrainings` tells what came of it, of a failure, too. Raises Refused where another run holds the name, the lists
-    are unfit to be served, or the champion was changed meanwhile; what the stages raise.
+    are unfit to be served, or the champion was changed meanwhile; what the stages raise. MLflow, where it is to follow,
+    is told when all of it is done.
     """
     night = Retraining(settings.name)
     with mendable(), held(lake, settings.name, settings.deadline_hours) as lease:
+        mirror.remember(lake, settings.name, settings.mlflow)
         try:
             _run(settings, lake, lease, night)
         except Exception as error:
@@ -108,6 +112,7 @@ def retrain(settings: RetrainSettings, lake: Lake) -> Retraining:
             _record(lake, night)
             raise
         _record(lake, night)
+        mirror.follow(lake, settings.name)
     log.info("%s: %s %s", night.name, night.outcome, f"({night.reason})" if night.reason else "")
     return night
 

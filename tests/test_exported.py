@@ -90,6 +90,7 @@ def test_what_cannot_be_answered_is_said(tmp_path):
     for ask, message in (
         (lambda: texts.recommend([17]), "user: found 17, expected a text, as the ids of the log are"),
         (lambda: numbers.recommend(["17"]), "user: found '17', expected an integer"),
+        (lambda: texts.recommend("user1é"), "users: found the text 'user1é', expected a list of ids"),
         (lambda: texts.recommend(), "expected users or histories, one of the two"),
         (lambda: texts.recommend(["user1é"], k=0), "k: found 0, expected at least 1"),
         (lambda: texts.recommend(histories=["item1é"]), "found the text 'item1é', expected lists of item ids"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _PREFIX = "history_"
 _FILE = "history.safetensors"
+_one_at_a_time = Lock()
+"""For networks of sequences, which keep the rows of who asks in a table of their own while they work."""
 
 
 class History(NamedTuple):
@@ -192,7 +195,8 @@ class States:
     def row(self, history: History, items: NDArray[Any]) -> F32:
         last = history.items[-self.length :].copy()
         nobody = np.zeros((1, self.size), np.float32)
-        return cast(F32, self._scorer.states(nobody, (np.array([0, len(last)]), last), self.rows)[0])
+        with _one_at_a_time:
+            return cast(F32, self._scorer.states(nobody, (np.array([0, len(last)]), last), self.rows)[0])
 
 
 def own_bias(history: History, level: NDArray[Any], regularization: float) -> float:

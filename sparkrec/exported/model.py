@@ -87,6 +87,8 @@ class ExportedModel:
             raise InputError("recommend: expected users or histories, one of the two.")
         if k < 1:
             raise InputError(f"k: found {k}, expected at least 1.")
+        if isinstance(users, str):
+            raise InputError(f"users: found the text {users!r}, expected a list of ids.")
         if histories is None:
             return [self._for_user(each, k, seen) for each in users or ()]
         made = self._asked(histories)

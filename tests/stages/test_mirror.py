@@ -3,6 +3,7 @@
 import logging
 from importlib.util import find_spec
 
+import pandas as pd
 import pytest
 
 from sparkrec.config import RetrainSettings
@@ -70,7 +71,7 @@ def test_aliases_are_what_the_history_says(spark, store, tmp_path, caplog):
     served = {}
     for row in lake.table("served").orderBy("user_id", "rank").collect():
         served.setdefault(row.user_id, []).append(row.item_id)
-    found = scored.predict([{"user": user} for user in served], params={"k": 4})
+    found = scored.predict(pd.DataFrame({"user": [*served]}), params={"k": 4})
     assert dict(zip(served, found["items"], strict=True)) == served
 
     rollback_by_name(lake, "shop", None, "complaints")

@@ -85,8 +85,10 @@ def _write(
         return storage.read_parquet(f"{folder}/{name}", [*columns])
 
     observed = dataset.observed(True)
-    users, items = (_ids(out, side, pa.concat_tables(rows(side, frame, side, f"{side}_id", "train_count")))
-                    for side, frame in (("user", dataset.users), ("item", dataset.items)))  # fmt: skip
+    users, items = (
+        _write_ids(out, side, pa.concat_tables(rows(f"{side}_ids", frame, side, f"{side}_id", "train_count")))
+        for side, frame in (("user", dataset.users), ("item", dataset.items))
+    )
     bound = bind(model, dataset, narrowed(dataset.users, "user"), observed, include_validation=include_validation)
     answered, of = pa.concat_tables(rows("answered", bound.users, "user", "by")), bound.model
     by = np.full(len(users), BY.index("popularity"), np.int8)
@@ -108,7 +110,7 @@ def _write(
     facts["answered_by"] = {each: int((by == at).sum()) for at, each in enumerate(BY)}
 
 
-def _ids(out: Writing, side: str, table: pa.Table) -> I64:
+def _write_ids(out: Writing, side: str, table: pa.Table) -> I64:
     """Write the ids of one side by place, and how popular items are. Returns their integers, ascending: a place is a
     place in it."""
     table = table.sort_by(side)

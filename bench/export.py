@@ -70,22 +70,15 @@ def _histories(size: Size) -> list[Any]:
 
 def _export(size: Size, rank: int, folder: str, given: Given) -> Row:
     """The folder, by the code that `sparkrec export` calls."""
-    from pyspark.sql import functions as F
-
     from sparkrec.spark.algorithms.als.settings import AlsSettings
     from sparkrec.spark.data.dataset import Dataset
     from sparkrec.spark.model.export import export
     from sparkrec.spark.model.fitted import Model
     from sparkrec.spark.model.rows import list_column
-    from sparkrec.spark.platform.few import from_files
+    from sparkrec.spark.platform.few import frame_of, from_files
 
     spark = session(given.threads)
-    columns = [F.lit(1.0).cast("float").alias(name) for name in ("value", "confidence")]
-    ids = [F.col(name).cast("long").alias(name) for name in ("user", "item")]
-    train = spark.read.parquet(str(ratings_folder(size))).select(
-        *ids, *columns, F.lit(None).cast("timestamp").alias("timestamp")
-    )
-    tables: dict[str, Any] = {}
+    tables: dict[str, Any] = {"train": _train(spark, size, folder)}
     for side, rows in zip(("user", "item"), _vectors(size, rank), strict=True):
         every = np.arange(len(rows))
         index = pa.nulls(len(rows), pa.list_(pa.int32()))
@@ -100,7 +93,7 @@ def _export(size: Size, rank: int, folder: str, given: Given) -> Row:
             pq.write_table(table, path / "part.parquet")
             tables[name] = from_files(spark, str(path))
     manifest = {"settings": {"feedback": {"kind": "implicit"}}}
-    none = train.limit(0)
+    train, none = tables["train"], frame_of(spark, pa.table({"user": [0], "item": [0]}).slice(0, 0))
     dataset = Dataset("random@0", folder, manifest, train, none, none, tables["users"], tables["items"])
     settings = AlsSettings(
         rank=rank,
@@ -117,6 +110,21 @@ def _export(size: Size, rank: int, folder: str, given: Given) -> Row:
     spark.stop()
     written = sum(path.stat().st_size for path in (Path(folder) / "model").rglob("*.npy"))
     return {"seconds": seconds, "folder_mb": round(written / 1e6, 1)}
+
+
+def _train(spark: Any, size: Size, folder: str) -> Any:
+    """The ratings as `prepare` would have written them."""
+    from sparkrec.spark.platform.few import from_files
+
+    (Path(folder) / "train").mkdir()
+    for path in sorted(ratings_folder(size).glob("*.parquet")):
+        ids = pq.read_table(path, columns=["user", "item"])
+        ones = pa.array(np.ones(len(ids), np.float32))
+        table = ids.cast(pa.schema([("user", pa.int64()), ("item", pa.int64())]))
+        table = table.append_column("value", ones).append_column("confidence", ones)
+        table = table.append_column("timestamp", pa.nulls(len(ids), pa.timestamp("us", "UTC")))
+        pq.write_table(table, Path(folder) / "train" / path.name)
+    return from_files(spark, f"{folder}/train")
 
 
 def _ours(size: Size, folder: str, what: str, given: Given) -> Row:

@@ -54,7 +54,7 @@ def test_users_get_their_best_items_and_strangers_what_is_popular(tmp_path, text
     model = load(str(tmp_path))
     model.check()
     users = [model.users[at] for at in range(USERS)]
-    assert [model.users.find(each) for each in users] == list(range(USERS))
+    assert model.users.places(users).tolist() == list(range(USERS))
     for at, answer in enumerate(model.recommend(users[:-2], k=7)):
         places = best(scores[at], seen[at], 7)
         assert answer.items == [model.items[place] for place in places]
@@ -64,6 +64,7 @@ def test_users_get_their_best_items_and_strangers_what_is_popular(tmp_path, text
     assert len(everything.items) == ITEMS
     stranger = "nobody" if texts else 10**6
     known, unknown = model.recommend([users[-1], stranger], k=4)
+    assert model.users.places([stranger, users[3], "" if texts else 2**80]).tolist() == [-1, 3, -1]
     popular = np.arange(ITEMS) // 2
     assert known.items == [model.items[at] for at in best(popular, seen[-1], 4)]
     assert unknown.items == [model.items[at] for at in best(popular, [], 4)]

@@ -90,16 +90,15 @@ class ExportedModel:
         if isinstance(users, str):
             raise InputError(f"users: found the text {users!r}, expected a list of ids.")
         if histories is None:
-            return [self._for_user(each, k, seen) for each in users or ()]
+            return [self._for_user(place, k, seen) for place in self.users.places(users or ())]
         made = self._asked(histories)
         told = [None] * len(made) if values is None else [*values]
         if len(told) != len(made):
             raise InputError(f"values: found {len(told)} lists, expected one for each of {len(made)} histories.")
         return [self._for_history(each, worth, k, seen) for each, worth in zip(made, told, strict=True)]
 
-    def _for_user(self, user: Any, k: int, seen: bool) -> Answer:
-        place = self.users.find(user)
-        if place is None:
+    def _for_user(self, place: int, k: int, seen: bool) -> Answer:
+        if place < 0:
             return self._best(self._popularity, k, _NOTHING, BY.index("popularity"))
         exclude = _NOTHING if seen else self._seen[self._seen_start[place] : self._seen_start[place + 1]]
         by = int(self._by[place])
@@ -123,9 +122,8 @@ class ExportedModel:
             raise InputError(f"values: expected {len(ids)} finite numbers, one for each item of the history.")
         if self.manifest["explicit"] and values is None:
             raise InputError("values: the model was fitted to ratings; expected one for each item of a history.")
-        found = [self.items.find(each) for each in ids]
-        known = [place is not None for place in found]
-        places, worth = np.array([place for place in found if place is not None], np.int32), worth[known]
+        places = self.items.places(ids)
+        places, worth = places[places >= 0], worth[places >= 0]
         exclude = _NOTHING if seen else np.unique(places)
         if not self._histories.in_order:
             places, worth = _once(places, worth, self._fitted)

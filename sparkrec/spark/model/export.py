@@ -7,6 +7,7 @@ kind. So who is known is answered from the files alone, also by models that see 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -29,7 +30,7 @@ from sparkrec.spark.in_place import write
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import matrix
 from sparkrec.spark.model.serving import bind
-from sparkrec.spark.platform.few import narrowed
+from sparkrec.spark.platform.few import folders_of, narrowed
 from sparkrec.spark.platform.keeping import scratch
 
 _EDGE = 64
@@ -81,8 +82,11 @@ def _write(
     model: Model, dataset: Dataset, out: Writing, facts: dict[str, Any], folder: str, include_validation: bool
 ) -> None:
     def rows(name: str, frame: DataFrame, *columns: str) -> Iterator[pa.Table]:
-        write(narrowed(frame, *columns), f"{folder}/{name}")
-        return storage.read_parquet(f"{folder}/{name}", [*columns])
+        frame = narrowed(frame, *columns)
+        if (folders := folders_of(frame)) is None:
+            folders = (f"{folder}/{name}",)
+            write(frame, *folders)
+        return chain.from_iterable(storage.read_parquet(each, [*columns]) for each in folders)
 
     observed = dataset.observed(True)
     users, items = (

@@ -23,11 +23,12 @@ def write_model(path, texts=True, overwrite=False, kill=False, scale=1.0):
     x, y = (scale * rng.normal(size=(n, RANK)).astype(np.float32) for n in (USERS, ITEMS))
     by = np.array([0] * (USERS - 2) + [3] * 2, np.int8)
     seen = np.stack([np.sort(rng.choice(ITEMS, 3, replace=False)) for _ in range(USERS)])
-    facts = {"model": "shop-als@0123456789ab", "kind": "als", "explicit": False}
+    facts = {"model": "shop-als@0123456789ab", "kind": "als", "explicit": False, "ids": {}}
     with files.writing(str(path), facts, overwrite) as out:
         for side, n in (("user", USERS), ("item", ITEMS)):
             # in another order than the places, and not of one length
-            write_ids(out, side, [f"{side}{7 * at % n}é" for at in range(n)] if texts else 7 * np.arange(n) % n)
+            ids = [f"{side}{7 * at % n}é" for at in range(n)] if texts else 7 * np.arange(n) % n
+            facts["ids"][side] = write_ids(out, side, ids)
         out.mapped("user_rows", x.shape, np.float32)[:] = x
         out.mapped("item_rows", (ITEMS + -ITEMS % 64, RANK), np.float32)[:ITEMS] = y
         out.array("user_by", by)
@@ -168,9 +169,15 @@ def test_rows_of_a_table_are_answered_one_by_one(tmp_path):
         model.predict(pd.DataFrame({"listener": ["a"]}))
 
 
-def test_mlflow_loads_the_folder_as_it_is(tmp_path):
+@pytest.mark.parametrize("texts", [True, False])
+def test_mlflow_loads_the_folder_as_it_is(tmp_path, texts):
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed: pip install sparkrec[mlflow]")
-    write_model(tmp_path)
-    loaded = mlflow.pyfunc.load_model(str(tmp_path))
-    found = loaded.predict(pd.DataFrame({"user": ["user3é"]}), params={"k": 3})
-    assert found["items"][0] == load(str(tmp_path)).recommend(["user3é"], k=3)[0].items
+    write_model(tmp_path, texts)
+    loaded, own = mlflow.pyfunc.load_model(str(tmp_path)), load(str(tmp_path))
+    user, items = own.users[3], [own.items[4], own.items[8]]
+    found = loaded.predict(pd.DataFrame({"user": [user]}), params={"k": 3})
+    assert found["items"][0] == own.recommend([user], k=3)[0].items
+    told = pd.DataFrame({"items": [items], "values": [[1.0, 2.0]]})
+    assert loaded.predict(told)["items"][0] == own.recommend(histories=[items], values=[[1.0, 2.0]])[0].items
+    assert loaded.predict(told[["items"]])["by"][0] == "folded in"
+    assert {each.name for each in loaded.metadata.signature.outputs} == {"items", "scores", "by"}

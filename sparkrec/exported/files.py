@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import shutil
@@ -65,7 +66,7 @@ class Writing:
 def writing(path: str, facts: dict[str, Any], overwrite: bool) -> Iterator[Writing]:
     """Write a folder: what is written counts once the block has ended well, and takes the place of what was there.
 
-    facts  for the manifest; the block may add to them
+    facts  for the manifest; the block may add to them, and has to add `ids`, the types of the ids of both sides
     Raises InputError, before anything is written, where the path is no local one, or the folder has something else, or
     an exported model and `overwrite` is false.
     """
@@ -87,7 +88,7 @@ def writing(path: str, facts: dict[str, Any], overwrite: bool) -> Iterator[Writi
         files = out.digests()
         digest = hashlib.sha256("".join(f"{each}{files[each]['sha256']}" for each in files).encode()).hexdigest()
         manifest = {"what": _WHAT, "format": FORMAT, "version": __version__, "folder": name, **facts}
-        storage.write(f"{root}/{MLMODEL}", yaml.safe_dump(_ML_MODEL, sort_keys=False).encode())
+        storage.write(f"{root}/{MLMODEL}", yaml.safe_dump(_ml_model(facts["ids"]), sort_keys=False).encode())
         storage.write_json(f"{root}/{MANIFEST}", {**manifest, "digest": digest, "files": files})
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -171,16 +172,25 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-_ML_MODEL = {
-    "flavors": {
-        "python_function": {"loader_module": "sparkrec.exported.pyfunc", "python_version": platform.python_version()},
-        "sparkrec": {"format": FORMAT, "version": __version__},
-    },
-    "signature": {
-        "inputs": None,
-        "outputs": None,
-        "params": '[{"name": "k", "type": "long", "default": 10, "shape": null},'
-        ' {"name": "seen", "type": "boolean", "default": false, "shape": null}]',
-    },
-}
-"""What MLflow reads of a folder, which is a model of its own, without MLflow."""
+def _ml_model(ids: dict[str, str]) -> dict[str, Any]:
+    """What MLflow reads of a folder, which is a model of its own, without MLflow.
+
+    ids  types of the ids of each side: string or long
+    """
+
+    def column(name: str, kind: str, a_list: bool = False, required: bool = False) -> dict[str, Any]:
+        about = {"type": "array", "items": {"type": kind}} if a_list else {"type": kind}
+        return {**about, "name": name, "required": required}
+
+    items = column("items", ids["item"], a_list=True)
+    inputs = [column("user", ids["user"]), items, column("values", "double", a_list=True)]
+    outputs = [{**items, "required": True}, column("scores", "float", True, True), column("by", "string", False, True)]
+    params = [
+        {"name": "k", "type": "long", "default": 10, "shape": None},
+        {"name": "seen", "type": "boolean", "default": False, "shape": None},
+    ]
+    loader = {"loader_module": "sparkrec.exported.pyfunc", "python_version": platform.python_version()}
+    return {
+        "flavors": {"python_function": loader, "sparkrec": {"format": FORMAT, "version": __version__}},
+        "signature": {"inputs": json.dumps(inputs), "outputs": json.dumps(outputs), "params": json.dumps(params)},
+    }

@@ -66,8 +66,8 @@ class Ids:
         return key.encode(errors="surrogatepass")
 
 
-def write_ids(out: Writing, side: str, ids: NDArray[Any] | list[str]) -> None:
-    """Write ids in the order of their places: (n,) int64, or texts."""
+def write_ids(out: Writing, side: str, ids: NDArray[Any] | list[str]) -> str:
+    """Write ids in the order of their places: (n,) int64, or texts. Returns their type, long or string."""
     if isinstance(ids, np.ndarray):
         order = np.argsort(ids, kind="stable")
         out.array(f"{side}_numbers", ids)
@@ -79,6 +79,7 @@ def write_ids(out: Writing, side: str, ids: NDArray[Any] | list[str]) -> None:
         out.array(f"{side}_texts", texts.values)
         out.array(f"{side}_start", texts.start)
     out.array(f"{side}_order", order.astype(np.int32))
+    return "long" if isinstance(ids, np.ndarray) else "string"
 
 
 def _packed(texts: list[bytes]) -> Ragged:

@@ -60,7 +60,7 @@ def test_the_lists_of_a_folder_are_those_of_the_table(prepared_lake, trained, tm
 def test_what_depends_on_the_context_or_has_odd_ids_is_not_exported(prepared_lake, trained, tmp_path):
     lake = prepared_lake
     model, dataset = Model.load(lake, trained), Dataset.open(lake, trained.inputs["dataset"])
-    dated = replace(dataset, items=dataset.items.withColumn("item_id", dataset.items.item_id.cast("double")))
+    dated = replace(dataset, items=dataset.items.withColumn("item_id", dataset.items.item.cast("double")))
     with pytest.raises(InputError, match="items have ids of type double; an exported model takes whole numbers or"):
         export(model, dated, str(tmp_path / "out"), reference="small@1")
     assert not [*tmp_path.glob("out/*")]

@@ -89,10 +89,13 @@ def _write(
         return chain.from_iterable(storage.read_parquet(each, [*columns]) for each in folders)
 
     observed = dataset.observed(True)
-    users, items = (
-        _write_ids(out, side, pa.concat_tables(rows(f"{side}_ids", frame, side, f"{side}_id", "train_count")))
+    tables = {
+        side: pa.concat_tables(rows(f"{side}_ids", frame, side, f"{side}_id", "train_count")).sort_by(side)
         for side, frame in (("user", dataset.users), ("item", dataset.items))
-    )
+    }
+    facts["ids"] = {side: _write_ids(out, side, table[f"{side}_id"]) for side, table in tables.items()}
+    out.array("item_popularity", tables["item"]["train_count"].to_numpy().astype(np.float32))
+    users, items = (table[side].to_numpy() for side, table in tables.items())  # a place is a place in these
     bound = bind(model, dataset, narrowed(dataset.users, "user"), observed, include_validation=include_validation)
     answered, of = pa.concat_tables(rows("answered", bound.users, "user", "by")), bound.model
     by = np.full(len(users), BY.index("popularity"), np.int8)
@@ -114,23 +117,12 @@ def _write(
     facts["answered_by"] = {each: int((by == at).sum()) for at, each in enumerate(BY)}
 
 
-def _write_ids(out: Writing, side: str, table: pa.Table) -> I64:
-    """Write the ids of one side by place, and how popular items are. Returns their integers, ascending: a place is a
-    place in it."""
-    table = table.sort_by(side)
-    ids = table[f"{side}_id"]
+def _write_ids(out: Writing, side: str, ids: pa.ChunkedArray) -> str:
     if pa.types.is_integer(ids.type):
-        write_ids(out, side, ids.to_numpy().astype(np.int64))
-    elif pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):
-        write_ids(out, side, ids.to_pylist())
-    else:
-        raise InputError(
-            f"{side}s have ids of type {ids.type}; an exported model takes whole numbers or texts. Cast them."
-        )
-    if side == "item":
-        out.array("item_popularity", table["train_count"].to_numpy().astype(np.float32))
-    places: I64 = table[side].to_numpy()
-    return places
+        return write_ids(out, side, ids.to_numpy().astype(np.int64))
+    if pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):
+        return write_ids(out, side, ids.to_pylist())
+    raise InputError(f"{side}s have ids of type {ids.type}; an exported model takes whole numbers or texts. Cast them.")
 
 
 def _write_items(out: Writing, items: I64, rows: Iterator[pa.Table], model: Model) -> None:

@@ -93,11 +93,9 @@ class _Mirror:
         if CHAMPION in wanted and wanted.get(CHALLENGER, [None])[0] == wanted[CHAMPION][0]:
             del wanted[CHALLENGER]  # promoted by name since
         registered = self._settings.registered_model
-        if not self._client.search_registered_models(f"name = '{registered}'"):
-            self._client.create_registered_model(registered, description=f"What sparkrec serves under {self._name}")
+        now = self._registered().aliases
         found = self._client.search_model_versions(f"name = '{registered}'")
         versions = {each.tags.get(MODEL_TAG): each.version for each in found}
-        now = self._client.get_registered_model(registered).aliases
         for alias in (CHAMPION, CHALLENGER):
             if alias not in wanted:
                 if alias in now:
@@ -109,6 +107,17 @@ class _Mirror:
             if str(now.get(alias)) != str(versions[model]):
                 self._client.set_registered_model_alias(registered, alias, versions[model])
                 log.info("MLflow: %s version %s is the %s", registered, versions[model], alias)
+
+    def _registered(self) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        name = self._settings.registered_model
+        try:
+            return self._client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+        return self._client.create_registered_model(name, description=f"What sparkrec serves under {self._name}")
 
     def _register(self, model: str, metrics: dict[str, float]) -> str:
         """Number of a new version, which is there once all of it is."""

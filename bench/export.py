@@ -129,9 +129,9 @@ def _train(spark: Any, size: Size, folder: str) -> Any:
 
 def _ours(size: Size, folder: str, what: str, given: Given) -> Row:
     before = time.perf_counter()
-    from sparkrec.exported import load
+    from sparkrec import ExportedModel
 
-    model = load(f"{folder}/model")
+    model = ExportedModel.load(f"{folder}/model")
     loaded = time.perf_counter() - before
     if what == "users":
         names = [[f"user-{user}"] for user in _users(size)]

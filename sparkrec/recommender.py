@@ -199,7 +199,7 @@ class Recommender:
             storage.delete(f"{path}/{old['folder']}")
 
     def export(self, path: str, overwrite: bool = False) -> None:
-        """Write a folder that answers without Spark, by `sparkrec.exported.load(path).recommend(users=[...])`.
+        """Write a folder that answers without Spark, by `ExportedModel.load(path).recommend(users=[...])`.
 
         Raises InputError where the folder has something else, or an exported model and `overwrite` is false, and for a
         model that sees the context.

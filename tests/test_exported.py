@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sparkrec import ExportedModel
 from sparkrec.errors import InputError
-from sparkrec.exported import files, load
+from sparkrec.exported import files
 from sparkrec.exported.histories import FoldedIn, write_histories
 from sparkrec.exported.ids import write_ids
 from sparkrec.exported.pyfunc import _load_pyfunc
@@ -52,7 +53,7 @@ def best(scores, seen, k):
 @pytest.mark.parametrize("texts", [True, False])
 def test_users_get_their_best_items_and_strangers_what_is_popular(tmp_path, texts):
     scores, seen = write_model(tmp_path, texts)
-    model = load(str(tmp_path))
+    model = ExportedModel.load(str(tmp_path))
     model.check()
     users = [model.users[at] for at in range(USERS)]
     assert model.users.places(users).tolist() == list(range(USERS))
@@ -74,7 +75,7 @@ def test_users_get_their_best_items_and_strangers_what_is_popular(tmp_path, text
 
 def test_a_history_is_folded_in_once_for_each_item_that_was_fitted(tmp_path):
     write_model(tmp_path)
-    model = load(str(tmp_path))
+    model = ExportedModel.load(str(tmp_path))
     items = [model.items[at] for at in (4, 30, 8)]
     first, again = model.recommend(histories=[items, [*items[::-1], items[0], "unheard of", model.items[0]]], k=5)
     assert first.by == "folded in"
@@ -88,7 +89,7 @@ def test_a_history_is_folded_in_once_for_each_item_that_was_fitted(tmp_path):
 def test_what_cannot_be_answered_is_said(tmp_path):
     write_model(tmp_path / "texts")
     write_model(tmp_path / "numbers", texts=False)
-    texts, numbers = load(str(tmp_path / "texts")), load(str(tmp_path / "numbers"))
+    texts, numbers = ExportedModel.load(str(tmp_path / "texts")), ExportedModel.load(str(tmp_path / "numbers"))
     for ask, message in (
         (lambda: texts.recommend([17]), "user: found 17, expected a text, as the ids of the log are"),
         (lambda: numbers.recommend(["17"]), "user: found '17', expected an integer"),
@@ -98,8 +99,8 @@ def test_what_cannot_be_answered_is_said(tmp_path):
         (lambda: texts.recommend(histories=["item1é"]), "found the text 'item1é', expected lists of item ids"),
         (lambda: texts.recommend(histories=[["item1é"]], values=[[1.0, 2.0]]), "expected 1 finite numbers"),
         (lambda: texts.recommend(histories=[["item1é"]], values=[[float("nan")]]), "expected 1 finite numbers"),
-        (lambda: load(str(tmp_path)), "has no manifest.json of an exported model"),
-        (lambda: load("s3://bucket/model"), "found a URI, expected a local folder"),
+        (lambda: ExportedModel.load(str(tmp_path)), "has no manifest.json of an exported model"),
+        (lambda: ExportedModel.load("s3://bucket/model"), "found a URI, expected a local folder"),
     ):
         with pytest.raises(InputError, match=message):
             ask()
@@ -108,15 +109,15 @@ def test_what_cannot_be_answered_is_said(tmp_path):
 def test_a_folder_counts_once_it_is_whole_and_takes_the_place_of_the_last(tmp_path):
     path = tmp_path / "out"
     write_model(path)
-    before = load(str(path))
+    before = ExportedModel.load(str(path))
     with pytest.raises(InputError, match="has an exported model of sparkrec, shop-als@0123456789ab: choose another"):
         write_model(path)
     with pytest.raises(KeyboardInterrupt):
         write_model(path, overwrite=True, kill=True)
-    assert load(str(path)).manifest == before.manifest
+    assert ExportedModel.load(str(path)).manifest == before.manifest
     expected = before.recommend(["user1é"])
     write_model(path, overwrite=True, scale=2.0)
-    after = load(str(path))
+    after = ExportedModel.load(str(path))
     assert after.manifest["digest"] != before.manifest["digest"]
     assert after.recommend(["user1é"])[0].scores == pytest.approx(4 * expected[0].scores)
     assert before.recommend(["user1é"])[0].items == expected[0].items  # whoever has it open goes on
@@ -126,16 +127,16 @@ def test_a_folder_counts_once_it_is_whole_and_takes_the_place_of_the_last(tmp_pa
     data = rows.read_bytes()
     rows.write_bytes(data[:-4])
     with pytest.raises(InputError, match=r"user_rows.npy: found 924 bytes, expected 928 bytes. The copy is not whole"):
-        load(str(path))
+        ExportedModel.load(str(path))
     rows.write_bytes(data[:-1] + b"x")
     with pytest.raises(InputError, match="is not as it was written"):
-        load(str(path)).check()
+        ExportedModel.load(str(path)).check()
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
     with pytest.raises(
         InputError, match="has format 99, written by sparkrec .* reads format 1. Export the model again"
     ):
-        load(str(path))
+        ExportedModel.load(str(path))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds something else"):
@@ -147,8 +148,8 @@ def test_neither_spark_nor_torch_is_imported(tmp_path):
     program = (
         "import sys; hidden = ('pyspark', 'torch', 'delta', 'mlflow')\n"
         "for each in hidden: sys.modules[each] = None\n"
-        "from sparkrec.exported import load\n"
-        f"model = load({str(tmp_path)!r})\n"
+        "from sparkrec import ExportedModel\n"
+        f"model = ExportedModel.load({str(tmp_path)!r})\n"
         "print(len(model.recommend(['user1é'])[0].items), model.recommend(histories=[['item2é']])[0].by)\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
@@ -173,7 +174,7 @@ def test_rows_of_a_table_are_answered_one_by_one(tmp_path):
 def test_mlflow_loads_the_folder_as_it_is(tmp_path, texts):
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed: pip install sparkrec[mlflow]")
     write_model(tmp_path, texts)
-    loaded, own = mlflow.pyfunc.load_model(str(tmp_path)), load(str(tmp_path))
+    loaded, own = mlflow.pyfunc.load_model(str(tmp_path)), ExportedModel.load(str(tmp_path))
     user, items = own.users[3], [own.items[4], own.items[8]]
     found = loaded.predict(pd.DataFrame({"user": [user]}), params={"k": 3})
     assert found["items"][0] == own.recommend([user], k=3)[0].items

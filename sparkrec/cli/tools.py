@@ -46,7 +46,7 @@ def report(runs: tuple[str, ...], lake: str, output: str) -> None:
 @click.option("--overwrite", is_flag=True, help="Take the place of the exported model that FOLDER has.")
 def export(model: str, folder: str, lake: str, schema: str | None, overwrite: bool) -> None:
     """Write MODEL, by name or name@id, into FOLDER of this machine, which answers users and histories by
-    `sparkrec.exported.load(FOLDER).recommend(...)`, and as a model of MLflow (docs/export.md)."""
+    `sparkrec.ExportedModel.load(FOLDER).recommend(...)`, and as a model of MLflow (docs/export.md)."""
     from sparkrec.stages.export import export as export_model
 
     told = export_model(open_lake(lake, schema), model, folder, overwrite)

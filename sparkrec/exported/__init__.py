@@ -9,9 +9,3 @@ pyfunc     the same as a python_function model of MLflow
 `sparkrec.spark.model.export` writes it. Only networks whose scores are no inner products, or that encode histories,
 need torch.
 """
-
-from sparkrec.exported.model import Answer, ExportedModel
-
-load = ExportedModel.load
-
-__all__ = ["Answer", "ExportedModel", "load"]

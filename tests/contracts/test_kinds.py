@@ -8,11 +8,10 @@ from pyspark.sql import functions as F
 
 pytest.importorskip("torch")
 
-from sparkrec import Recommender, fit
+from sparkrec import ExportedModel, Recommender, fit
 from sparkrec.config import TrainSettings, TuneSettings, declaration, kinds
 from sparkrec.configfile import validate
 from sparkrec.errors import ConfigError, InputError
-from sparkrec.exported import load
 from sparkrec.spark.model.serving import bind
 from sparkrec.spark.platform.few import SETTING
 from sparkrec.spark.platform.lake import Lake
@@ -143,7 +142,7 @@ def same_lists(answer, expected):
 def test_an_exported_kind_answers_as_it_does_on_spark(spark, ratings, fitted, kind, tmp_path):
     model = fitted(kind)
     model.export(str(tmp_path / "out"))
-    exported = load(str(tmp_path / "out"))
+    exported = ExportedModel.load(str(tmp_path / "out"))
     users = [f"u{u}" for u in range(30)]
     for seen in (True, False):
         expected = by_user(model.recommend(k=12, exclude_seen=not seen))

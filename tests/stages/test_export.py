@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from sparkrec import ExportedModel
 from sparkrec.cli import main
 from sparkrec.config import RecommendSettings, TrainSettings
 from sparkrec.configfile import validate
 from sparkrec.errors import InputError
-from sparkrec.exported import load
 from sparkrec.fields import FieldSchema
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.model.export import export
@@ -42,7 +42,7 @@ def test_the_lists_of_a_folder_are_those_of_the_table(prepared_lake, trained, tm
     expected = {}
     for row in lake.table("exported_lists").orderBy("user_id", "rank").collect():
         expected.setdefault(row.user_id, []).append(row)
-    answers = load(str(tmp_path / "out")).recommend([*expected], k=6)
+    answers = ExportedModel.load(str(tmp_path / "out")).recommend([*expected], k=6)
     assert sum(answer.by == "popularity" for answer in answers) == 1
     for rows, answer in zip(expected.values(), answers, strict=True):
         assert answer.items == [row.item_id for row in rows]

@@ -22,7 +22,7 @@ from sparkrec.exported.ids import write_ids
 from sparkrec.exported.model import BY, SCORER
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.kernels.csr import Csr, Storage
-from sparkrec.kernels.ragged import Ragged, starts_of
+from sparkrec.kernels.ragged import starts_of
 from sparkrec.kernels.retrieval.topk import prepare_items
 from sparkrec.spark.arrow.blocks import read_lists
 from sparkrec.spark.data.dataset import Dataset
@@ -50,7 +50,7 @@ def export(
     manifest says.
 
     reference  what to call the model
-    The driver holds the seen items, 16 bytes each, and of a model with sparse rows these; dense rows go from file to
+    The driver holds the seen items, 24 bytes each, and of a model with sparse rows these; dense rows go from file to
     file. Raises InputError where the model cannot be asked without more than the user (it sees a context), where ids
     are neither whole numbers nor texts, and as `exported.files.writing`.
     """
@@ -174,16 +174,18 @@ def _write_csr(out: Writing, side: str, rows: Csr) -> None:
 
 
 def _write_seen(out: Writing, users: I64, items: I64, events: Iterator[pa.Table]) -> int:
-    """The items of each user by place, ascending and each once."""
-    parts = [np.zeros(0, np.int64)]
+    """The items of each user by place, ascending and each once. Returns how many there are."""
+    m, parts = max(len(items), 1), [np.zeros(0, np.int64)]
     for table in events:
         user, item = (np.searchsorted(ids, table[side].to_numpy()) for ids, side in ((users, "user"), (items, "item")))
-        parts.append(np.unique(user * max(len(items), 1) + item))
-    user, item = np.divmod(np.unique(np.concatenate(parts)), max(len(items), 1))
-    seen = Ragged.of_lengths(np.bincount(user, minlength=len(users)), item.astype(np.int32))
-    out.array("seen_start", seen.start)
-    out.array("seen_items", seen.values)
-    return len(seen.values)
+        parts.append(np.unique(user * m + item))
+    cells = np.concatenate(parts)
+    parts.clear()
+    cells.sort()
+    cells = cells[np.diff(cells, prepend=-1) > 0]
+    out.array("seen_start", np.searchsorted(cells, np.arange(len(users) + 1) * m))
+    out.array("seen_items", (cells % m).astype(np.int32))
+    return len(cells)
 
 
 def _histories(model: Model, dataset: Dataset, include_validation: bool, items: Any) -> Histories | None:

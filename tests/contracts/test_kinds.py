@@ -177,6 +177,25 @@ def test_an_exported_kind_answers_as_it_does_on_spark(spark, ratings, fitted, ki
         same_lists(answer, expected[f"new{n}"])
 
 
+@pytest.mark.parametrize(
+    ("rating", "settings"),
+    [("stars", {}), ("stars", {"unobserved_weight": 0.2}), (None, {"nonnegative": True, "solver": "cholesky"})],
+    ids=["biases", "ratings", "nonnegative"],
+)
+def test_als_folds_a_history_in_without_spark_as_with_it(spark, ratings, tmp_path, rating, settings):
+    model = fit(ratings, user="who", item="what", rating=rating, kind="als", rank=3, iterations=2, **settings)
+    model.export(str(tmp_path / "out"))
+    rows = [("new", "i3", 4.0), ("new", "i9", 1.0), ("new", "i1", 5.0), ("new", "i3", 2.0)]
+    expected = by_user(
+        model.recommend(k=12, history=spark.createDataFrame(rows, "who string, what string, stars double"))
+    )
+    told = {"histories": [[what for _, what, _ in rows]]}
+    if rating:
+        told["values"] = [[stars for *_, stars in rows]]
+    (answer,) = ExportedModel.load(str(tmp_path / "out")).recommend(**told, k=12)
+    same_lists(answer, expected["new"])
+
+
 def test_who_is_encoded_anew_from_what_the_fit_knows_has_the_row_of_the_fit(ratings, fitted, spark, tmp_path):
     model = fitted("linear_autoencoder")
     model.save(str(tmp_path / "once"))

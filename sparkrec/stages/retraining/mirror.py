@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -121,9 +122,22 @@ class _Mirror:
 
     def _register(self, model: str, metrics: dict[str, float]) -> str:
         """Number of a new version, which is there once all of it is."""
-        trained = self._lake.finished_run("train", model)
         run = self._client.create_run(self._experiment(), run_name=model, tags={MODEL_TAG: model})
         run_id = run.info.run_id
+        try:
+            self._fill(run_id, model, metrics)
+        except BaseException:
+            with suppress(Exception):  # what went wrong may be the server
+                self._client.set_terminated(run_id, "FAILED")
+            raise
+        self._client.set_terminated(run_id)
+        made = self._client.create_model_version(
+            self._settings.registered_model, f"{run.info.artifact_uri}/model", run_id, tags={MODEL_TAG: model}
+        )
+        return str(made.version)
+
+    def _fill(self, run_id: str, model: str, metrics: dict[str, float]) -> None:
+        trained = self._lake.finished_run("train", model)
         manifest = trained.manifest or {}
         complete = {**trained.settings, "model": manifest["model"]["settings"]}  # what was left to the data, too
         self._log(run_id, complete, manifest["facts"], metrics)
@@ -133,11 +147,6 @@ class _Mirror:
         with tempfile.TemporaryDirectory() as folder:
             export(self._lake, model, f"{folder}/model")
             self._client.log_artifacts(run_id, f"{folder}/model", "model")
-        self._client.set_terminated(run_id)
-        made = self._client.create_model_version(
-            self._settings.registered_model, f"{run.info.artifact_uri}/model", run_id, tags={MODEL_TAG: model}
-        )
-        return str(made.version)
 
     def _experiment(self) -> str:
         found = self._client.get_experiment_by_name(self._settings.experiment)
@@ -147,10 +156,11 @@ class _Mirror:
         from mlflow.entities import Metric, Param
 
         params = [Param(key, str(value)[:500]) for key, value in flat(masked(settings)).items()]
-        steps = [Metric(metric_name(key), value, 0, 0) for key, value in metrics.items()]
+        now = int(1000 * time.time())
+        steps = [Metric(metric_name(key), value, now, 0) for key, value in metrics.items()]
         for at, entry in enumerate(facts.get("history") or [], 1):
             told = {key: value for key, value in entry.items() if isinstance(value, int | float)}
-            steps += [Metric(metric_name(key), float(value), 0, at) for key, value in told.items()]
+            steps += [Metric(metric_name(key), float(value), now, at) for key, value in told.items()]
         for first in range(0, max(len(params), len(steps)), _AT_ONCE):
             some = slice(first, first + _AT_ONCE)
             self._client.log_batch(run_id, metrics=steps[some], params=params[some])

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from sparkrec.exported.model import ExportedModel
     from sparkrec.frames import fit
     from sparkrec.recommender import Recommender
     from sparkrec.spark.algorithms.als.estimator import ALS
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALS",
     "ALSModel",
+    "ExportedModel",
     "Lake",
     "Recommender",
     "__version__",
@@ -31,6 +33,7 @@ __all__ = [
 _PLACES = {
     "ALS": ("sparkrec.spark.algorithms.als.estimator", "ALS"),
     "ALSModel": ("sparkrec.spark.algorithms.als.model", "ALSModel"),
+    "ExportedModel": ("sparkrec.exported.model", "ExportedModel"),
     "Lake": ("sparkrec.spark.platform.lake", "Lake"),
     "Recommender": ("sparkrec.recommender", "Recommender"),
     "compare": ("sparkrec.spark.evaluation.evaluate", "compare"),

@@ -18,6 +18,7 @@ from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.data.ids import with_strangers
 from sparkrec.spark.in_place import carry_out, computed, write
 from sparkrec.spark.model import explain as of_features
+from sparkrec.spark.model.export import export
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.serving import bind, following, follows_history
 from sparkrec.spark.platform.before_spark_4 import try_cast
@@ -196,6 +197,14 @@ class Recommender:
         storage.write_json(f"{path}/{_MANIFEST}", manifest)
         if old is not None:
             storage.delete(f"{path}/{old['folder']}")
+
+    def export(self, path: str, overwrite: bool = False) -> None:
+        """Write a folder that answers without Spark, by `ExportedModel.load(path).recommend(users=[...])`.
+
+        Raises InputError where the folder has something else, or an exported model and `overwrite` is false, and for a
+        model that sees the context.
+        """
+        export(self.model, self.dataset, path, reference=f"{self.kind}@fit", overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str, spark: SparkSession | None = None) -> Recommender:

@@ -26,6 +26,21 @@ def test_the_examples_of_the_readme_run(spark):
     assert names["accuracy"].count() == 4
 
 
+@pytest.mark.spark
+def test_the_examples_of_the_guide_to_exporting_run(spark, tmp_path, monkeypatch):
+    text = (ROOT / "docs/export.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(example, "docs/export.md", "exec"), names)  # our own file
+    assert names["answer"].by == "popularity"
+    assert names["new"].items == ["blue train"]
+    assert sorted(names["all_of_it"].items) == ["blue train", "naima", "so what"]
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    given = {"lake": "lake", "name": "shop", "prepare": {}, "train": {}, **yaml.safe_load(example)}
+    validate(RetrainSettings, given, "docs/export.md")
+
+
 def test_the_settings_of_the_guide_to_features_are_valid():
     prepare, recommend = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/features.md").read_text(), re.DOTALL)
     given = {"lake": "lake", "dataset": "plays", **yaml.safe_load(prepare)}

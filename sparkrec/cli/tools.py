@@ -1,4 +1,4 @@
-"""Commands that look things up, draw or forecast."""
+"""Commands that look things up, draw, forecast or export."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import click
 
-from sparkrec.cli.group import say, sparkrec
+from sparkrec.cli.group import MODEL, open_lake, say, sparkrec
 
 
 @sparkrec.command(short_help="What can be set: of a stage, a kind of model, or everything.")
@@ -36,6 +36,21 @@ def report(runs: tuple[str, ...], lake: str, output: str) -> None:
 
     storage.write(output, page(lake, runs).encode())
     click.echo(output)
+
+
+@sparkrec.command(short_help="A model as a folder that answers without Spark.")
+@click.argument("model", metavar="MODEL", type=MODEL)
+@click.argument("folder", metavar="FOLDER", type=click.Path(file_okay=False))
+@click.option("--lake", default=".lake", show_default=True, help="Folder of the lake.")
+@click.option("--schema", help="Schema of its tables, where they are a catalog's.")
+@click.option("--overwrite", is_flag=True, help="Take the place of the exported model that FOLDER has.")
+def export(model: str, folder: str, lake: str, schema: str | None, overwrite: bool) -> None:
+    """Write MODEL, by name or name@id, into FOLDER of this machine, which answers users and histories by
+    `sparkrec.ExportedModel.load(FOLDER).recommend(...)`, and as a model of MLflow (docs/export.md)."""
+    from sparkrec.stages.export import export as export_model
+
+    told = export_model(open_lake(lake, schema), model, folder, overwrite)
+    say({"folder": folder, **{key: told[key] for key in ("model", "counts", "answered_by")}})
 
 
 @sparkrec.command(short_help="Forecast what an ALS fit takes on a cluster.")

@@ -64,6 +64,7 @@ from sparkrec.config.retrain import (
     DriftChecks,
     GateSettings,
     ListChecks,
+    MlflowSettings,
     NotifySettings,
     Outcome,
     RetentionSettings,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sparkrec.config.features import AttributeSettings
     from sparkrec.config.prepare import PrepareSettings, SequenceSettings
+    from sparkrec.exported.histories import Histories
     from sparkrec.models.base.recommender import Recommender
     from sparkrec.spark.data.dataset import Dataset
     from sparkrec.spark.data.fit_inputs import FitInputs
@@ -175,6 +176,9 @@ class Serving:
     bind: Callable[[Model, DataFrame], Model] | None = None
     """(model, histories (user, items array<long>)) -> the model for these users, where it sees histories. None: its
     scorer makes a vector of each history."""
+    exported: Callable[[Model, Any, DataFrame], Histories] | None = None
+    """(model, settings, observed) -> what does the same of `user_rows` or `bind` where there is no Spark. None: what
+    was trained does, or nothing."""
     likeness: Likeness | None = field(default_factory=Likeness)
     """None: its rows say nothing of what somebody likes."""
     explain: Callable[[Model, Dataset, int, int], DataFrame] | None = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sparkrec.config.base import FullTableName, Name, Settings, StageSettings
 from sparkrec.config.schedule import ScheduleSettings
+from sparkrec.secrets import masked
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
@@ -168,6 +169,30 @@ class NotifySettings(Settings):
         return self
 
 
+class MlflowSettings(Settings):
+    """A registered model of MLflow that shows what is served: versions with the aliases `champion` and `challenger`.
+
+    Who may write to it MLflow takes from its own environment variables, such as MLFLOW_TRACKING_USERNAME.
+    """
+
+    registered_model: str = Field(min_length=1)
+    """Its name, in Unity Catalog `catalog.schema.name`. It is made where it is not there."""
+    tracking_uri: str | None = None
+    """Of the server or the store. None: MLFLOW_TRACKING_URI, or what the runtime brings."""
+    experiment: str = Field("sparkrec", min_length=1)
+    """Where the runs of versions are: settings, metrics and plots of a model, and the model. It is made where it is not
+    there."""
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _has_no_password(cls, uri: str | None) -> str | None:
+        if uri is not None and masked(uri) != uri:
+            raise ValueError(
+                "found a password in it: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment"
+            )
+        return uri
+
+
 class RetrainSettings(StageSettings):
     """Train again on what has come, and replace what is served where that is better; entries are a stage's settings
     without `lake` and `spark`, or a YAML file of them."""
@@ -205,3 +230,5 @@ class RetrainSettings(StageSettings):
     """When a scheduler runs it, for `sparkrec schedule render`. None: nothing is rendered."""
     notify: list[NotifySettings] = []
     """Who is told of every night, whatever came of it. Who cannot be reached is warned of, and changes nothing."""
+    mlflow: MlflowSettings | None = None
+    """A registered model that follows what is served. None: there is none."""

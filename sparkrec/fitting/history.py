@@ -32,10 +32,15 @@ def to_mlflow(name: str, settings: dict[str, Any], history: list[dict[str, Any]]
     if not told and mlflow.active_run() is None:
         return
     with mlflow.start_run(run_name=name, nested=mlflow.active_run() is not None):
-        mlflow.log_params(_flat(masked(settings)))
+        mlflow.log_params(flat(masked(settings)))
         for entry in history:
-            metrics = {key.replace("@", "_at_"): float(value) for key, value in entry.items() if key != "epoch"}
+            metrics = {metric_name(key): float(value) for key, value in entry.items() if key != "epoch"}
             mlflow.log_metrics(metrics, step=entry["epoch"])
+
+
+def metric_name(name: str) -> str:
+    """A metric as MLflow may call it."""
+    return name.replace("@", "_at_")
 
 
 def _lines(history: list[dict[str, Any]]) -> bytes:
@@ -62,9 +67,9 @@ def _plot(history: list[dict[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by dotted key."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

@@ -8,10 +8,10 @@ from pyspark.sql import functions as F
 
 pytest.importorskip("torch")
 
-from sparkrec import Recommender, fit
+from sparkrec import ExportedModel, Recommender, fit
 from sparkrec.config import TrainSettings, TuneSettings, declaration, kinds
 from sparkrec.configfile import validate
-from sparkrec.errors import ConfigError
+from sparkrec.errors import ConfigError, InputError
 from sparkrec.spark.model.serving import bind
 from sparkrec.spark.platform.few import SETTING
 from sparkrec.spark.platform.lake import Lake
@@ -120,6 +120,80 @@ def test_a_fit_on_spark_and_one_in_place_are_the_same_to_the_bit(spark, ratings,
         assert sorted(map(repr, here.collect())) == sorted(map(repr, other.collect()))
     assert listed(in_place.recommend(k=12, exclude_seen=False)) == best
     assert listed(in_place.recommend(k=3)) == unseen
+
+
+def by_user(best):
+    """(item, score) of each user, best first."""
+    found = {}
+    for row in best.orderBy("who", "rank").collect():
+        found.setdefault(row.who, []).append((row.what, row.score))
+    return found
+
+
+def same_lists(answer, expected):
+    """Of the same scores, and in the same order but where scores are the same within what BLAS rounds."""
+    scores = dict(expected)
+    assert sorted(answer.items) == sorted(scores)
+    assert answer.scores.tolist() == pytest.approx([score for _, score in expected], rel=1e-5, abs=1e-5)
+    assert [scores[each] for each in answer.items] == pytest.approx(answer.scores.tolist(), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", OF_FRAMES)
+def test_an_exported_kind_answers_as_it_does_on_spark(spark, ratings, fitted, kind, tmp_path):
+    model = fitted(kind)
+    model.export(str(tmp_path / "out"))
+    exported = ExportedModel.load(str(tmp_path / "out"))
+    users = [f"u{u}" for u in range(30)]
+    expected = by_user(model.recommend(k=12, exclude_seen=False))
+    for user, answer in zip(users, exported.recommend(users, k=12, seen=True), strict=True):
+        assert answer.by == "model"
+        same_lists(answer, expected[user])
+    (popular,) = exported.recommend(["nobody"], k=3)
+    counts = Counter(row.what for row in ratings.collect())
+    assert popular.by == "popularity"
+    assert popular.scores.tolist() == sorted(counts.values(), reverse=True)[:3]
+    values = [[4.0, 1.0, 5.0], [2.0]] if model.rating else None
+    told = [["i3", "i9", "i1"], ["i7", "nothing"]]
+    if declaration(kind).exported is None and model.model.encoder is None and not model.model.sees_histories:
+        with pytest.raises(
+            InputError, match=f"histories: a {kind} knows the users that it was fitted to and no others"
+        ):
+            exported.recommend(histories=told)
+        return
+    rows = [
+        (f"new{n}", what, values[n][at] if values else 1.0, f"2024-02-{at + 1:02} 00:00:00")
+        for n, history in enumerate(told)
+        for at, what in enumerate(history)
+        if what != "nothing"
+    ]
+    if values:
+        values[1].append(3.0)
+        with pytest.raises(InputError, match="values: the model was fitted to ratings"):
+            exported.recommend(histories=told)
+    history = spark.createDataFrame(rows, "who string, what string, stars double, at string")
+    expected = by_user(model.recommend(k=12, history=history))
+    for n, answer in enumerate(exported.recommend(histories=told, values=values, k=12)):
+        assert answer.by in ("history", "folded in")
+        same_lists(answer, expected[f"new{n}"])
+
+
+@pytest.mark.parametrize(
+    ("rating", "settings"),
+    [("stars", {}), ("stars", {"unobserved_weight": 0.2}), (None, {"nonnegative": True, "solver": "cholesky"})],
+    ids=["biases", "ratings", "nonnegative"],
+)
+def test_als_folds_a_history_in_without_spark_as_with_it(spark, ratings, tmp_path, rating, settings):
+    model = fit(ratings, user="who", item="what", rating=rating, kind="als", rank=3, iterations=2, **settings)
+    model.export(str(tmp_path / "out"))
+    rows = [("new", "i3", 4.0), ("new", "i9", 1.0), ("new", "i1", 5.0), ("new", "i3", 2.0)]
+    expected = by_user(
+        model.recommend(k=12, history=spark.createDataFrame(rows, "who string, what string, stars double"))
+    )
+    told = {"histories": [[what for _, what, _ in rows]]}
+    if rating:
+        told["values"] = [[stars for *_, stars in rows]]
+    (answer,) = ExportedModel.load(str(tmp_path / "out")).recommend(**told, k=12)
+    same_lists(answer, expected["new"])
 
 
 def test_who_is_encoded_anew_from_what_the_fit_knows_has_the_row_of_the_fit(ratings, fitted, spark, tmp_path):

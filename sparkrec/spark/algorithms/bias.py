@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame
 
 from sparkrec.config.model import Declaration, ModelSettings, UserRows
 from sparkrec.errors import TrainError
+from sparkrec.exported.histories import OwnBias
 from sparkrec.spark.algorithms._biases import Biases, SolveUsers, blocks_of, solve, spread_of
 from sparkrec.spark.data.fit_inputs import FitInputs
 from sparkrec.spark.in_place import carry_out
@@ -63,6 +64,11 @@ def fold_users(model: Model, settings: BiasSettings, events: DataFrame, observed
     return carry_out("bias", plan, narrowed(events, *_COLUMNS), narrowed(model.items, "item", "value"))
 
 
+def exported(model: Model, settings: BiasSettings, observed: DataFrame) -> OwnBias:
+    """As `fold_users`, without Spark."""
+    return OwnBias(settings.user_regularization)
+
+
 def biases(observed: Rows, settings: BiasSettings) -> tuple[float, Rows, Biases]:
     """Mean of `value`, and biases (user, bias) of the users and those of the items in `observed` (user, item, value),
     as of `_biases.solve`. Raises TrainError when there is no value, or but one."""
@@ -88,5 +94,6 @@ MODEL = Declaration(
     feedback=("explicit",),
     fit=fit_bias,
     user_rows=UserRows(fold_users, "folded in"),
+    exported=exported,
     likeness=None,
 )

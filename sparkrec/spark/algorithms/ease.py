@@ -18,6 +18,7 @@ from pyspark.sql import DataFrame
 
 from sparkrec.config.model import Declaration, ModelSettings, UserRows
 from sparkrec.errors import TrainError
+from sparkrec.exported.histories import Entries
 from sparkrec.kernels.arrays import F32, I64
 from sparkrec.kernels.csr import Csr, located
 from sparkrec.kernels.retrieval.ease import TILE, NotPositiveDefinite, add_gram, ease_weights
@@ -164,6 +165,12 @@ def _columns(weights: F32, ids: I64) -> Iterator[pa.Table]:
         yield pa.table({"item": ids[first : first + step], "value": list_column(rows)}, schema=_ITEM)
 
 
+def exported(model: Model, settings: EaseSettings, observed: DataFrame) -> Entries:
+    """As `user_rows`, without Spark."""
+    m = model.size
+    return Entries(np.arange(m, dtype=np.int32), np.ones(m))
+
+
 def explain(model: Model, dataset: Dataset, user: int, item: int) -> DataFrame:
     """(item, contribution) of the items that a user has; a position of a row is a place among the model's items."""
     items = ascending(model.items, "item")
@@ -175,5 +182,6 @@ MODEL = Declaration(
     feedback=("implicit",),
     fit=fit_ease,
     user_rows=UserRows(user_rows, "history"),
+    exported=exported,
     explain=explain,
 )

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from sparkrec.config.base import Fraction
 from sparkrec.config.model import Declaration, ModelSettings, SequenceNeeds
 from sparkrec.errors import TrainError
+from sparkrec.exported.histories import LastEvent
 from sparkrec.spark.data.fit_inputs import FitInputs
+from sparkrec.spark.data.ids import ascending
 from sparkrec.spark.data.sequences import histories, ordered
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import lists, sparse
@@ -74,4 +77,9 @@ def bind(model: Model, histories: DataFrame) -> Model:
     return replace(model, users=last_events(histories.select("user"), histories, model.size))
 
 
-MODEL = Declaration(settings=MarkovSettings, feedback=("implicit",), fit=fit_markov, bind=bind)
+def exported(model: Model, settings: MarkovSettings, observed: DataFrame) -> LastEvent:
+    """As `bind`, without Spark."""
+    return LastEvent(ascending(model.items, "item").astype(np.int32), model.size)
+
+
+MODEL = Declaration(settings=MarkovSettings, feedback=("implicit",), fit=fit_markov, bind=bind, exported=exported)

@@ -142,6 +142,11 @@ def collected(frames: Sequence[DataFrame], fetch: bool = True) -> list[pa.Table]
     return tables if sum(table.nbytes for table in tables) <= most else None
 
 
+def folders_of(frame: DataFrame) -> tuple[str, ...] | None:
+    """Folders of Parquet files that have the rows of a DataFrame; None where no files do that are known to stay."""
+    return _files[frame][0] if frame in _files else None
+
+
 def is_here(frame: DataFrame) -> bool:
     """Whether the rows of a DataFrame are here already."""
     return frame in _here

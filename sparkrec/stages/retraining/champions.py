@@ -16,6 +16,7 @@ from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.stages.ledger import Ledger, instant_of
 from sparkrec.stages.retraining.drift import check_drift
 from sparkrec.stages.retraining.lease import Lease, held
+from sparkrec.stages.retraining.mirror import follow
 from sparkrec.stages.retraining.serve import check_lists, lists_of, serve
 
 _HOURS = 1.0
@@ -153,10 +154,14 @@ def promote_by_name(lake: Lake, name: str, model: str, served: str | None, reaso
         table = served or (current["served"] if current is not None else RetrainSettings.model_fields["serve"].default)
         metrics = check_lists(ListChecks(), lake, lists, table)
         metrics |= check_drift(DriftChecks(), lake, name, current, lists, table)
-        return told(promote(lake, lease, current, lists, table, reason, metrics))
+        row = promote(lake, lease, current, lists, table, reason, metrics)
+        follow(lake, name)
+        return told(row)
 
 
 def rollback_by_name(lake: Lake, name: str, to: str | None, reason: str) -> dict[str, Any]:
     """As `rollback`; what was done, for people."""
     with held(lake, name, _HOURS) as lease:
-        return told(rollback(lake, lease, reason, to))
+        row = rollback(lake, lease, reason, to)
+        follow(lake, name)
+        return told(row)

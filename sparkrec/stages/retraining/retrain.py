@@ -26,6 +26,7 @@ from sparkrec.stages.pipeline import Plan, PlannedPipeline
 from sparkrec.stages.pipeline import plan as plan_pipeline
 from sparkrec.stages.prepare import prepare
 from sparkrec.stages.recommend import recommend
+from sparkrec.stages.retraining import mirror
 from sparkrec.stages.retraining.challenger import cold_beside_warm, told_of, train_challenger
 from sparkrec.stages.retraining.champions import blocked, history, promote, serve_again
 from sparkrec.stages.retraining.data_checks import check_data
@@ -118,6 +119,7 @@ def pipeline_of(settings: RetrainSettings) -> PipelineSettings:
 
 def check(settings: RetrainSettings) -> None:
     """What the settings alone tell, of all stages and of how they fit together."""
+    mirror.check(settings.mlflow)
     Plan(pipeline_of(settings))
 
 
@@ -132,14 +134,16 @@ def retrain(settings: RetrainSettings, lake: Lake) -> Retraining:
     Every step finds what an earlier run has finished, so that a run that was killed is run again. A row of the table
     `retrainings` tells what came of it, of a failure or a refusal, too, as do a line of the log and whom
     `settings.notify` names. Raises Refused where another run holds the name, the lists are unfit to be served, or the
-    champion was changed meanwhile; what the stages raise.
+    champion was changed meanwhile; what the stages raise. MLflow, where it is to follow, is told last.
     """
     night = Retraining(settings.name)
     try:
         with mendable(), held(lake, settings.name, settings.deadline_hours) as lease:
+            mirror.remember(lake, settings.name, settings.mlflow)
             _run(settings, lake, lease, night)
             night.exit_code = _EXIT_CODES[night.outcome]
             _record(lake, night)
+            mirror.follow(lake, settings.name)
             if settings.retention is not None:
                 _clean(settings.retention, lake)
     except KeyboardInterrupt:

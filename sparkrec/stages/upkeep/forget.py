@@ -23,6 +23,7 @@ from pyspark.sql.types import LongType
 from sparkrec import storage, tables
 from sparkrec.config import model_settings
 from sparkrec.errors import Refused
+from sparkrec.models.base.published import LEARNED
 from sparkrec.spark.platform.delta_tables import text
 from sparkrec.spark.platform.failures import mendable
 from sparkrec.spark.platform.lake import Lake, Run
@@ -86,8 +87,10 @@ def _of_table(lake: Lake, table: str, users: Sequence[str], finished: list[Run],
         others = [run for run in finished if run.inputs.get("dataset") in names and run.stage in ("train", "evaluate")]
         _from_files(lake, [*datasets, *others], integers, removed)
         for run in others:
-            if run.stage == "train" and _is_by_users(run):
-                _from_positions(run, integers)
+            if run.stage == "train":
+                storage.delete(f"{run.path}/{LEARNED}")  # from which the next one would begin: it begins cold
+                if _is_by_users(run):
+                    _from_positions(run, integers)
         _rename(lake, ids, users, removed)
 
 

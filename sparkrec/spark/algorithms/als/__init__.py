@@ -11,7 +11,7 @@ fold                       new users and items; explanations
 
 from sparkrec.config.model import Declaration, Likeness, UserRows
 from sparkrec.spark.algorithms.als.fit import fit_als, fold_users
-from sparkrec.spark.algorithms.als.fold import explain_item
+from sparkrec.spark.algorithms.als.fold import explain_item, exported
 from sparkrec.spark.algorithms.als.settings import AlsSettings
 
 MODEL = Declaration(
@@ -19,6 +19,7 @@ MODEL = Declaration(
     feedback=("implicit", "explicit"),
     fit=fit_als,
     user_rows=UserRows(fold_users, "folded in"),
+    exported=exported,
     likeness=Likeness(lambda settings: (1, settings.rank)),
     explain=explain_item,
 )

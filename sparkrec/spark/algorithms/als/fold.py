@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from sparkrec.kernels.arrays import F64
+from sparkrec.exported.histories import FoldedIn
+from sparkrec.kernels.arrays import F64, I64
+from sparkrec.kernels.csr import located
 from sparkrec.spark.algorithms.als import block
 from sparkrec.spark.algorithms.als.layout import lay_out
-from sparkrec.spark.algorithms.als.pack import Preference
+from sparkrec.spark.algorithms.als.pack import Preference, Propensity
 from sparkrec.spark.algorithms.als.residuals import OwnBias, WithoutBias, residuals, with_bias
 from sparkrec.spark.algorithms.als.settings import AlsSettings
 from sparkrec.spark.algorithms.als.solve import SideSolver, penalty_of
@@ -23,6 +25,7 @@ from sparkrec.spark.in_place import carry_out
 from sparkrec.spark.model.explain import CONTRIBUTIONS
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.rows import as_vector
+from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.runner import RowFunction, Rows
 
 
@@ -70,6 +73,43 @@ def _solved(
     finally:
         for side in (users, items):
             side.release()
+
+
+def exported(model: Model, settings: AlsSettings, observed: DataFrame) -> FoldedIn:
+    """As `fold_in` of the users of a dataset, without Spark."""
+
+    def plan(items: Rows, observed: Rows) -> FoldedIn:
+        fixed = items.only(observed, "item").select("value", id="item")
+        if settings.biases:
+            fixed = fixed.map_rows(WithoutBias(settings.rank, at=1))
+        n_fixed, gram = _gram(fixed, settings.rank)
+        penalty = penalty_of(settings, n_fixed)
+        return FoldedIn(
+            settings.rank,
+            settings.unobserved_weight,
+            penalty.scale,
+            penalty.more,
+            penalty.exponent,
+            settings.nonnegative,
+            settings.bias.user_regularization if settings.biases else None,
+            settings.unobserved_weight * gram,
+            _propensity_of(np.sort(items.select("item").table()["item"].to_numpy()), observed, settings),
+        )
+
+    return carry_out("als", plan, narrowed(model.items, "item", "value"), narrowed(observed, "item"))
+
+
+def _propensity_of(items: I64, observed: Rows, settings: AlsSettings) -> F64:
+    """(m,) by which the confidence of each item is multiplied; of those that nobody has rated 1."""
+    weights = np.ones(len(items))
+    if settings.propensity_exponent:
+        counted = observed.counted("item").table()
+        n = counted["n"].to_numpy()
+        sizes, times = np.unique(n, return_counts=True)
+        propensity = Propensity.over(settings.propensity_exponent, sizes.tolist(), times.tolist())
+        at, known = located(counted["item"].to_numpy(), items)
+        weights[at[known]] = propensity.weights(n[known])
+    return weights
 
 
 def explain_item(model: Model, dataset: Dataset, user: int, item: int) -> DataFrame:

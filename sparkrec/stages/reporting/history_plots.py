@@ -19,13 +19,16 @@ _CHAMPION, _CHALLENGER = Line.numbered(0, "champion"), Line.numbered(1, "challen
 _PROMOTED, _KEPT = Line("promoted", "#2a8a3c", "^"), Line("kept", "#6b6b6b", "s")
 _ROLLED_BACK, _MARGIN = Line("rolled back", "#c43c39", "v"), Line("margin", "#c43c39", "D")
 _MEASURED, _EXPECTED = Line.numbered(0, "served"), Line.numbered(1, "promised by the gate")
+_STEPS = ("serve", "ingest", "prepare", "checks", "drift", "train", "gate", "recommend", "publish")
+"""In their order; a map of Spark has none."""
 _DAY = dt.timedelta(days=1)
 _ROWS, _LIMIT = Line.numbered(0, "rows"), Line("limit of checks.volume", "#c43c39", "D")
 
 
 def sections(past: Past) -> list[dict[str, Any]]:
     """Titles, legends and plots; a section without plots has none to show."""
-    steps = [*dict.fromkeys(step for night in past.nights for step in night["seconds"] or {})]
+    taken = {step for night in past.nights for step in night["seconds"] or {}}
+    steps = [*(step for step in _STEPS if step in taken), *sorted(taken - {*_STEPS})]
     lines = {step: Line.numbered(at, step) for at, step in enumerate(steps)}
     served, of_lists = ([row for row in past.drift if row["seen"] == seen] for seen in (True, False))
     scores = [row for row in of_lists if row["measure"].startswith("score_")]
@@ -140,7 +143,7 @@ def _measures(past: Past, rows: Sequence[Row], measure: str) -> str:
         points = [(past.place(row["at"]), row["value"]) for row in rows if row["measure"] == measure]
         _line(axis, points, _CHAMPION)
         _nights(axis, past, measure)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * max(value for _, value in points) or 1.0)
 
     return svg(draw, height=2.4)
 
@@ -175,7 +178,7 @@ def _not_training(past: Past) -> str:
         points = [(night["number"], not_training(night["seconds"])) for night in past.nights]
         _line(axis, [(at, share) for at, share in points if share is not None], _KEPT)
         _nights(axis, past, "share that is not training")
-        axis.set_ylim(0, 1)
+        axis.set_ylim(0, 1.05)
 
     return svg(draw)
 

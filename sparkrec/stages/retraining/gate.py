@@ -125,7 +125,7 @@ def _told(metric: str, metrics: Mapping[str, float], where: str) -> str:
 
 def compared(metrics: Mapping[str, float]) -> str | None:
     """What two models were compared by, for people; None where they were not."""
-    names = [key.partition("_")[2] for key in metrics if key.startswith(f"{CHALLENGER}_")]
+    names = [key.partition("_")[2] for key in metrics if key.startswith(f"{CHALLENGER}_") and "@" in key]
     if not names:
         return None
     name = min(names, key=lambda each: each.startswith("coverage@"))  # of which there are values beside the metric's

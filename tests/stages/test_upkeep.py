@@ -131,7 +131,10 @@ def test_whoever_is_forgotten_is_nowhere_and_all_others_are_as_they_were(shop):
     lake, gone = shop.lake, ["u3", "u17"]
     integers = [row.user for row in lake.table("interactions_users").where(F.col("user_id").isin(gone)).collect()]
     before = rows_of(lake, gone)
+    learned = lake.path("models", shop.models[0].name, shop.models[0].id, "learned")
+    storage.write(f"{learned}/shared.safetensors", b"rows of users, too")
     receipt = forget(lake, gone, "letter of 3 May")
+    assert not storage.exists(learned)
     assert receipt["reason"] == "letter of 3 May"
     assert receipt["removed"] | {"recommendations": 12, "served": 6, "interactions": 10} == receipt["removed"]
     assert receipt["removed"]["interactions_rejected"] == 1

@@ -85,12 +85,13 @@ def _of_table(lake: Lake, table: str, users: Sequence[str], finished: list[Run],
         datasets = [run for run in finished if run.stage == "prepare" and run.inputs["interactions"]["table"] == table]
         names = {run.reference for run in datasets}
         others = [run for run in finished if run.inputs.get("dataset") in names and run.stage in ("train", "evaluate")]
+        models = [run for run in others if run.stage == "train"]
+        for run in models:
+            storage.delete(f"{run.path}/{LEARNED}")  # from which the next one would begin: it begins cold
         _from_files(lake, [*datasets, *others], integers, removed)
-        for run in others:
-            if run.stage == "train":
-                storage.delete(f"{run.path}/{LEARNED}")  # from which the next one would begin: it begins cold
-                if _is_by_users(run):
-                    _from_positions(run, integers)
+        for run in models:
+            if _is_by_users(run):
+                _from_positions(run, integers)
         _rename(lake, ids, users, removed)
 
 

@@ -126,22 +126,22 @@ def delete(path: str) -> None:
         filesystem.delete_file(name)
 
 
-@_mendable
 def size(path: str) -> int:
     """Bytes of all files in a folder, at any depth; 0 when it is not there."""
-    filesystem, name = resolve(path)
-    selector = pafs.FileSelector(name, recursive=True, allow_not_found=True)
-    return sum(info.size for info in filesystem.get_file_info(selector) if info.type == pafs.FileType.File)
+    return sum(info.size for info in _all_files(path))
+
+
+def newest(path: str) -> float | None:
+    """When the newest file in a folder, at any depth, was written, in seconds since 1970; None when there is none."""
+    times = [info.mtime.timestamp() for info in _all_files(path) if info.mtime is not None]
+    return max(times, default=None)
 
 
 @_mendable
-def newest(path: str) -> float | None:
-    """When the newest file in a folder, at any depth, was written, in seconds since 1970; None when there is none."""
+def _all_files(path: str) -> list[pafs.FileInfo]:
     filesystem, name = resolve(path)
     selector = pafs.FileSelector(name, recursive=True, allow_not_found=True)
-    files = [info for info in filesystem.get_file_info(selector) if info.type == pafs.FileType.File]
-    times = [info.mtime.timestamp() for info in files if info.mtime is not None]
-    return max(times, default=None)
+    return [info for info in filesystem.get_file_info(selector) if info.type == pafs.FileType.File]
 
 
 def folders(path: str) -> list[str]:

@@ -39,11 +39,15 @@ class Text(click.ParamType[str]):
 NAME, MODEL = Text("a name", config.Name), Text("name or name@id", config.Reference)
 
 
+def in_lake(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a command that works on a lake, by `lake` and `schema`."""
+    command = click.option("--schema", help="Schema of its tables, where they are a catalog's.")(command)
+    return click.option("--lake", default=".lake", show_default=True, help="Folder of the lake.")(command)
+
+
 def of_lake(command: Callable[..., None]) -> Callable[..., None]:
     """Decorate a command about what is served under a NAME."""
-    command = click.option("--schema", help="Schema of its tables, where they are a catalog's.")(command)
-    command = click.option("--lake", default=".lake", show_default=True, help="Folder of the lake.")(command)
-    return click.argument("name", metavar="NAME", type=NAME)(command)
+    return click.argument("name", metavar="NAME", type=NAME)(in_lake(command))
 
 
 def open_lake(

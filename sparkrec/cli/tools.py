@@ -6,7 +6,7 @@ import json
 
 import click
 
-from sparkrec.cli.group import MODEL, open_lake, say, sparkrec
+from sparkrec.cli.group import MODEL, in_lake, open_lake, say, sparkrec
 
 
 @sparkrec.command(short_help="What can be set: of a stage, a kind of model, or everything.")
@@ -41,8 +41,7 @@ def report(runs: tuple[str, ...], lake: str, output: str) -> None:
 @sparkrec.command(short_help="A model as a folder that answers without Spark.")
 @click.argument("model", metavar="MODEL", type=MODEL)
 @click.argument("folder", metavar="FOLDER", type=click.Path(file_okay=False))
-@click.option("--lake", default=".lake", show_default=True, help="Folder of the lake.")
-@click.option("--schema", help="Schema of its tables, where they are a catalog's.")
+@in_lake
 @click.option("--overwrite", is_flag=True, help="Take the place of the exported model that FOLDER has.")
 def export(model: str, folder: str, lake: str, schema: str | None, overwrite: bool) -> None:
     """Write MODEL, by name or name@id, into FOLDER of this machine, which answers users and histories by

@@ -5,13 +5,12 @@ from __future__ import annotations
 import click
 
 from sparkrec import config, storage
-from sparkrec.cli.group import open_lake, say, sparkrec
+from sparkrec.cli.group import in_lake, open_lake, say, sparkrec
 from sparkrec.errors import InputError
 
 
 @sparkrec.command(short_help="Remove runs that are neither new, nor served, nor needed.")
-@click.option("--lake", default=".lake", show_default=True, help="Folder of the lake.")
-@click.option("--schema", help="Schema of its tables, where they are a catalog's.")
+@in_lake
 @click.option(
     "--runs", type=click.IntRange(1), default=3, show_default=True, help="Newest of a stage and name that stay."
 )
@@ -31,8 +30,7 @@ def clean(lake: str, schema: str | None, runs: int, days: float, vacuum: bool, d
 @click.argument("users", nargs=-1, metavar="USER...")
 @click.option("--file", "path", help="Text file of further users, one id a line.")
 @click.option("--reason", default="on request", show_default=True, help="For the receipt.")
-@click.option("--lake", default=".lake", show_default=True, help="Folder of the lake.")
-@click.option("--schema", help="Schema of its tables, where they are a catalog's.")
+@in_lake
 def forget(users: tuple[str, ...], path: str | None, reason: str, lake: str, schema: str | None) -> None:
     """Remove each USER, by the id in the log: interactions, rows of datasets, models and evaluations, lists. Prints the
     receipt. Remove them at the source, too, or they come back."""

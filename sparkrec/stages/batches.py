@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import logging
 from dataclasses import dataclass, field
@@ -10,9 +11,11 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from sparkrec import tables
 from sparkrec.config import IngestSettings
 from sparkrec.errors import IngestError
 from sparkrec.spark.data.cleaning import AMBIGUOUS
+from sparkrec.spark.platform.digests import digest_sums
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.spark.platform.sources import MALFORMED
 
@@ -58,13 +61,13 @@ def digest_of(
 ) -> tuple[str, dict[str | None, int], dict[str, int], dict[str, int]]:
     """What the rows are known by, whatever their order, and how they are read; their number by reason; good ones of an
     unlikely time, and without a timestamp or an event."""
-    # Sums, not xor, under which equal rows cancel out; two of them, since one sum of 64 bits is easily made to collide.
+    first, second = digest_sums()
     parts = (
         rows.groupBy("reason")
         .agg(
             F.count("*").alias("n"),
-            F.sum(F.col("digest").cast("decimal(38,0)")).alias("a"),
-            F.sum(F.hash("digest").cast("decimal(38,0)")).alias("b"),
+            first.alias("a"),
+            second.alias("b"),
             F.count_if(F.col("timestamp") < F.lit("1990-01-01").cast("timestamp")).alias("before_1990"),
             F.count_if(F.col("timestamp") > F.current_timestamp()).alias("in_the_future"),
             *[F.count_if(F.col(name).isNull()).alias(name) for name in ("timestamp", "event")],
@@ -79,6 +82,25 @@ def digest_of(
     mapped = [name for name in ("timestamp", "event") if getattr(settings.columns, name) is not None]
     nulls = {name: part[name] for part in good for name in mapped}
     return content, {part.reason: part.n for part in parts}, unlikely, nulls
+
+
+def good_rows(rows: DataFrame) -> DataFrame:
+    """Those of cleaned rows that are not rejected, with columns of `tables.INTERACTIONS` but `batch`."""
+    return rows.where("reason IS NULL").drop("reason", "source_file", "row", "digest")
+
+
+def note_batch(
+    settings: IngestSettings, lake: Lake, state: str, batch: str, content: str, rows: int, rejected: dict[str, int]
+) -> None:
+    """Say in the table of batches that one is open or closed, once."""
+    row = {"batch": batch, "content_hash": content, "state": state, "rows": rows, "rejected": rejected}
+    now = dt.datetime.now(dt.timezone.utc)
+    lake.add_rows(tables.of(tables.BATCHES, settings.table), [{**row, "at": now}], f"batch:{batch}:{state}")
+
+
+def warn_of_unlikely(settings: IngestSettings, batch: str, unlikely: dict[str, int]) -> None:
+    if unlikely:
+        log.warning("batch %s: unlikely times in column %r: %s", batch, settings.columns.timestamp, unlikely)
 
 
 def refuse_ambiguous(rows: DataFrame, counts: dict[str | None, int], settings: IngestSettings) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 from typing import Any
 
@@ -16,7 +15,17 @@ from sparkrec.spark.data.cleaning import clean
 from sparkrec.spark.platform.keeping import kept, release
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.spark.platform.sources import read_log
-from sparkrec.stages.batches import READING, Batch, check_drift, digest_of, refuse_ambiguous, refuse_bad_batch
+from sparkrec.stages.batches import (
+    READING,
+    Batch,
+    check_drift,
+    digest_of,
+    good_rows,
+    note_batch,
+    refuse_ambiguous,
+    refuse_bad_batch,
+    warn_of_unlikely,
+)
 from sparkrec.stages.following.follow import follow, how_far
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import stage
@@ -72,11 +81,7 @@ def ingest(settings: IngestSettings, lake: Lake) -> Batch:
             return Batch(batch, known["rows"], rejected, repeated=True, unlikely=unlikely, nulls=nulls)
         refuse_ambiguous(rows, counts, settings)
         refuse_bad_batch(counts, settings)
-        good = (
-            rows.where("reason IS NULL")
-            .drop("reason", "source_file", "row", "digest")
-            .withColumn("batch", F.lit(batch))
-        )
+        good = good_rows(rows).withColumn("batch", F.lit(batch))
         check_drift(lake, settings, source, good)
         _write(lake, settings, batch, content, rows, good, counts)
     finally:
@@ -88,8 +93,7 @@ def ingest(settings: IngestSettings, lake: Lake) -> Batch:
         settings.table,
         rejected or "none",
     )
-    if unlikely:
-        log.warning("batch %s: unlikely times in column %r: %s", batch, settings.columns.timestamp, unlikely)
+    warn_of_unlikely(settings, batch, unlikely)
     return Batch(batch, counts.get(None, 0), rejected, unlikely=unlikely, nulls=nulls)
 
 
@@ -111,15 +115,8 @@ def _write(
     counts: dict[str | None, int],
 ) -> None:
     rejected_counts = {reason: count for reason, count in counts.items() if reason}
-    batches = tables.named(tables.BATCHES, settings.table)
-
-    def note(state: str) -> None:
-        now = dt.datetime.now(dt.timezone.utc)
-        row = (batch, content, state, counts.get(None, 0), rejected_counts, now)
-        frame = lake.spark.createDataFrame([row], tables.BATCHES.columns)
-        lake.append(batches, frame, f"batch:{batch}:{state}", tables.BATCHES)
-
-    note("open")  # of two jobs that announce one id at once, Delta lets one through
+    told = batch, content, counts.get(None, 0), rejected_counts
+    note_batch(settings, lake, "open", *told)  # of two jobs that announce one id at once, Delta lets one through
     other = _known(lake, settings, batch)
     if other["content_hash"] != content:
         raise IngestError(f"batch {batch!r} is being ingested with other content by another job. Give it another id.")
@@ -127,4 +124,4 @@ def _write(
         bad = rows.where("reason IS NOT NULL").select("reason", "source_file", "row", F.lit(batch).alias("batch"))
         lake.append(tables.named(tables.REJECTED, settings.table), bad, f"ingest:{batch}", tables.REJECTED)
     lake.append(settings.table, good, f"ingest:{batch}", tables.INTERACTIONS, new_columns=True)
-    note("closed")
+    note_batch(settings, lake, "closed", *told)

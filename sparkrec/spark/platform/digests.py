@@ -28,12 +28,17 @@ def row_digest(frame: DataFrame, names: list[str] | None = None) -> Column:
     return F.xxhash64(*parts)
 
 
+def digest_sums() -> tuple[Column, Column]:
+    """What rows with a column `digest`, of `row_digest`, are known by together, whatever their order: two sums, since
+    equal rows would cancel out under xor, and one sum of 64 bits is easily made to collide."""
+    first, second = (F.sum(each.cast("decimal(38,0)")) for each in (F.col("digest"), F.hash("digest")))
+    return first, second
+
+
 def content_digest(frame: DataFrame, names: list[str] | None = None) -> dict[str, Any]:
-    """The number of rows and a digest of them, whatever their order: two sums, since equal rows would cancel out under
-    xor, and one sum of 64 bits is easily made to collide."""
+    """The number of rows and a digest of them, whatever their order."""
     digest = frame.select(row_digest(frame, names).alias("digest"))
-    sums = [F.sum(column.cast("decimal(38,0)")) for column in (F.col("digest"), F.hash("digest"))]
-    rows, first, second = digest.agg(F.count("*"), *sums).collect()[0]
+    rows, first, second = digest.agg(F.count("*"), *digest_sums()).collect()[0]
     return {"rows": rows, "digest": f"{first}/{second}"}
 
 

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from sparkrec import tables
 from sparkrec.config import IngestSettings
-from sparkrec.spark.platform.digests import row_digest
+from sparkrec.spark.platform.digests import digest_sums, row_digest
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.spark.platform.sources import listed_files, read_log
 from sparkrec.stages.batches import Batch
@@ -84,8 +84,7 @@ class Folder:
             return {}
         rows = self._rows(files)
         of_rows = rows.select(F.col("_metadata.file_path").alias("file"), row_digest(rows).alias("digest"))
-        sums = [F.sum(each.cast("decimal(38,0)")) for each in (F.col("digest"), F.hash("digest"))]
-        found = of_rows.groupBy("file").agg(F.count("*"), *sums).collect()
+        found = of_rows.groupBy("file").agg(F.count("*"), *digest_sums()).collect()
         return {row[0]: "/".join(map(str, row[1:])) for row in found}
 
     def _note(self, number: int, files: dict[str, Row], digests: dict[str, str], same_as: dict[str, str]) -> None:

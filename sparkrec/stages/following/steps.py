@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
@@ -18,7 +17,16 @@ from sparkrec.spark.data.cleaning import clean
 from sparkrec.spark.platform.keeping import checkpointed, kept, release
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.spark.platform.sources import column
-from sparkrec.stages.batches import Batch, check_drift, digest_of, refuse_ambiguous, refuse_bad_batch
+from sparkrec.stages.batches import (
+    Batch,
+    check_drift,
+    digest_of,
+    good_rows,
+    note_batch,
+    refuse_ambiguous,
+    refuse_bad_batch,
+    warn_of_unlikely,
+)
 
 log = logging.getLogger(__name__)
 
@@ -96,12 +104,12 @@ def write_step(
         if counts or whole:
             refuse_ambiguous(rows, counts, settings)
             refuse_bad_batch(counts, settings)
-        good = _good(rows)
+        good = good_rows(rows)
         marked = good.withColumn("batch", F.lit(batch))
         check_drift(lake, settings, come, marked)
         rejected = _write_rejected(settings, lake, batch, rows, whole)
         here = held(settings, lake, settings.table)
-        minus = here if whole else None if gone is None else _good(clean(gone, settings))
+        minus = here if whole else None if gone is None else good_rows(clean(gone, settings))
         if minus is None or here is None:
             added, deleted = counts.get(None, 0), 0
             if added:
@@ -110,22 +118,10 @@ def write_step(
             added, deleted = _write_changes(settings, lake, batch, _net(good, minus), here)
     finally:
         release(rows)
-    if unlikely:
-        log.warning("batch %s: unlikely times in column %r: %s", batch, settings.columns.timestamp, unlikely)
-    now = dt.datetime.now(dt.timezone.utc)
-    values = {"batch": batch, "content_hash": content, "rows": added, "rejected": rejected, "at": now}
-    table = tables.named(tables.BATCHES, settings.table)
-    lake.append(table, _batches(lake, {**values, "state": "closed"}), f"batch:{batch}:closed", tables.BATCHES)
+    warn_of_unlikely(settings, batch, unlikely)
+    note_batch(settings, lake, "closed", batch, content, added, rejected)
     nothing = not (added or deleted)
     return Batch(batch, added, rejected, repeated=nothing, deleted=deleted, unlikely=unlikely, nulls=nulls)
-
-
-def _batches(lake: Lake, values: dict[str, Any]) -> DataFrame:
-    return lake.spark.createDataFrame([[values[name] for name in tables.BATCHES.names]], tables.BATCHES.columns)
-
-
-def _good(rows: DataFrame) -> DataFrame:
-    return rows.where("reason IS NULL").drop("reason", "source_file", "row", "digest")
 
 
 def _write_rejected(settings: IngestSettings, lake: Lake, batch: str, rows: DataFrame, whole: bool) -> dict[str, int]:

@@ -13,11 +13,10 @@ from sparkrec import tables
 from sparkrec.errors import InputError
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.ledger import instant_of
+from sparkrec.stages.retraining.gate import compared_by
 from sparkrec.tables import Table
 
 Row: TypeAlias = dict[str, Any]
-
-_CHALLENGER = "challenger_"
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,7 @@ class Past:
     @property
     def metrics(self) -> list[str]:
         """By which gates compared, such as ndcg@10."""
-        keys = dict.fromkeys(key for night in self.nights for key in night["metrics"] or {} if "@" in key)
-        names = [key.removeprefix(_CHALLENGER) for key in keys if key.startswith(_CHALLENGER)]
-        return sorted(name for name in names if not name.startswith("coverage@"))
+        return sorted({name for night in self.nights for name in compared_by(night["metrics"] or {})})
 
     def place(self, at: dt.datetime) -> float:
         """Where an instant is among the nights, of which one is its number: within a night, or half before the next."""

@@ -123,12 +123,18 @@ def _told(metric: str, metrics: Mapping[str, float], where: str) -> str:
     return f"{metric}{where} {difference:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
+def compared_by(metrics: Mapping[str, float]) -> list[str]:
+    """The metrics of a gate, such as ndcg@10, among all that it went by."""
+    names = [key.removeprefix(f"{CHALLENGER}_") for key in metrics if key.startswith(f"{CHALLENGER}_")]
+    return [name for name in names if "@" in name and not name.startswith("coverage@")]
+
+
 def compared(metrics: Mapping[str, float]) -> str | None:
     """What two models were compared by, for people; None where they were not."""
-    names = [key.partition("_")[2] for key in metrics if key.startswith(f"{CHALLENGER}_") and "@" in key]
+    names = compared_by(metrics)
     if not names:
         return None
-    name = min(names, key=lambda each: each.startswith("coverage@"))  # of which there are values beside the metric's
+    name = names[0]
     return f"{name} {metrics[f'{CHALLENGER}_{name}']:.4f}, of the champion {metrics[f'{CHAMPION}_{name}']:.4f}"
 
 

@@ -14,7 +14,7 @@ from sparkrec.config import RetentionSettings
 from sparkrec.spark.platform.delta_tables import text
 from sparkrec.spark.platform.lake import FOLDERS, Lake, Run
 from sparkrec.stages.retraining.champions import history
-from sparkrec.stages.upkeep.contents import interactions_of, lists_of, names_of, nobody_else, runs_of
+from sparkrec.stages.upkeep.contents import interaction_tables, list_tables, names_of, nobody_else, runs_of
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +146,6 @@ def _served(lake: Lake) -> set[str]:
 
 def _own_tables(lake: Lake, finished: list[Run]) -> list[str]:
     """Tables that the lake writes, and not others of its schema."""
-    names = {tables.named(table, name) for name in interactions_of(lake) for table in tables.OF_INTERACTIONS}
-    names |= {table.name for table in tables.HISTORIES} | set(lists_of(lake, finished))
+    names = {tables.named(table, name) for name in interaction_tables(lake) for table in tables.OF_INTERACTIONS}
+    names |= {table.name for table in tables.HISTORIES} | set(list_tables(lake, finished))
     return sorted(name for name in names if lake.has_table(name))

@@ -38,13 +38,13 @@ def runs_of(lake: Lake) -> tuple[list[Run], list[Unfinished]]:
     return finished, unfinished
 
 
-def interactions_of(lake: Lake) -> list[str]:
+def interaction_tables(lake: Lake) -> list[str]:
     """Tables of interactions: those with batches."""
     names = set(lake.table_names())
     return sorted(name for name in names if tables.named(tables.BATCHES, name) in names)
 
 
-def lists_of(lake: Lake, finished: list[Run]) -> list[str]:
+def list_tables(lake: Lake, finished: list[Run]) -> list[str]:
     """Tables of lists: where runs of `recommend` wrote them, and where they are served."""
     names = {RecommendSettings.model_fields["table"].default}
     names |= {run.settings["table"] for run in finished if run.stage == "recommend"}

@@ -27,7 +27,7 @@ from sparkrec.models.base.published import LEARNED
 from sparkrec.spark.platform.delta_tables import text
 from sparkrec.spark.platform.failures import mendable
 from sparkrec.spark.platform.lake import Lake, Run
-from sparkrec.stages.upkeep.contents import Unfinished, interactions_of, lists_of, nobody_else, runs_of
+from sparkrec.stages.upkeep.contents import Unfinished, interaction_tables, list_tables, nobody_else, runs_of
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +49,9 @@ def forget(lake: Lake, users: Sequence[str], reason: str) -> dict[str, Any]:
         finished, unfinished = runs_of(lake)
         _remove_given_up(unfinished)
         removed: dict[str, int] = {}
-        for table in interactions_of(lake):
+        for table in interaction_tables(lake):
             _of_table(lake, table, users, finished, removed)
-        for table in lists_of(lake, finished):
+        for table in list_tables(lake, finished):
             _delete(lake, table, users, removed)
         for run in finished:
             if run.stage == "evaluate":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from bench import als, defaults, export, metrics, small, topk, training, warm
+from bench import als, defaults, export, metrics, nights, small, topk, training, warm
 from bench.measure import QUICK, Treatment
 from bench.ratings import SIZES
 
@@ -98,6 +98,17 @@ def defaults_command(worlds: str, kinds: str, trials: int, folder: str) -> None:
 def warm_command(worlds: str, kinds: str, steps: int, folder: str) -> None:
     """Models that begin with the rows of the step before: epochs and seconds to what a cold fit comes to."""
     print(json.dumps(warm.compare(worlds.split(","), kinds.split(","), steps, Path(folder).resolve())))
+
+
+@bench.command("nights")
+@click.option("--size", type=click.Choice([*SIZES]), default="20M", show_default=True)
+@click.option("--kind", default="als", show_default=True, help="Of model.")
+@click.option("--nights", "number", default=3, show_default=True, help="After the first, with 1 % new in each.")
+@click.option("--cold-every", default=1, show_default=True, help="Of so many nights one begins cold.")
+@click.option("--folder", default="build/nights", show_default=True, help="Where its log and its lake are.")
+def nights_command(size: str, kind: str, number: int, cold_every: int, folder: str) -> None:
+    """Retraining: seconds of a night by step, and what share of it is not training."""
+    print(json.dumps(nights.compare(size, kind, number, cold_every, Path(folder).resolve())))
 
 
 bench()

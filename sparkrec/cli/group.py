@@ -23,20 +23,21 @@ def sparkrec() -> None:
     """Distributed training of recommender systems on Spark and Delta Lake."""
 
 
-class Text(click.ParamType[str]):
-    """A text of a kind that settings have, too."""
+def _text(expected: str, kind: Any) -> Callable[[str], str]:
+    """The type of parameters that are texts of a kind that settings have, too."""
+    texts = TypeAdapter[str](kind)
 
-    def __init__(self, name: str, kind: Any) -> None:
-        self.name, self._kind = name, TypeAdapter(kind)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def text(found: str) -> str:
         try:
-            return self._kind.validate_python(value)
+            return texts.validate_python(found)
         except ValidationError:
-            self.fail(f"found {value!r}, expected {self.name}: letters, digits, '_', '.' and '-'.", param, ctx)
+            message = f"found {found!r}, expected {expected}: letters, digits, '_', '.' and '-'."
+            raise click.BadParameter(message) from None
+
+    return text
 
 
-NAME, MODEL = Text("a name", config.Name), Text("name or name@id", config.Reference)
+NAME, MODEL = _text("a name", config.Name), _text("name or name@id", config.Reference)
 
 
 def in_lake(command: Callable[..., None]) -> Callable[..., None]:

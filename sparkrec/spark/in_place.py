@@ -232,11 +232,17 @@ class LocalRows(Rows):
         return self.of(self._table.group_by(self.columns).aggregate([]))
 
     def greatest(self, *keys: str) -> LocalRows:
+        return self._folded("max", keys)
+
+    def least(self, *keys: str) -> LocalRows:
+        return self._folded("min", keys)
+
+    def _folded(self, end: str, keys: Sequence[str]) -> LocalRows:
         others = [name for name in self.columns if name not in keys]
         if _all_differ(self._table, keys):
             return self.select(*keys, *others)
-        made = self._table.group_by(list(keys)).aggregate([(name, "max") for name in others])
-        return self.of(made.select([*keys, *(f"{name}_max" for name in others)]).rename_columns([*keys, *others]))
+        made = self._table.group_by(list(keys)).aggregate([(name, end) for name in others])
+        return self.of(made.select([*keys, *(f"{name}_{end}" for name in others)]).rename_columns([*keys, *others]))
 
     def sorted(self, *keys: str) -> LocalRows:
         return self.of(self._table.sort_by([(key, "ascending") for key in keys]))

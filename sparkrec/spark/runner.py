@@ -222,6 +222,10 @@ class Rows(ABC):
         """(keys, all other columns): the greatest of each column, null where all are, of the rows of each key."""
 
     @abstractmethod
+    def least(self, *keys: str) -> Self:
+        """As `greatest`, of the least of each column."""
+
+    @abstractmethod
     def sorted(self, *keys: str) -> Self:
         """The same rows in ascending order of some columns."""
 
@@ -410,7 +414,13 @@ class SparkRows(Rows):
         return SparkRows(self._frame.distinct())
 
     def greatest(self, *keys: str) -> SparkRows:
-        others = [F.max(name).alias(name) for name in self.columns if name not in keys]
+        return self._folded(F.max, keys)
+
+    def least(self, *keys: str) -> SparkRows:
+        return self._folded(F.min, keys)
+
+    def _folded(self, end: Callable[[str], Column], keys: Sequence[str]) -> SparkRows:
+        others = [end(name).alias(name) for name in self.columns if name not in keys]
         return SparkRows(self._frame.groupBy(*keys).agg(*others)) if others else self.select(*keys).distinct()
 
     def sorted(self, *keys: str) -> SparkRows:

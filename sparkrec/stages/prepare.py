@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkrec import tables
-from sparkrec.config import GivenSplit, PrepareSettings
+from sparkrec.config import ExplicitFeedback, GivenSplit, PrepareSettings
 from sparkrec.errors import PrepareError
 from sparkrec.spark.data.features import columns_of, encode, fit, joined, save, versions, warn_of_extremes
 from sparkrec.spark.data.ids import IdTable, assign
@@ -26,7 +26,7 @@ from sparkrec.spark.data.interactions import (
     type_of,
     weigh,
 )
-from sparkrec.spark.data.part_counts import facts, rows_by_part
+from sparkrec.spark.data.part_counts import facts, rows_by_part, times
 from sparkrec.spark.data.sequences import sequences
 from sparkrec.spark.data.splits import PARTS, check, dated, needs_time, split
 from sparkrec.spark.in_place import carry_out, holding, write
@@ -99,6 +99,7 @@ def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
         parts, to_rank = _parts(settings, lake, run)
         parts = hold(carry_out("prepare", lambda rows: rows.kept().frame(), parts))
         found = _check(settings, lake, run, parts)
+        when = carry_out("prepare", times, parts)
 
         raw_users, raw_items = narrowed(parts, "user_id"), narrowed(parts, "item_id")
         if to_rank is not None:
@@ -139,14 +140,17 @@ def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
                 _write(versions(ids, settings.features, side, fitted), run, f"{side}_features")
 
         log.info("dataset %s: %s", run.reference, told["counts"])
-        return run.publish(ids={"users": users.pin, "items": items.pin}, found=found, **codes, **told)
+        return run.publish(ids={"users": users.pin, "items": items.pin}, found=found, times=when, **codes, **told)
 
 
 def _parts(settings: PrepareSettings, lake: Lake, run: Run) -> tuple[DataFrame, DataFrame | None]:
     """user_id, item_id, value, confidence, timestamp, part; and the pairs to rank, if they are given."""
-    interactions = interactions_of(settings, lake, run.inputs["interactions"])
+    events = _events(settings, lake, run.inputs["interactions"])
+    interactions = _interactions(settings, events)
+    # No duplicate is later than what stays of it, so that events tell the latest sooner; a threshold may drop it.
+    all_stay = isinstance(settings.feedback, ExplicitFeedback) or settings.feedback.threshold is None
     kept = core(interactions, settings.min_user_interactions, settings.min_item_interactions)
-    parts = split(kept, dated(settings.split, interactions))
+    parts = split(kept, dated(settings.split, events if all_stay else interactions))
     if not isinstance(settings.split, GivenSplit):
         return parts, None
 
@@ -163,7 +167,11 @@ def _parts(settings: PrepareSettings, lake: Lake, run: Run) -> tuple[DataFrame, 
 
 def interactions_of(settings: PrepareSettings, lake: Lake, pin: dict[str, Any]) -> DataFrame:
     """user_id, item_id, value, confidence, timestamp: a table of interactions, as a dataset takes them."""
-    return to_feedback(deduplicate(_events(settings, lake, pin), settings.dedup), settings.feedback)
+    return _interactions(settings, _events(settings, lake, pin))
+
+
+def _interactions(settings: PrepareSettings, events: DataFrame) -> DataFrame:
+    return to_feedback(deduplicate(events, settings.dedup), settings.feedback)
 
 
 def _held_out(settings: PrepareSettings, lake: Lake, run: Run, part: str, events: DataFrame) -> DataFrame:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyspark.sql import functions as F
 
 from sparkrec.errors import ConfigError
 from sparkrec.spark.in_place import LocalRows, carry_out, computed
@@ -104,6 +105,7 @@ STEPS = {
     ),
     "greatest of itself": lambda rows, other: rows.select("key", "name").greatest("key", "name"),
     "greatest": lambda rows, other: rows.select("key", "value", "name").greatest("key"),
+    "least": lambda rows, other: rows.select("key", "value", "name").least("key"),
     "map_rows": lambda rows, other: rows.map_rows(Doubled()),
     "map_rows, none": lambda rows, other: rows.none().map_rows(Doubled()),
     "map_sorted": lambda rows, other: rows.select("key", "value").map_sorted(["key"], Lowest(), then=["value"]),
@@ -190,6 +192,20 @@ def test_rows_that_are_more_than_spark_said_stay_there(spark, limit):
     assert carry_out("test", where_of, exploded) is SparkRows
     packed = spark.createDataFrame([(1,)], "key long").selectExpr("repeat('long', 100000) AS key")
     assert carry_out("test", where_of, packed) is SparkRows
+
+
+def test_rows_of_files_are_more_than_these_and_are_not_fetched_to_find_out(spark, limit, monkeypatch, tmp_path):
+    folder = str(tmp_path / "rows")
+    spark.range(1 << 17).selectExpr("id % 64 AS key", "id % 4 AS value").coalesce(1).write.parquet(folder)
+    size = sum(each.stat().st_size for each in (tmp_path / "rows").glob("*.parquet"))
+    monkeypatch.setattr(few, "_fetched", lambda frame: pytest.fail("fetched"))
+    limit(str(3 * size))
+    assert (
+        carry_out("test", where_of, spark.read.parquet(folder).groupBy("key", "value").agg(F.count("*"))) is SparkRows
+    )
+    monkeypatch.undo()
+    limit("4m")
+    assert carry_out("test", where_of, spark.read.parquet(folder)) is LocalRows
 
 
 def test_rows_whose_size_spark_does_not_know_are_counted_where_that_is_cheap(spark, limit, tmp_path):

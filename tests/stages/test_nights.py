@@ -111,7 +111,8 @@ def test_other_ratings_than_before_are_noticed_though_most_days_are_the_same(spa
 
     def dataset(rows):
         frame = spark.createDataFrame(rows, "value float, timestamp timestamp")
-        manifest = {"settings": {"feedback": {"kind": "explicit"}}}
+        days = [int(each.timestamp() * 1e6) for _, each in rows]
+        manifest = {"settings": {"feedback": {"kind": "explicit"}}, "times": {"train": [min(days), max(days)]}}
         return Dataset("shop@1", "", manifest, frame, frame.limit(0), frame.limit(0), frame, frame)
 
     def at(day):

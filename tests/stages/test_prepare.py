@@ -1,6 +1,6 @@
 """The prepare stage on small logs: what is written, what is refused, what a second run does."""
 
-from datetime import datetime
+from datetime import datetime, timezone
 
 import pytest
 from pydantic import ValidationError
@@ -14,6 +14,7 @@ from sparkrec.config import (
     LeaveLastOut,
     PrepareSettings,
     RatioSplit,
+    RecentDays,
 )
 from sparkrec.errors import InputError, PrepareError
 from sparkrec.spark.data.dataset import Dataset
@@ -22,6 +23,11 @@ from sparkrec.stages import prepare as stage
 from sparkrec.stages.prepare import inputs, prepare
 
 pytestmark = pytest.mark.spark
+
+
+def micros(day):
+    """A day of January 2024, in microseconds since 1970."""
+    return int(datetime(2024, 1, day, tzinfo=timezone.utc).timestamp()) * 1_000_000
 
 
 def at(second):
@@ -285,3 +291,23 @@ def test_a_table_or_version_that_is_not_there_is_refused(faulty):
 def test_a_test_table_that_is_the_train_table_is_refused(lake):
     with pytest.raises(ValidationError, match="split.test names the interactions table 'interactions' itself"):
         settings(lake, split=GivenSplit(test="interactions"))
+
+
+@pytest.mark.parametrize(("threshold", "test"), [(None, [("u", "late")]), (1.0, [("u", "kept")])])
+def test_days_are_counted_back_from_the_latest_event_that_stays(lake, threshold, test):
+    start = datetime(2024, 1, 1)
+    days = [("first", 5.0, 1), ("kept", 5.0, 4), ("late", 0.5, 9)]
+    put(lake, "plays", [("u", item, rating, start.replace(day=day)) for item, rating, day in days], ids="string")
+    run = prepare(
+        settings(
+            lake, interactions="plays", feedback=ImplicitFeedback(threshold=threshold), split=RecentDays(test=2.0)
+        ),
+        lake,
+    )
+    found = Dataset.open(lake, run.reference)
+    named = found.test.join(found.users, "user").join(found.items, "item")
+    assert rows(named, "user_id", "item_id") == test
+    until = 9 if threshold is None else 4
+    assert found.times("test") == (micros(until), micros(until))
+    assert found.times("train", "validation") == (micros(1), micros(4 if threshold is None else 1))
+    assert found.times("validation") is None

@@ -64,6 +64,13 @@ class Dataset:
     def explicit(self) -> bool:
         return bool(self.manifest["settings"]["feedback"]["kind"] == "explicit")
 
+    def times(self, *parts: str) -> tuple[int, int] | None:
+        """When the first and the last interaction of some parts took place, in microseconds since 1970; None: there is
+        none that says so."""
+        told = self.manifest.get("times", {})
+        spans = [told[part] for part in parts if part in told]
+        return (min(first for first, _ in spans), max(last for _, last in spans)) if spans else None
+
     @property
     def layout(self) -> FieldSchema | None:
         """Fields of its features; None: it has none."""

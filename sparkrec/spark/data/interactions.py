@@ -94,7 +94,8 @@ def deduplicate(events: DataFrame, policy: Literal["last", "sum", "max", "none"]
     context = _context(events)
     if policy == "none":
         return events.select(*PAIR, "rating", "timestamp", *context)
-    pairs = events.groupBy(*PAIR)
+    # Brought together first: Spark sorts for such aggregates, and would do so before it moves the rows, too.
+    pairs = events.repartition(*PAIR).groupBy(*PAIR)
     if policy == "last":
         last = pairs.agg(F.max(F.struct("timestamp", "rating", *context)).alias("last"))
         return last.select(*PAIR, "last.rating", "last.timestamp", *(f"last.{name}" for name in context))

@@ -76,6 +76,22 @@ class Tally:
             yield pa.RecordBatch.from_arrays(arrays, schema=_TALLY)
 
 
+def times(rows: Rows) -> dict[str, list[int]]:
+    """When the first and the last of rows (part, timestamp) took place, by part, in microseconds since 1970; of parts
+    with rows that say so."""
+    found: dict[str, list[int]] = {}
+    rows = rows.select("part", "timestamp")
+    for end in (rows.least("part"), rows.greatest("part")):
+        for part, at in zip(*end.where_present("timestamp").table().columns, strict=True):
+            found.setdefault(part.as_py(), []).append(micros(at).as_py())
+    return found
+
+
+def micros(values: Any) -> Any:
+    """Timestamps in microseconds since 1970."""
+    return values.cast(pa.timestamp("us", values.type.tz)).cast(pa.int64())
+
+
 def facts(users: Rows, items: Rows) -> dict[str, Any]:
     """What the manifest tells: counts overall and in each part, and how many interactions a user has."""
     (of_users, sums, n_users), (of_items, _, _) = _tallied(users), _tallied(items)

@@ -17,7 +17,7 @@ from sparkrec.stages.ledger import Ledger, instant_of
 from sparkrec.stages.retraining.drift import check_drift
 from sparkrec.stages.retraining.lease import Lease, held
 from sparkrec.stages.retraining.mirror import follow
-from sparkrec.stages.retraining.serve import check_lists, lists_of, serve
+from sparkrec.stages.retraining.serve import Lists, check_lists, lists_of, serve
 
 _HOURS = 1.0
 """For which a command holds a name at most."""
@@ -150,11 +150,11 @@ def promote_by_name(lake: Lake, name: str, model: str, served: str | None, reaso
     the champion unless another is named. What was done, for people."""
     with held(lake, name, _HOURS) as lease:
         current = champion(lake, name)
-        lists = lists_by(lake, model)
+        run = lists_by(lake, model)
         table = served or (current["served"] if current is not None else RetrainSettings.model_fields["serve"].default)
-        metrics = check_lists(ListChecks(), lake, lists, table)
-        metrics |= check_drift(DriftChecks(), lake, name, current, lists, table)
-        row = promote(lake, lease, current, lists, table, reason, metrics)
+        lists = Lists.of(lake, run, table)
+        metrics = check_lists(ListChecks(), lists) | check_drift(DriftChecks(), lake, name, current, lists)
+        row = promote(lake, lease, current, run, table, reason, metrics)
         follow(lake, name)
         return told(row)
 

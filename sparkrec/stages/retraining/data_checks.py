@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from functools import reduce
 from statistics import median
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
-
 from sparkrec.config import DataChecks
 from sparkrec.errors import InputError
 from sparkrec.spark.data.dataset import Dataset
+from sparkrec.spark.data.splits import PARTS
+from sparkrec.spark.in_place import carry_out
+from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.platform.lake import Lake
+from sparkrec.spark.runner import Rows
 from sparkrec.stages.batches import Batch
-from sparkrec.stages.retraining.divergence import divergence
+from sparkrec.stages.retraining.distributions import Rounded, divergence, histogram, moved
 from sparkrec.stages.retraining.findings import NIGHTS, USUAL, found_before, judged, settle
-
-_VALUES = 20
-"""So many different values are looked at one by one; more of them by deciles."""
 
 
 def check_data(
@@ -65,53 +63,37 @@ def of_batches(batches: Sequence[Batch], volumes: Sequence[int]) -> dict[str, fl
 
 def age_hours(dataset: Dataset) -> float | None:
     """Hours since its latest event; None where it has no times."""
-    latest = _latest(dataset)
+    span = dataset.times(*PARTS)
     now = dt.datetime.now(dt.timezone.utc).timestamp()
-    return None if latest is None else (now - latest / 1e6) / 3600
+    return None if span is None else (now - span[1] / 1e6) / 3600
 
 
 def _of_both(new: Dataset, old: Dataset | None) -> dict[str, float | None]:
     if old is None:
         return {}
-    return {
-        "new_users": _share_of_new(new.users, old.users, "user_id"),
-        "new_items": _share_of_new(new.items, old.items, "item_id"),
-        "popularity": divergence(old.items, new.items, "item_id", "train_count"),
-        "ratings": moved_ratings(new, old),
-    }
 
+    def plan(new_users: Rows, old_users: Rows, new_items: Rows, old_items: Rows) -> dict[str, float | None]:
+        return {
+            "new_users": new_users.without(old_users, "user_id").count() / new_users.count(),
+            "new_items": new_items.without(old_items, "item_id").count() / new_items.count(),
+            "popularity": divergence(old_items, new_items, "item_id", "train_count"),
+        }
 
-def _latest(dataset: Dataset) -> int | None:
-    """Microseconds of the latest event."""
-    latest = [part.agg(F.unix_micros(F.max("timestamp"))).collect()[0][0] for part in _parts(dataset)]
-    return max((each for each in latest if each is not None), default=None)
-
-
-def _share_of_new(new: DataFrame, old: DataFrame, column: str) -> float:
-    known = old.select(column, F.lit(1).alias("known"))
-    return float(
-        new.select(column).join(known, column, "left").agg(F.avg(F.isnull("known").cast("int"))).collect()[0][0]
-    )
+    users = [narrowed(dataset.users, "user_id") for dataset in (new, old)]
+    items = [narrowed(dataset.items, "item_id", "train_count") for dataset in (new, old)]
+    return carry_out("checks", plan, *users, *items) | {"ratings": moved_ratings(new, old)}
 
 
 def moved_ratings(new: Dataset, old: Dataset) -> float | None:
     """How far the values of later events than the old dataset has are from those that it has; of all events, where they
     have no time. Days that both have would hide what is wrong with the last one."""
     column = "value" if old.explicit else "confidence"
-    values = old.train.select(F.col(column).cast("double").alias("value"))
-    parts = [part.select(F.col(column).cast("double").alias("value"), "timestamp") for part in _parts(new)]
-    later = reduce(DataFrame.unionByName, parts)
-    if (latest := _latest(old)) is not None:
-        later = later.where(F.unix_micros("timestamp") > latest)
-    key = F.col("value")
-    if len(values.distinct().limit(_VALUES + 1).collect()) > _VALUES:
-        edges = sorted({*values.approxQuantile("value", [n / 10 for n in range(1, 10)], 0.001)})
-        key = sum((key > edge).cast("int") for edge in edges)  # type: ignore[assignment]
-    old_counts, new_counts = (
-        frame.groupBy(key.alias("value")).agg(F.count("*").alias("n")) for frame in (values, later)
-    )
-    return divergence(old_counts, new_counts, "value", "n")
+    span = old.times(*PARTS)
 
+    def plan(before: Rows, *parts: Rows) -> float | None:
+        after = Rounded(column, None if span is None else span[1])
+        later = reduce(lambda one, other: one.union(other), (part.map_rows(after) for part in parts))
+        return moved(histogram(before.map_rows(Rounded(column))), histogram(later))
 
-def _parts(dataset: Dataset) -> tuple[DataFrame, DataFrame, DataFrame]:
-    return dataset.train, dataset.validation, dataset.test
+    of_new = [narrowed(getattr(new, part), column, "timestamp") for part in PARTS]
+    return carry_out("ratings", plan, narrowed(old.train, column), *of_new)

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from sparkrec import tables
@@ -20,16 +20,18 @@ from sparkrec.config import DriftChecks, GateSettings
 from sparkrec.errors import InputError, Refused
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.evaluation.evaluate import evaluate
-from sparkrec.spark.in_place import holding
+from sparkrec.spark.in_place import carry_out, holding
 from sparkrec.spark.platform.lake import Lake, Run
+from sparkrec.spark.runner import Rows
 from sparkrec.stages.ledger import instant_of
-from sparkrec.stages.retraining.divergence import divergence
+from sparkrec.stages.retraining.distributions import Rounded, divergence, histogram, quantiles
 from sparkrec.stages.retraining.findings import found_before, judged, settle
-from sparkrec.stages.retraining.serve import lists_of
+from sparkrec.stages.retraining.serve import Lists, lists_of
 
 log = logging.getLogger(__name__)
 
 _QUANTILES = (0.1, 0.5, 0.9)
+_IDS: dict[str, Any] = {"user": "user_id", "item": "item_id"}
 
 
 def measure_served(
@@ -43,8 +45,8 @@ def measure_served(
     changes  of the champion, oldest first
     Raises InputError where `drift.served` is to fail and is beyond its limit.
     """
-    latest = new.test.agg(F.unix_micros(F.max("timestamp"))).collect()[0][0]
-    term = term_at(changes, latest) if latest is not None else None
+    held_out = new.times("test")
+    term = term_at(changes, held_out[1]) if held_out is not None else None
     if term is None:
         return {}
     change, start, end = term
@@ -64,7 +66,7 @@ def measure_served(
         later = hold(had_lists.select("user_id", "item_id"))
         if later.isEmpty():
             return {}
-        found = evaluate(lists, later, asked, [int(k)], user="user_id", item="item_id").collect()
+        found = evaluate(lists, later, asked, [int(k)], **_IDS).collect()
     rows: list[dict[str, Any]] = []
     for row in found:
         measure = f"{row['metric']}@{row['k']}"
@@ -82,34 +84,26 @@ def measure_served(
     return {f"served_{key}": value for key, value in told.items()}
 
 
-def check_drift(
-    checks: DriftChecks, lake: Lake, name: str, before: Row | None, run: Run, served: str
-) -> dict[str, float]:
-    """What the lists of a run are like beside those that are served, before they replace them; recorded in the table
-    `drift`.
+def check_drift(checks: DriftChecks, lake: Lake, name: str, before: Row | None, lists: Lists) -> dict[str, float]:
+    """What lists are like beside those that are served, before they replace them; recorded in the table `drift`.
 
     before  the champion; None: there is none
-    served  table of those that are served; it need not be there
     Raises Refused where a check is to fail and is beyond its limit.
     """
+    run = lists.run
     dataset = Dataset.open(lake, run.inputs["dataset"])
-    with holding() as hold:
-        lists = hold(lists_of(lake, run))
-        users, fallback = lists.where("rank = 1").agg(F.count("*"), F.avg(F.col("fallback").cast("int"))).collect()[0]
-        values = {"fallback": fallback, **_like(lists, dataset, int(run.settings["k"]))}
-        if lake.has_table(served):
-            values["divergence"] = divergence(_counted(lake.table(served)), _counted(lists), "item_id", "n")
+    values = _like(lists, dataset)
     known = _recorded(lake, name, before["recommendations"]) if before is not None else {}
+    users = int(values.pop("users"))
     rows = [
         {"measure": measure, "value": value, "expected": known.get(measure), "users": users}
         for measure, value in values.items()
-        if value is not None
     ]
     _record(lake, name, run, False, rows, f"drift:{name}:{run.reference}")
-    asked = {"recommended": values.get("divergence"), "fallback": fallback}
+    asked = {"recommended": values.get("divergence"), "fallback": values["fallback"]}
     if failed := _settled(checks, lake, name, dataset.reference, asked):
         raise Refused(f"the lists of {run.reference} are not served: {failed}.")
-    return {f"lists_{measure}": value for measure, value in values.items() if value is not None}
+    return {f"lists_{measure}": value for measure, value in values.items()}
 
 
 def term_at(changes: Sequence[Row], micros: int) -> tuple[Row, int, int] | None:
@@ -133,24 +127,28 @@ def promised(changes: Sequence[Row], change: Row, metric: str) -> float | None:
     return None
 
 
-def _like(lists: DataFrame, dataset: Dataset, k: int) -> dict[str, float | None]:
-    """What lists are like, whoever likes them: their first items stand for what is relevant, so that each counts."""
-    users = dataset.users.where("train_count > 0").count()
-    items = dataset.items.select("item_id", (F.col("train_count") / max(users, 1)).alias("popularity"))
-    ranked = lists.select("user_id", "item_id", "rank")
-    first = ranked.where("rank = 1").select("user_id", "item_id")
-    of_lists = ["popularity", "coverage"]
-    found = evaluate(ranked, first, of_lists, [k], items=items, user="user_id", item="item_id").collect()
-    of_model = lists.where("NOT fallback").agg(F.percentile_approx("score", [*_QUANTILES], 10_000)).collect()[0][0]
-    quantiles = dict(zip(_QUANTILES, of_model or [None] * len(_QUANTILES), strict=True))
-    return {
-        **{f"{row['metric']}@{row['k']}": row["value"] for row in found},
-        **{f"score_p{100 * q:g}": value for q, value in quantiles.items()},
-    }
+def _like(lists: Lists, dataset: Dataset) -> dict[str, float]:
+    """What lists are like, whoever likes them; and how many `users` have one."""
 
+    def plan(rows: Rows, served: Rows | None) -> dict[str, float | None]:
+        first = rows.where_is("rank", 1)
+        users = first.count()
+        values: dict[str, float | None] = {"users": users, "fallback": first.where_is("fallback", True).count() / users}
+        scores = quantiles(*histogram(rows.where_is("fallback", False).map_rows(Rounded("score"))), _QUANTILES)
+        values |= {f"score_p{100 * share:g}": score for share, score in zip(_QUANTILES, scores, strict=False)}
+        if served is None:
+            return values
+        counts = served.counted("item_id"), rows.counted("item_id")
+        return {**values, "divergence": divergence(*counts, "item_id", "n")}
 
-def _counted(lists: DataFrame) -> DataFrame:
-    return lists.groupBy("item_id").agg(F.count("*").alias("n"))
+    found = carry_out("lists", plan, lists.rows, lists.served)
+    of_train = dataset.manifest["counts"]["train"]
+    items = dataset.items.select("item_id", (F.col("train_count") / max(of_train["users"], 1)).alias("popularity"))
+    ranked = lists.rows.select("user_id", "item_id", "rank")
+    first = ranked.where("rank = 1").select("user_id", "item_id")  # so that each user counts
+    of_lists = evaluate(ranked, first, ["popularity", "coverage"], [lists.k], items=items, **_IDS).collect()
+    found |= {f"{row['metric']}@{row['k']}": row["value"] for row in of_lists}
+    return {measure: float(value) for measure, value in found.items() if value is not None}
 
 
 def _recorded(lake: Lake, name: str, run: str) -> Mapping[str, float]:

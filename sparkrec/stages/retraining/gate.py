@@ -15,13 +15,14 @@ from sparkrec.kernels.metrics.directions import sign
 from sparkrec.spark.data.dataset import Dataset
 from sparkrec.spark.evaluation.evaluate import compare, evaluate
 from sparkrec.spark.evaluation.segments import grouped
-from sparkrec.spark.in_place import count, holding
+from sparkrec.spark.in_place import carry_out, count, holding
 from sparkrec.spark.model.fitted import Model
 from sparkrec.spark.model.serving import bind
 from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.retrieval.topk import topk
-from sparkrec.stages.retraining.serve import overlap
+from sparkrec.spark.runner import Rows
+from sparkrec.stages.retraining.distributions import overlap
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -70,7 +71,11 @@ def judge(settings: GateSettings, lake: Lake, champion: Run, challenger: Run) ->
         catalogue = new.items.select("item")
         values = evaluate(both, relevant, [name, "coverage"], [k], named, "run", items=catalogue).collect()
         differences = compare(both, relevant, "run", CHAMPION, [name], [k], named).collect()
-        shared = overlap(lists[CHAMPION], lists[CHALLENGER], "user", "item")
+
+        def shares(champion: Rows, challenger: Rows) -> float:
+            return overlap(champion, challenger, "user", "item")
+
+        shared = carry_out("overlap", shares, lists[CHAMPION], lists[CHALLENGER])
     value = {(row["run"], row["metric"], row["segment"]): row["value"] for row in values}
     metrics = {f"{run}_{settings.metric}": value.get((run, name, "all"), 0.0) for run in lists}
     metrics |= {f"{run}_coverage@{k}": value.get((run, "coverage", "all"), 0.0) for run in lists}
@@ -162,12 +167,11 @@ def _check_unseen(old: Dataset, champion: Run, new: Dataset) -> None:
     """Whether the champion was fitted to nothing that happened since the new test split began, by the same ids."""
     if any(old.manifest["ids"][side]["id"] != new.manifest["ids"][side]["id"] for side in ("users", "items")):
         raise Incompatible(f"champion {champion.reference} goes by the ids of another table of interactions")
-    fitted = old.observed(bool(champion.settings["include_validation"]))
-    last = fitted.agg(F.unix_micros(F.max("timestamp"))).collect()[0][0]
-    first = new.test.agg(F.unix_micros(F.min("timestamp"))).collect()[0][0]
-    if last is None or first is None:
+    fitted = old.times("train", *(["validation"] if champion.settings["include_validation"] else []))
+    held_out = new.times("test")
+    if fitted is None or held_out is None:
         raise Incompatible("the interactions have no timestamps, so that nobody knows what the champion has seen")
-    if last >= first:
+    if fitted[1] >= held_out[0]:
         raise Incompatible(
             f"champion {champion.reference} was fitted to events of after the start of the test split of "
             f"{new.reference}. Use a split by time that moves with the log, such as prepare.split: {{kind: recent}}"

@@ -34,7 +34,7 @@ from sparkrec.stages.retraining.drift import check_drift, measure_served
 from sparkrec.stages.retraining.gate import CHALLENGER, CHAMPION, Incompatible, Verdict, compared, judge
 from sparkrec.stages.retraining.lease import Lease, held
 from sparkrec.stages.retraining.notifying import notify
-from sparkrec.stages.retraining.serve import check_lists
+from sparkrec.stages.retraining.serve import Lists, check_lists
 from sparkrec.stages.upkeep.clean import clean
 
 log = logging.getLogger(__name__)
@@ -213,11 +213,12 @@ def _run(settings: RetrainSettings, lake: Lake, lease: Lease, night: Retraining)
     with night.step("recommend"):
         wanted = plan.recommendation([(challenger.name, challenger.reference)])
         assert wanted is not None
-        lists = recommend(wanted, lake)
+        made = recommend(wanted, lake)
     with night.step("publish"):
-        night.metrics |= check_lists(settings.lists, lake, lists, settings.serve)
-        night.metrics |= check_drift(settings.drift, lake, night.name, champion, lists, settings.serve)
-        promote(lake, lease, champion, lists, settings.serve, verdict.reason, night.metrics)
+        lists = Lists.of(lake, made, settings.serve)
+        night.metrics |= check_lists(settings.lists, lists)
+        night.metrics |= check_drift(settings.drift, lake, night.name, champion, lists)
+        promote(lake, lease, champion, made, settings.serve, verdict.reason, night.metrics)
     night.outcome, night.champion = PROMOTED, challenger.reference
 
 

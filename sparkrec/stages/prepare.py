@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -35,6 +36,8 @@ from sparkrec.spark.platform.few import from_files, narrowed
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.platform.sources import column, resolved
 from sparkrec.spark.runner import Rows
+from sparkrec.stages.former import Former
+from sparkrec.stages.former import find as find_former
 from sparkrec.stages.planned import Planned
 from sparkrec.stages.running import once, stage
 
@@ -92,14 +95,15 @@ def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
     """Make one dataset and publish it; tables and columns as in `sparkrec.tables`.
 
     Event weights come first, then duplicates, feedback, k-core, split. The test table of a given split goes
-    through the first three on its own. Raises PrepareError when a policy does not fit the data, or nothing is
-    left.
+    through the first three on its own. Where a dataset was made before, and rows of it are as they would be made
+    again, they are taken over. Raises PrepareError when a policy does not fit the data, or nothing is left.
     """
+    former = find_former(settings, lake, run)
     with holding() as hold:
-        parts, to_rank = _parts(settings, lake, run)
+        rest = None if former is None else former.rest(_known_ids(settings, lake))
+        parts, rest, to_rank = _parts(settings, lake, run, former, rest)
         parts = hold(carry_out("prepare", lambda rows: rows.kept().frame(), parts))
-        found = _check(settings, lake, run, parts)
-        when = carry_out("prepare", times, parts)
+        found = _check(settings, lake, run, parts, rest)
 
         raw_users, raw_items = narrowed(parts, "user_id"), narrowed(parts, "item_id")
         if to_rank is not None:
@@ -119,8 +123,9 @@ def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
             save(fitted, run.path)
             codes = {"fields": {"digest": fitted.digest, "layout": fitted.layout.to_json()}}
         index = partial(_indexed, columns=[*columns, "part"])
-        indexed, *of_parts = carry_out("prepare", index, parts, users.frame, items.frame)
+        indexed, *of_parts = carry_out("prepare", index, parts, users.frame, items.frame, rest)
         indexed = hold(indexed)
+        when = carry_out("prepare", times, narrowed(indexed, "part", "timestamp"))
         for part, rows in zip(PARTS, of_parts, strict=True):
             _write(rows, run, part)
         if settings.sequences is not None:
@@ -128,7 +133,7 @@ def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
         catalogue = narrowed(indexed, "item", "part")
         if to_rank is not None:
             index = partial(_indexed, columns=["user", "item"])
-            (listed,) = carry_out("prepare", index, to_rank, users.frame, items.frame)
+            (listed,) = carry_out("prepare", index, to_rank, users.frame, items.frame, None)
             _write(listed, run, "candidates")
             written = from_files(lake.spark, f"{run.path}/candidates")
             catalogue = indexed.select("item", "part").union(written.select("item", F.lit("candidates")))
@@ -140,29 +145,43 @@ def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
                 _write(versions(ids, settings.features, side, fitted), run, f"{side}_features")
 
         log.info("dataset %s: %s", run.reference, told["counts"])
-        return run.publish(ids={"users": users.pin, "items": items.pin}, found=found, times=when, **codes, **told)
+        facts = {"found": found, "times": when, "taken_over": None if former is None else former.told}
+        return run.publish(ids={"users": users.pin, "items": items.pin}, **facts, **codes, **told)
 
 
-def _parts(settings: PrepareSettings, lake: Lake, run: Run) -> tuple[DataFrame, DataFrame | None]:
-    """user_id, item_id, value, confidence, timestamp, part; and the pairs to rank, if they are given."""
-    events = _events(settings, lake, run.inputs["interactions"])
+def _known_ids(settings: PrepareSettings, lake: Lake) -> dict[str, DataFrame]:
+    """(<side>, <side>_id) that were given before, by side."""
+    return {
+        side: lake.table(name) for side, name in zip(("user", "item"), id_tables(settings.interactions), strict=True)
+    }
+
+
+def _parts(
+    settings: PrepareSettings, lake: Lake, run: Run, former: Former | None, rest: DataFrame | None
+) -> tuple[DataFrame, DataFrame | None, DataFrame | None]:
+    """user_id, item_id, value, confidence, timestamp, part; the same of the rest of a former dataset, which has
+    integers instead of ids; and the pairs to rank, if they are given."""
+    events = _events(settings, lake, run.inputs["interactions"], former)
     interactions = _interactions(settings, events)
     # No duplicate is later than what stays of it, so that events tell the latest sooner; a threshold may drop it.
     all_stay = isinstance(settings.feedback, ExplicitFeedback) or settings.feedback.threshold is None
     kept = core(interactions, settings.min_user_interactions, settings.min_item_interactions)
-    parts = split(kept, dated(settings.split, events if all_stay else interactions))
+    cut = dated(settings.split, *((events if all_stay else interactions,) if rest is None else (interactions, rest)))
+    parts = split(kept, cut)
+    if rest is not None and cut != settings.split:  # a split that has moved
+        rest = split(rest, cut)
     if not isinstance(settings.split, GivenSplit):
-        return parts, None
+        return parts, rest, None
 
     for part, table in (("validation", settings.split.validation_table), ("test", settings.split.test)):
         if table is not None:
             held_out = _held_out(settings, lake, run, part, interactions)
             parts = parts.unionByName(held_out.withColumn("part", F.lit(part)))
     if settings.split.candidates is None:
-        return parts, None
+        return parts, None, None
     listed = _events(settings, lake, run.inputs["test"])
     ranked = listed.join(held_out.select(*PAIR).distinct(), PAIR, "left_semi")
-    return parts, candidates(ranked, settings.split.test, settings.split.candidates)
+    return parts, None, candidates(ranked, settings.split.test, settings.split.candidates)
 
 
 def interactions_of(settings: PrepareSettings, lake: Lake, pin: dict[str, Any]) -> DataFrame:
@@ -187,12 +206,14 @@ def _held_out(settings: PrepareSettings, lake: Lake, run: Run, part: str, events
     return found
 
 
-def _events(settings: PrepareSettings, lake: Lake, pin: dict[str, Any]) -> DataFrame:
+def _events(settings: PrepareSettings, lake: Lake, pin: dict[str, Any], former: Former | None = None) -> DataFrame:
     """The rows of an ingested table, weighed, once they are known to be what the policies need; what features read of
-    them is in a struct `context`."""
+    them is in a struct `context`. Those alone that have changed, if there is a former dataset."""
     name = pin["table"]
     events = lake.table(name, pin["version"])
     check_columns(events, name)
+    if former is not None:
+        events = former.only_touched(events)
     if settings.features is not None and settings.features.context:
         wanted = list(dict.fromkeys(field.column for field in settings.features.context))
         events = resolved(events, wanted, f"features.context: table {name!r}")
@@ -213,20 +234,21 @@ def _events(settings: PrepareSettings, lake: Lake, pin: dict[str, Any]) -> DataF
     return events
 
 
-def _check(settings: PrepareSettings, lake: Lake, run: Run, parts: DataFrame) -> int:
+def _check(settings: PrepareSettings, lake: Lake, run: Run, parts: DataFrame, rest: DataFrame | None) -> int:
     """Number of rows of the interactions table, once the parts are known to be a dataset."""
     pin = run.inputs["interactions"]
     found = lake.table(pin["table"], pin["version"]).count()
 
-    def count(parts: Rows) -> tuple[dict[str, int], int, dict[str, Any]]:
-        counted = parts.counted("part").table()
-        rows = dict(zip(counted["part"].to_pylist(), counted["n"].to_pylist(), strict=True))
+    def count(parts: Rows, rest: Rows | None) -> tuple[Counter[str], int, dict[str, Any]]:
+        rows: Counter[str] = Counter(dict.fromkeys(PARTS, 0))
+        for some in (parts, rest):
+            counted = some.counted("part").table().to_pylist() if some is not None else []
+            rows.update({row["part"]: row["n"] for row in counted})
         unfit = parts.where_not_finite("value", "confidence").select(*PAIR)
         n = unfit.count()
         return rows, n, next(unfit.sorted(*PAIR).each()) if n else {}
 
-    counted, unfit, first = carry_out("prepare", count, parts)
-    rows = dict.fromkeys(PARTS, 0) | counted
+    rows, unfit, first = carry_out("prepare", count, parts, rest)
     total = sum(rows.values())
     given = sum(rows[part] for part in run.inputs if part in PARTS)
     if not found:
@@ -252,9 +274,12 @@ def _check(settings: PrepareSettings, lake: Lake, run: Run, parts: DataFrame) ->
     return found
 
 
-def _indexed(rows: Rows, users: Rows, items: Rows, columns: list[str]) -> tuple[DataFrame, ...]:
-    """Rows with integers instead of their ids; if they have parts, then those of each part, without that column."""
+def _indexed(rows: Rows, users: Rows, items: Rows, rest: Rows | None, *, columns: list[str]) -> tuple[DataFrame, ...]:
+    """Rows with integers instead of their ids, and the rest, which have them; if they have parts, then those of each
+    part, without that column."""
     indexed = rows.joined(users, "user_id").joined(items, "item_id").select(*columns)
+    if rest is not None:
+        indexed = indexed.union(rest.select(*columns))
     if "part" not in columns:
         return (indexed.frame(),)
     indexed, others = indexed.kept(), [name for name in columns if name != "part"]

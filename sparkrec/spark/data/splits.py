@@ -81,12 +81,13 @@ def needs_time(settings: Split) -> bool:
     return isinstance(settings, LeaveLastOut | TimeSplit | RecentDays)
 
 
-def dated(settings: Split, events: DataFrame) -> Split:
+def dated(settings: Split, *events: DataFrame) -> Split:
     """The split, with instants instead of days before the latest of `events`, which have a `timestamp`."""
     if not isinstance(settings, RecentDays):
         return settings
     # As a number: the Python of a driver outside UTC would show its own time.
-    latest = events.agg(F.unix_micros(F.max("timestamp"))).collect()[0][0]
+    found = [each.agg(F.unix_micros(F.max("timestamp"))).collect()[0][0] for each in events]
+    latest = max((each for each in found if each is not None), default=None)
     if latest is None:
         raise PrepareError("split 'recent' counts back from the latest event, but there is none. Ingest some first.")
     return settings.until(dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(microseconds=latest))

@@ -23,8 +23,10 @@ log = logging.getLogger(__name__)
 
 WORTH = 1_000_000
 """A dataset of fewer rows is made as a whole, which takes no longer than to find out what has changed."""
-_SHARE = 0.5
+_SHARE = 0.2
 """Of the users, or of the rows, above which all are made anew."""
+_FOR_ALL = 2_000_000
+"""So many keys each task gets whole, so that other rows need not move."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,11 @@ class Former:
         return {"from": self.dataset.reference, "but_for": f"{self.n} {self.what}"}
 
     def only_touched(self, events: DataFrame) -> DataFrame:
-        """The events that may come to other rows."""
-        return events.join(self.touched, self.touched.columns, "left_semi")
+        """The events that may come to other rows, computed once."""
+        return checkpointed(events.join(self._whole(self.touched), self.touched.columns, "left_semi"))
+
+    def _whole(self, keys: DataFrame) -> DataFrame:
+        return F.broadcast(keys) if self.n <= _FOR_ALL else keys
 
     def rest(self, ids: dict[str, DataFrame]) -> DataFrame:
         """(user, item, value, confidence, timestamp, part): the rows of the dataset that are as they were.
@@ -63,7 +68,7 @@ class Former:
         splits = self.dataset.train, self.dataset.validation, self.dataset.test
         parts = [rows.withColumn("part", F.lit(part)) for part, rows in zip(PARTS, splits, strict=True)]
         all_parts = parts[0].unionByName(parts[1]).unionByName(parts[2])
-        return all_parts.join(keys.select(*columns), columns, "left_anti")
+        return all_parts.join(self._whole(keys.select(*columns)), columns, "left_anti")
 
 
 class _MadeAsAWhole(Exception):

@@ -100,7 +100,7 @@ def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
     """
     former = find_former(settings, lake, run)
     with holding() as hold:
-        rest = None if former is None else former.rest(_known_ids(settings, lake))
+        rest = None if former is None else hold(former.rest(_known_ids(settings, lake)))
         parts, rest, to_rank = _parts(settings, lake, run, former, rest)
         parts = hold(carry_out("prepare", lambda rows: rows.kept().frame(), parts))
         found = _check(settings, lake, run, parts, rest)
@@ -124,7 +124,8 @@ def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
             codes = {"fields": {"digest": fitted.digest, "layout": fitted.layout.to_json()}}
         index = partial(_indexed, columns=[*columns, "part"])
         indexed, *of_parts = carry_out("prepare", index, parts, users.frame, items.frame, rest)
-        indexed = hold(indexed)
+        if rest is None:
+            indexed = hold(indexed)
         when = carry_out("prepare", times, narrowed(indexed, "part", "timestamp"))
         for part, rows in zip(PARTS, of_parts, strict=True):
             _write(rows, run, part)
@@ -282,7 +283,9 @@ def _indexed(rows: Rows, users: Rows, items: Rows, rest: Rows | None, *, columns
         indexed = indexed.union(rest.select(*columns))
     if "part" not in columns:
         return (indexed.frame(),)
-    indexed, others = indexed.kept(), [name for name in columns if name != "part"]
+    if rest is None:  # else most of them are kept as they are
+        indexed = indexed.kept()
+    others = [name for name in columns if name != "part"]
     return indexed.frame(), *(indexed.where_is("part", part).select(*others).frame() for part in PARTS)
 
 

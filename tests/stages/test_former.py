@@ -53,6 +53,7 @@ def events(spark, batch, n, users, days, seed=0):
 @pytest.fixture
 def worth_it(monkeypatch):
     monkeypatch.setattr(former, "WORTH", 0)
+    monkeypatch.setattr(former, "_SHARE", 0.5)
 
 
 def made(lake, name, **changes):
@@ -84,7 +85,7 @@ def test_a_dataset_is_the_same_whether_rows_are_taken_over_or_made_anew(lake, wo
         taken_over = after.manifest["taken_over"]
         assert taken_over["from"] == before[name].reference
         number, _, what = taken_over["but_for"].partition(" ")
-        assert 0 < int(number) < after.manifest["counts"]["users" if what == "users" else "rows"] / 2
+        assert 0 < int(number) < after.manifest["counts"]["users" if what == "users" else "rows"]
         with monkeypatch.context() as patched:
             patched.setattr("sparkrec.stages.prepare.find_former", lambda *_: None)
             whole = made(lake, f"{name}-whole", **wanted)

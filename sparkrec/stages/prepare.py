@@ -124,7 +124,7 @@ def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
             codes = {"fields": {"digest": fitted.digest, "layout": fitted.layout.to_json()}}
         index = partial(_indexed, columns=[*columns, "part"])
         indexed, *of_parts = carry_out("prepare", index, parts, users.frame, items.frame, rest)
-        if rest is None:
+        if rest is None:  # else all but a few rows are held already
             indexed = hold(indexed)
         when = carry_out("prepare", times, narrowed(indexed, "part", "timestamp"))
         for part, rows in zip(PARTS, of_parts, strict=True):
@@ -152,9 +152,7 @@ def prepare(settings: PrepareSettings, lake: Lake, run: Run) -> Run:
 
 def _known_ids(settings: PrepareSettings, lake: Lake) -> dict[str, DataFrame]:
     """(<side>, <side>_id) that were given before, by side."""
-    return {
-        side: lake.table(name) for side, name in zip(("user", "item"), id_tables(settings.interactions), strict=True)
-    }
+    return dict(zip(("user", "item"), map(lake.table, id_tables(settings.interactions)), strict=True))
 
 
 def _parts(
@@ -283,7 +281,7 @@ def _indexed(rows: Rows, users: Rows, items: Rows, rest: Rows | None, *, columns
         indexed = indexed.union(rest.select(*columns))
     if "part" not in columns:
         return (indexed.frame(),)
-    if rest is None:  # else most of them are kept as they are
+    if rest is None:  # else all but a few rows are kept already
         indexed = indexed.kept()
     others = [name for name in columns if name != "part"]
     return indexed.frame(), *(indexed.where_is("part", part).select(*others).frame() for part in PARTS)

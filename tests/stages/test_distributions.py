@@ -7,6 +7,7 @@ import pytest
 from sparkrec.spark.in_place import LocalRows
 from sparkrec.spark.runner import SparkRows
 from sparkrec.stages.retraining.distributions import (
+    Later,
     Rounded,
     divergence,
     histogram,
@@ -18,22 +19,30 @@ from sparkrec.stages.retraining.distributions import (
 from sparkrec.stages.retraining.serve import _faults
 
 
-def rounded(values, **more):
-    batches = pa.table({"value": values, **more}).to_batches()
-    task = Rounded("value", None if not more else 1_000_000)
-    return pa.Table.from_batches(task(batches))["value"].to_pylist()
+def counts(values):
+    """What a call of the task makes of values that come in two batches, each once."""
+    rows = pa.table({"value": values, "n": [1] * len(values)})
+    (found,) = Rounded()(rows.to_batches(max_chunksize=max(len(rows) // 2, 1)))
+    return dict(zip(*(found.column(name).to_pylist() for name in ("value", "n")), strict=True))
 
 
 def test_values_are_rounded_to_a_thousandth_and_small_whole_ones_are_not():
-    assert rounded([-3.0, 0.0, 4.5, 1023.0, None, float("nan"), float("inf")]) == [-3.0, 0.0, 4.5, 1023.0]
+    found = counts(pa.array([4.5, -3.0, 0.0, 4.5, 1023.0, float("nan"), float("inf")], pa.float32()))
+    assert found == {-3.0: 1, 0.0: 1, 4.5: 2, 1023.0: 1}
     values = np.random.default_rng(0).lognormal(0, 5, 1000)
-    assert np.allclose(rounded(values), values, rtol=1 / 1024, atol=0)
-    assert len(set(rounded(1 + values[:10] * 1e-9))) == 1
+    found = np.array([*counts(values)])
+    nearest = found[np.abs(found - values[:, None]).argmin(axis=1)]
+    assert np.allclose(nearest, values, rtol=1 / 1024, atol=0)
+    assert set(nearest) == set(found)
+    assert [*counts(1 + values[:10] * 1e-9).values()] == [10]
 
 
 def test_of_later_events_alone():
     at = pa.array([0, 1_000_000, 1_000_001, None], pa.timestamp("us", "UTC"))
-    assert rounded([1.0, 2.0, 3.0, 4.0], timestamp=at) == [3.0]
+    (rows,) = pa.table({"value": [1.0, 2.0, 3.0, 4.0], "timestamp": at}).to_batches()
+    for after, wanted in ((1_000_000, [3.0]), (None, [1.0, 2.0, 3.0, 4.0])):
+        (later,) = Later("value", pa.float64(), after)([rows])
+        assert later.column("value").to_pylist() == wanted
 
 
 def test_shares_that_are_the_same_have_not_moved_and_others_have_all_the_way():
@@ -60,24 +69,25 @@ def test_values_are_compared_one_by_one_where_they_are_few_and_by_deciles_where_
     assert quantiles(np.zeros(0), np.zeros(0, np.int64), [0.1]).tolist() == []
 
 
-@pytest.fixture(params=["here", pytest.param("on Spark", marks=pytest.mark.spark)])
-def rows(request):
+@pytest.fixture(params=["here", "on Spark"])
+def rows(spark, request):
     """Rows of a table, here and on Spark."""
     if request.param == "here":
-        return lambda **columns: LocalRows(None, pa.table(columns))
-    spark = request.getfixturevalue("spark")
+        return lambda **columns: LocalRows(spark, pa.table(columns))
     return lambda **columns: SparkRows(spark.createDataFrame(pa.table(columns).to_pandas()).repartition(3))
 
 
+@pytest.mark.spark
 def test_counts_of_ids_that_only_one_side_has_count(rows):
     old, new = rows(id=["a", "b", "c"], n=[1, 1, 2]), rows(id=["c", "a", "d"], n=[1, 3, 4])
     wanted = jensen_shannon(np.array([1, 1, 2, 0]), np.array([3, 0, 1, 4]))
     assert divergence(old, new, "id", "n") == pytest.approx(wanted)
     assert divergence(old, rows(id=["a"], n=[0]), "id", "n") is None
-    values, times = histogram(rows(value=[2.0, 1.0, 2.0]))
+    values, times = histogram(rows(score=[2.0, 1.0, 2.0]), "score")
     assert (values.tolist(), times.tolist()) == ([1.0, 2.0], [1, 2])
 
 
+@pytest.mark.spark
 def test_lists_share_items_of_users_who_are_in_both(rows):
     old = rows(user_id=["u", "u", "v", "v", "w"], item_id=[1, 2, 3, 4, 5])
     new = rows(user_id=["u", "u", "u", "v", "x"], item_id=[2, 2, 9, 8, 5])
@@ -85,6 +95,7 @@ def test_lists_share_items_of_users_who_are_in_both(rows):
     assert overlap(old, rows(user_id=["z"], item_id=[1]), "user_id", "item_id") == 1.0
 
 
+@pytest.mark.spark
 def test_what_is_wrong_with_lists_is_counted_by_user_and_by_score(rows):
     lists = rows(
         user_id=["full", "full", "full", "short", "twice", "twice", "twice", "hole", "hole"],

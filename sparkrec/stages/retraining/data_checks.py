@@ -16,7 +16,7 @@ from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.spark.runner import Rows
 from sparkrec.stages.batches import Batch
-from sparkrec.stages.retraining.distributions import Rounded, divergence, histogram, moved
+from sparkrec.stages.retraining.distributions import Later, divergence, histogram, moved
 from sparkrec.stages.retraining.findings import NIGHTS, USUAL, found_before, judged, settle
 
 
@@ -89,11 +89,15 @@ def moved_ratings(new: Dataset, old: Dataset) -> float | None:
     have no time. Days that both have would hide what is wrong with the last one."""
     column = "value" if old.explicit else "confidence"
     span = old.times(*PARTS)
+    after = None if span is None else span[1]
+    parts = []
+    for part in PARTS:
+        of_part = new.times(part)
+        if after is None or (of_part is not None and of_part[1] > after):
+            parts.append(narrowed(getattr(new, part), column, "timestamp"))
 
     def plan(before: Rows, *parts: Rows) -> float | None:
-        after = Rounded(column, None if span is None else span[1])
-        later = reduce(lambda one, other: one.union(other), (part.map_rows(after) for part in parts))
-        return moved(histogram(before.map_rows(Rounded(column))), histogram(later))
+        later = [part.map_rows(Later(column, part.kind(column), after)) for part in parts]
+        return moved(histogram(before, column), histogram(reduce(lambda one, other: one.union(other), later), "value"))
 
-    of_new = [narrowed(getattr(new, part), column, "timestamp") for part in PARTS]
-    return carry_out("ratings", plan, narrowed(old.train, column), *of_new)
+    return carry_out("ratings", plan, narrowed(old.train, column), *parts) if parts else None

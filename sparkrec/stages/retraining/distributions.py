@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.special import rel_entr
 
 from sparkrec.kernels.arrays import F64, I64
@@ -18,41 +20,68 @@ from sparkrec.spark.arrow.packed_rows import schema_of
 from sparkrec.spark.data.part_counts import micros
 from sparkrec.spark.runner import Rows
 
+Counts: TypeAlias = tuple[F64, I64]
+"""Values, ascending, and how often there is each."""
+
 _STEPS = 1 << 10
 _VALUES = 20
 """So many different values are looked at one by one; more of them by deciles."""
-_VALUE = schema_of(value=pa.float64())
+_COUNTS = schema_of(value=pa.float64(), n=pa.int64())
 _ZERO = pa.scalar(0, pa.int64())
 
 
 @dataclass(frozen=True)
-class Rounded:
-    """(value): numbers of a column to ten binary digits, a tenth of a percent; whole ones up to 1024 as they are.
+class Later:
+    """(value): a column of the rows with a later `timestamp`.
 
-    column  whose nulls, NaN and infinities are left out
-    after   of rows with a later `timestamp` alone, in microseconds since 1970; None: of all
+    after   microseconds since 1970; None: all rows
     """
 
     column: str
-    after: int | None = None
-    schema: pa.Schema = _VALUE
+    kind: pa.DataType
+    after: int | None
+
+    @property
+    def schema(self) -> pa.Schema:
+        return schema_of(value=self.kind)
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            values = batch.column(self.column).cast(pa.float64()).to_numpy(zero_copy_only=False)
-            wanted = np.isfinite(values)
+            values = batch.column(self.column)
             if self.after is not None:
-                at = micros(batch.column("timestamp")).fill_null(self.after)
-                wanted &= at.to_numpy(zero_copy_only=False) > self.after
-            part, exponent = np.frexp(values[wanted])
+                values = values.filter(pc.greater(micros(batch.column("timestamp")), self.after))
+            yield pa.RecordBatch.from_arrays([values], schema=self.schema)
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """(value, n) of rows (value, n), numbers and how often there is each, rounded to ten binary digits, a tenth of a
+    percent; whole ones up to 1024 as they are, NaN and infinities left out. Each once a call."""
+
+    schema: pa.Schema = _COUNTS
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        found: Counts = np.zeros(0), np.zeros(0, np.int64)
+        for batch in batches:
+            values = batch.column("value").cast(pa.float64()).to_numpy(zero_copy_only=False)
+            finite = np.isfinite(values)
+            part, exponent = np.frexp(values[finite])
             rounded = np.ldexp(np.rint(part * _STEPS) / _STEPS, exponent)
-            yield pa.RecordBatch.from_arrays([pa.array(rounded)], schema=self.schema)
+            found = _merged([found, (rounded, batch.column("n").to_numpy()[finite])])
+        yield pa.RecordBatch.from_arrays([*map(pa.array, found)], schema=self.schema)
 
 
-def histogram(rows: Rows) -> tuple[F64, I64]:
-    """The different values of rows (value), ascending, and how often there is each."""
-    found = rows.counted("value").table().sort_by("value")
-    return found["value"].to_numpy(), found["n"].to_numpy()
+def _merged(counts: Sequence[Counts]) -> Counts:
+    values, places = np.unique(np.concatenate([each[0] for each in counts]), return_inverse=True)
+    times = np.zeros(len(values), np.int64)
+    np.add.at(times, places, np.concatenate([each[1] for each in counts]))
+    return values, times
+
+
+def histogram(rows: Rows, column: str) -> Counts:
+    """The different numbers of a column, `Rounded`, ascending, and how often there is each."""
+    found = rows.select(value=column).where_present("value").counted("value").map_rows(Rounded()).table()
+    return _merged([(found["value"].to_numpy(), found["n"].to_numpy())])
 
 
 def quantiles(values: F64, times: I64, shares: Sequence[float]) -> F64:
@@ -64,7 +93,7 @@ def quantiles(values: F64, times: I64, shares: Sequence[float]) -> F64:
     return found
 
 
-def moved(old: tuple[F64, I64], new: tuple[F64, I64]) -> float | None:
+def moved(old: Counts, new: Counts) -> float | None:
     """The divergence of two histograms, by the values of the old one if these are few, else by its deciles; None where
     one of them has nothing."""
     edges = old[0]

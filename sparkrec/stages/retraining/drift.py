@@ -24,7 +24,7 @@ from sparkrec.spark.in_place import carry_out, holding
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.runner import Rows
 from sparkrec.stages.ledger import instant_of
-from sparkrec.stages.retraining.distributions import Rounded, divergence, histogram, quantiles
+from sparkrec.stages.retraining.distributions import divergence, histogram, quantiles
 from sparkrec.stages.retraining.findings import found_before, judged, settle
 from sparkrec.stages.retraining.serve import Lists, lists_of
 
@@ -134,7 +134,7 @@ def _like(lists: Lists, dataset: Dataset) -> dict[str, float]:
         first = rows.where_is("rank", 1)
         users = first.count()
         values: dict[str, float | None] = {"users": users, "fallback": first.where_is("fallback", True).count() / users}
-        scores = quantiles(*histogram(rows.where_is("fallback", False).map_rows(Rounded("score"))), _QUANTILES)
+        scores = quantiles(*histogram(rows.where_is("fallback", False), "score"), _QUANTILES)
         values |= {f"score_p{100 * share:g}": score for share, score in zip(_QUANTILES, scores, strict=False)}
         if served is None:
             return values

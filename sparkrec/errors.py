@@ -66,6 +66,12 @@ class Refused(SparkrecError):
     exit_code = 5
 
 
+class NoSpace(SparkrecError):
+    """A disk is full."""
+
+    exit_code = MAY_PASS
+
+
 class EnvironmentMismatch(SparkrecError):
     """Spark, Delta, Java or Python do not fit together."""
 

@@ -9,7 +9,7 @@ import pytest
 from pyspark.errors import PySparkException
 
 from sparkrec.config.ingest import SourceSettings
-from sparkrec.errors import EnvironmentMismatch, InputError
+from sparkrec.errors import EnvironmentMismatch, InputError, NoSpace, exit_code
 from sparkrec.spark.platform.failures import mendable, mended
 from sparkrec.spark.platform.sources import read_source
 
@@ -115,3 +115,29 @@ except EnvironmentMismatch as error:
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=checkout, env=environment, timeout=240
     )
     assert f"the workers run {bare}, which has no module" in ended.stdout, ended.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("error", "where"),
+    [
+        (
+            PySparkException(
+                "[TASK_WRITE_FAILED] Task failed while writing rows to file:/lake/shop/served. SQLSTATE: 58030\n"
+                "Caused by: java.io.IOException: No space left on device"
+            ),
+            "there is no space left to write /lake/shop/served. Free some: `sparkrec clean`",
+        ),
+        (OSError(28, "No space left on device"), "there is no space left. Free some"),
+        (OSError(122, "Disk quota exceeded"), "there is no space left. Free some"),
+    ],
+)
+def test_a_full_disk_is_told_and_may_pass(error, where):
+    with pytest.raises(NoSpace) as raised, mendable():
+        raise error
+    assert where in str(raised.value)
+    assert exit_code(raised.value) == 75
+
+
+def test_other_errors_of_files_are_as_they_were():
+    with pytest.raises(FileNotFoundError, match="gone"), mendable():
+        raise FileNotFoundError("gone")

@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import re
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -17,7 +18,7 @@ from sparkrec import tables
 from sparkrec.cli import main, stages
 from sparkrec.config import Check, DriftChecks, RetrainSettings
 from sparkrec.configfile import validate
-from sparkrec.errors import InputError, Refused
+from sparkrec.errors import InputError, NoSpace, Refused
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.ledger import Ledger
 from sparkrec.stages.retraining import champions, lease, notifying, serve
@@ -319,6 +320,39 @@ def test_a_night_that_is_killed_is_run_again_once_its_holder_is_dead(served_shop
     assert served(lake) == (night.challenger, USERS * 4)
     outcomes = [row.outcome for row in Ledger(lake, tables.RETRAININGS, "shop").rows()]
     assert outcomes[-3:] == ["kept", "refused", "promoted"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, and a function that says how many bytes it may have left."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a file system takes rights that this process does not have")
+
+    def leave(free):
+        size = shutil.disk_usage(folder).used + free
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
+
+    yield folder, leave
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_night_for_which_a_disk_has_no_space_is_run_again(served_shop, days, small_disk, monkeypatch, caplog):
+    """It is full by the time that the challenger is trained, and the lease cannot be given back."""
+    lake, first = served_shop
+    folder, leave = small_disk
+    lake = Lake(lake.spark, shutil.copytree(lake.root, str(folder / "lake")))
+    leave(150 << 10)
+    with pytest.raises(NoSpace, match="there is no space left.*Free some: `sparkrec clean`"):
+        retrain(of_night(lake, days[:2]), lake)
+    assert served(lake)[0] == champion(lake, "shop")["model"] == first
+    assert "cannot give 'shop' back, which is free in 2 minutes: there is no space left" in caplog.text
+
+    leave(32 << 20)
+    monkeypatch.setattr(lease, "PATIENCE", 0.0)
+    assert retrain(of_night(lake, days[:2]), lake).outcome == "promoted"
 
 
 TELL = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10))"

@@ -14,7 +14,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
 from sparkrec import object_stores
-from sparkrec.errors import EnvironmentMismatch, InputError, SparkrecError
+from sparkrec.errors import EnvironmentMismatch, InputError, NoSpace, SparkrecError
 from sparkrec.spark.platform import delta, hadoop_aws
 
 FAILURES = (PySparkException, Py4JJavaError)
@@ -31,6 +31,8 @@ _NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 _OTHER_VERSION = re.compile(r"\[PYTHON_VERSION_MISMATCH\][^:\n]*: (\d+\.\d+)")
 _NO_CATALOG = re.compile(r"Cannot find catalog plugin class for catalog '(.+?)': ([\w.$]+?)\.?\s")
 _NO_RIGHT = re.compile(r"INSUFFICIENT_PERMISSIONS|PERMISSION_DENIED|User does not have |AccessControlException")
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|There is not enough space on the disk")
+_WRITTEN = re.compile(r"while writing rows to (?:file:)?(\S+?)\.(?:\s|$)|(?:file|path) '([^']+)'")
 _NO_PROGRAM = re.compile(r'Cannot run program "([^"]+)"')
 
 
@@ -39,19 +41,24 @@ def mendable() -> Iterator[None]:
     """Raise what Spark raises within as a SparkrecError, where it is one of what a user can mend."""
     try:
         yield
-    except FAILURES as error:
+    except (*FAILURES, OSError) as error:
         if (known := mended(error)) is None:
             raise
         raise known from None
 
 
 def mended(error: Exception) -> SparkrecError | None:
-    """The error that tells what to do about a failure of Spark; None where it may be anything.
+    """The error that tells what to do about a failure of Spark, or of a file; None where it may be anything.
 
-    EnvironmentMismatch where workers run another Python, Spark lacks S3A or a catalog, or Delta is built for another
-    Spark; InputError where a store or a catalog refuses, a file cannot be read, or a value is no number or time.
+    NoSpace where a disk is full; EnvironmentMismatch where workers run another Python, Spark lacks S3A or a catalog, or
+    Delta is built for another Spark; InputError where a store or a catalog refuses, a file cannot be read, or a value
+    is no number or time.
     """
     text = str(error)
+    if _FULL.search(text):
+        return NoSpace(_full(text))
+    if not isinstance(error, FAILURES):
+        return None
     if workers := _workers(text):
         return EnvironmentMismatch(
             f"the workers {workers}, but the driver runs Python {_version()} of {sys.executable}. Set PYSPARK_PYTHON "
@@ -88,6 +95,17 @@ def reason(error: Exception) -> str:
     said = [cause for cause in _CAUSE.findall(str(error)) if cause.strip()]
     text = said[-1] if said else str(error).split("\n\tat ")[0]
     return " ".join(_LABELS.sub("", text).split()).rstrip(".")[:500]
+
+
+def _full(text: str) -> str:
+    """What to do where a disk is full: of the lake, or that on which Spark keeps rows for a while."""
+    found = _WRITTEN.search(text)
+    where = f" to write {found[1] or found[2]}" if found else ""
+    return (
+        f"there is no space left{where}. Free some: `sparkrec clean` removes former runs of the lake, and what Spark "
+        "keeps for a while is in spark.local.dir, TMPDIR and SPARKREC_SCRATCH. Then run this again; what was finished "
+        "stays."
+    )
 
 
 def _workers(text: str) -> str | None:

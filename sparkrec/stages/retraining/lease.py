@@ -16,6 +16,7 @@ from pyspark.sql import Row
 
 from sparkrec import storage, tables
 from sparkrec.errors import Refused
+from sparkrec.spark.platform.failures import mended
 from sparkrec.spark.platform.lake import Lake
 from sparkrec.stages.ledger import Ledger, instant_of
 
@@ -65,8 +66,19 @@ def held(lake: Lake, name: str, hours: float) -> Iterator[Lease]:
     finally:
         ended.set()
         beating.join()
-        if ledger.add_after(lease.row, holder=_holder(), until=_now()) is None:
-            log.warning("another run has taken %r meanwhile", name)
+        _give_back(lease)
+
+
+def _give_back(lease: Lease) -> None:
+    """End a lease; where that fails, it ends when there has been no sign of life for a while. It raises nothing, since
+    what the body raised counts."""
+    try:
+        if lease.ledger.add_after(lease.row, holder=_holder(), until=_now()) is None:
+            log.warning("another run has taken %r meanwhile", lease.name)
+    except Exception as error:
+        log.warning(
+            "cannot give %r back, which is free in %g minutes: %s", lease.name, PATIENCE / 60, mended(error) or error
+        )
 
 
 def holder_of(lake: Lake, name: str) -> str | None:

@@ -265,7 +265,16 @@ def test_a_night_that_ends_after_any_of_its_steps_comes_to_what_an_undisturbed_o
 
         return ended
 
-    for step in ("ingest", "prepare", "train_challenger", "check_lists", "promote"):
+    for step in (
+        "ingest",
+        "prepare",
+        "check_data",
+        "train_challenger",
+        "_judged",
+        "recommend",
+        "check_lists",
+        "promote",
+    ):
         with monkeypatch.context() as patched:
             patched.setattr(nights, step, ends_after(getattr(nights, step)))
             with pytest.raises(KeyboardInterrupt):

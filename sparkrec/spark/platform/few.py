@@ -230,8 +230,9 @@ def _forecast(frame: DataFrame) -> _Forecast:
     if not (leaves := _leaves(frame)):
         return _Forecast(0.0, False)
     plan = frame._jdf.queryExecution().optimizedPlan()
-    in_files = sum(_size(leaf) for leaf in leaves)
-    read = sum(_size(leaf) * _unpacked(leaf) for leaf in leaves)
+    sizes = [_size(leaf) for leaf in leaves]
+    in_files = sum(sizes)
+    read = sum(size * _unpacked(leaf) for size, leaf in zip(sizes, leaves, strict=True))
     made = _size(plan) * (read / in_files if in_files else 1.0)
     guessed = any(leaf.nodeName() == _OPAQUE and leaf.rdd().id() in _guessed for leaf in leaves)
     return _Forecast(min(made, read), not guessed and not _MAKES_ROWS.search(plan.toString()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -21,7 +22,6 @@ from sparkrec.spark.model.serving import bind
 from sparkrec.spark.platform.few import narrowed
 from sparkrec.spark.platform.lake import Lake, Run
 from sparkrec.spark.retrieval.topk import topk
-from sparkrec.spark.runner import Rows
 from sparkrec.stages.retraining.distributions import overlap
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -71,10 +71,7 @@ def judge(settings: GateSettings, lake: Lake, champion: Run, challenger: Run) ->
         catalogue = new.items.select("item")
         values = evaluate(both, relevant, [name, "coverage"], [k], named, "run", items=catalogue).collect()
         differences = compare(both, relevant, "run", CHAMPION, [name], [k], named).collect()
-
-        def shares(champion: Rows, challenger: Rows) -> float:
-            return overlap(champion, challenger, "user", "item")
-
+        shares = partial(overlap, user="user", item="item")
         shared = carry_out("overlap", shares, lists[CHAMPION], lists[CHALLENGER])
     value = {(row["run"], row["metric"], row["segment"]): row["value"] for row in values}
     metrics = {f"{run}_{settings.metric}": value.get((run, name, "all"), 0.0) for run in lists}

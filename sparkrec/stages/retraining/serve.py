@@ -76,10 +76,8 @@ def check_lists(settings: ListChecks, lists: Lists) -> dict[str, float]:
         )
         if found[name]
     ]
-    if told["lists_full"] < settings.min_full:
-        wrong.append(
-            f"{told['lists_full']:.1%} of users have {lists.k} items (lists.min_full: {settings.min_full:.1%})"
-        )
+    if full < settings.min_full:
+        wrong.append(f"{full:.1%} of users have {lists.k} items (lists.min_full: {settings.min_full:.1%})")
     if users < settings.min_users * before:
         wrong.append(f"{users:,} users, of {before:,} now served (lists.min_users: {settings.min_users:.1%})")
     if shared is not None:
